@@ -1,0 +1,47 @@
+# Everything a clone needs: `make demo` shows the main job, `make test` passes the tests.
+# Both set up what they need under .venv and leave nothing else behind.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PROTOS := $(wildcard protos/rxoutflow/v1/*.proto)
+STUBS  := clients/rxoutflow/v1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check stubs setup clean
+
+help: ## Show what can be made.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## Set up the environment under .venv.
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "rxoutflow needs Python 3.11 or newer; set PYTHON=... to one" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "Python lacks venv; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "setting up $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev --editable .
+	@touch $@
+
+demo: $(READY) ## Run the main job across three regions and tell what happened.
+	@$(BIN)/rxoutflow-server sandbox --run clients/demo.py
+
+test: $(READY) ## Run every test of the gate.
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## Check style, types, import rules, the contract and the committed stubs.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python .ci/contract.py check
+
+stubs: $(READY) ## Generate the stubs from protos/ anew.
+	$(BIN)/python .ci/contract.py generate
+
+clean: ## Remove everything that was set up or built.
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
