@@ -1,7 +1,7 @@
-"""Generates the stubs from ``protos/`` and checks that the committed ones are what it generates.
+"""Generates the stubs from ``protos/`` and checks that the committed ones are up to date.
 
-``generate`` writes ``clients/rxoutflow/v1``; ``check`` also lints the contract with buf and fails on
-any difference. The generator's version is pinned in ``pyproject.toml``, because stubs refuse a
+``generate`` writes ``clients/rxoutflow/v1``; ``check`` also lints the contract with buf and fails
+on any difference. The generator's version is pinned in ``pyproject.toml``, because stubs refuse a
 runtime that is older than the generator.
 """
 
@@ -28,12 +28,21 @@ IMPORTED = ["google/api/field_behavior.proto", "google/rpc/status.proto", "googl
 
 
 def generate(target: Path) -> None:
-    """Write the stubs of every proto file below ``target``."""
-    sources = sorted(str(path) for path in PROTOS.rglob("*.proto"))
+    """Write the stubs below ``target``: messages of every file, clients and servers of services."""
+    sources = sorted(PROTOS.rglob("*.proto"))
+    compile_protos(["python", "mypy"], sources, target)
+    services = [path for path in sources if path.name.endswith("_service.proto")]
+    if services:
+        compile_protos(["grpc_python", "mypy_grpc"], services, target)
+
+
+def compile_protos(kinds: list[str], sources: list[Path], target: Path) -> None:
+    """Run the compiler once for the given kinds of output."""
     arguments = [f"--proto_path={folder}" for folder in (PROTOS, GOOGLE, WELL_KNOWN)]
-    outputs = [f"--{kind}_out={target}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
     plugins = [f"--plugin={SCRIPTS / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
-    if protoc.main(["protoc", *arguments, *plugins, *outputs, *sources]) != 0:
+    outputs = [f"--{kind}_out={target}" for kind in kinds if not kind.startswith("mypy")]
+    outputs += [f"--{kind}_out=quiet:{target}" for kind in kinds if kind.startswith("mypy")]
+    if protoc.main(["protoc", *arguments, *plugins, *outputs, *map(str, sources)]) != 0:
         sys.exit("the contract does not compile; see above")
 
 
