@@ -33,7 +33,7 @@ from rxoutflow_server.domain.benefit import (
 from rxoutflow_server.domain.errors import Refusal
 from rxoutflow_server.domain.tariff import AreaStatus, PersonType, Tariff, Tariffs
 from rxoutflow_server.reference import ReferenceDataError
-from rxoutflow_server.reference.fields import FieldFault, Fields
+from rxoutflow_server.reference.fields import FieldError, Fields
 from rxoutflow_server.reference.tariffs import load_tariffs
 
 OUTPUT_KEYS = (
@@ -84,11 +84,11 @@ def quote(case: IO[bytes], batch: bool, explained: bool, folder: Path | None) ->
         quoted = [
             _quote(Fields(values, path), tariffs) for path, values in _cases(case.read(), batch)
         ]
-    except (FieldFault, ReferenceDataError) as error:
+    except (FieldError, ReferenceDataError) as error:
         raise BadInput(str(error)) from error
     if explained:
-        for item in quoted:
-            click.echo(item.explanation(), err=True)
+        for number, item in enumerate(quoted, start=1):
+            click.echo(f"case {number}\n{item.explanation()}", err=True)
     results = [{key: getattr(item.result, key) for key in OUTPUT_KEYS} for item in quoted]
     click.echo(json.dumps(results if batch else results[0], indent=2))
 
@@ -133,7 +133,7 @@ def _quote(fields: Fields, tariffs: Tariffs) -> _Quoted:
     try:
         tariff = tariffs.in_force(region, day)
     except Refusal as refusal:
-        raise FieldFault(fields.path("payer_region"), refusal.message) from refusal
+        raise FieldError(fields.path("payer_region"), refusal.message) from refusal
     return _Quoted(tariff, case, benefit(tariff, case))
 
 
@@ -144,7 +144,7 @@ def _day(fields: Fields, key: str) -> date:
     except ValueError:
         day = None
     if day is None or day.isoformat() != text:
-        raise FieldFault(fields.path(key), "must be a day like 2023-01-31")
+        raise FieldError(fields.path(key), "must be a day like 2023-01-31")
     return day
 
 
@@ -188,7 +188,7 @@ def _line(fields: Fields) -> Line:
 def _choice(fields: Fields, key: str, choices: type[_E]) -> _E:
     text = fields.text(key)
     if text not in set(choices):
-        raise FieldFault(fields.path(key), f"must be one of {', '.join(choices)}")
+        raise FieldError(fields.path(key), f"must be one of {', '.join(choices)}")
     return choices(text)
 
 
@@ -197,4 +197,4 @@ def _checked(fields: Fields, build: Callable[[], _T]) -> _T:
     try:
         return build()
     except Refusal as refusal:
-        raise FieldFault(fields.path(refusal.detail["field"]), refusal.message) from refusal
+        raise FieldError(fields.path(refusal.detail["field"]), refusal.message) from refusal

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 
 from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
-from rxoutflow_server.domain.money import WHOLE_BP, apportion, half_up, line_amount_fen
+from rxoutflow_server.domain.money import WHOLE_BP, apportion, half_up, line_amount_fen, yuan
 from rxoutflow_server.domain.tariff import TIERS, AreaStatus, PersonType, Tariff
 
 
@@ -320,13 +320,13 @@ def explain(tariff: Tariff, case: Case, result: Benefit) -> list[Step]:
 
 
 def _explain_line(name: str, line: Line, parts: LineParts) -> list[Step]:
-    price = f"{line.quantity} × {line.unit_price_micro_yuan} × 10⁻⁶ yuan"
+    price = f"{line.quantity} × {yuan(line.unit_price_micro_yuan)} yuan"
     steps = [Step(f"{name} amount", parts.amount_fen, price)]
     if line.is_own_cost:
         why = "category C" if line.category is Category.C else "limited use not met"
         return [*steps, Step(f"{name} own", parts.own_fen, why)]
-    if parts.excess_fen:
-        limit = f"above the limit price {line.limit_price_micro_yuan} × 10⁻⁶ yuan"
+    if line.limit_price_micro_yuan is not None and parts.excess_fen:
+        limit = f"above the limit price of {yuan(line.limit_price_micro_yuan)} yuan"
         steps.append(Step(f"{name} excess", parts.excess_fen, limit))
     if parts.first_self_pay_fen:
         first = f"category B, {_percent(line.first_self_pay_bp)} before the ratio"

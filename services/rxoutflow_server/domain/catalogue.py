@@ -1,9 +1,9 @@
-"""The dispensing region's drug catalogue: what may be sold, at most for how much, and how it counts.
+"""The dispensing region's drug catalogue: what may be sold, at what price, and how it counts.
 
-The catalogue of the region where the pharmacy is decides (就医地目录, R13): price ceiling, category,
-first self-pay, limit price, limited use. It prices a line or refuses it: a drug or a price outside
-the catalogue is never passed on to the payer (R21). A catalogue does not change; new prices are a
-new version.
+The catalogue of the region where the pharmacy is decides (就医地目录, R13): price ceiling,
+category, first self-pay, limit price, limited use. It prices a line or refuses it: a drug or a
+price outside the catalogue is never passed on to the payer (R21). A catalogue does not change; new
+prices are a new version.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from enum import StrEnum, auto, unique
 
 from rxoutflow_server.domain.benefit import Category, Line
 from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.money import yuan
 
 DRUG_CODE_LENGTH = 23
 """Characters of a drug code in the insurance catalogue (医保药品编码)."""
@@ -131,7 +132,7 @@ class Catalogue:
 
 
 def _above_ceiling(drug: Drug, unit_price_micro_yuan: int) -> Refusal:
-    asked, ceiling = _yuan(unit_price_micro_yuan), _yuan(drug.price_micro_yuan)
+    asked, ceiling = yuan(unit_price_micro_yuan), yuan(drug.price_micro_yuan)
     return Refusal(
         Reason.PRICE_ABOVE_CATALOGUE,
         f"drug {drug.drug_code}: {asked} yuan per {drug.unit} is above the ceiling of "
@@ -139,9 +140,3 @@ def _above_ceiling(drug: Drug, unit_price_micro_yuan: int) -> Refusal:
         drug_code=drug.drug_code,
         ceiling_micro_yuan=str(drug.price_micro_yuan),
     )
-
-
-def _yuan(micro_yuan: int) -> str:
-    whole, part = divmod(micro_yuan, 1_000_000)
-    decimals = f"{part:06d}".rstrip("0").ljust(2, "0")
-    return f"{whole}.{decimals}"

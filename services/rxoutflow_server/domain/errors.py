@@ -104,3 +104,18 @@ class InvariantBroken(Exception):
 
     The transaction that raised it is rolled back and the caller sees INTERNAL.
     """
+
+
+class Unavailable(Exception):
+    """An *indefinite* failure: whoever decides could not answer, so it may have happened.
+
+    Ask for the outcome, or repeat the command with the same request id. The reason is
+    PEER_UNAVAILABLE (detail ``region``) or STORE_UNAVAILABLE.
+    """
+
+    def __init__(self, reason: Reason, message: str, **detail: str) -> None:
+        """Keep the reason, the message for people and the detail for programs."""
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.detail = detail

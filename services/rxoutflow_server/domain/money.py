@@ -12,6 +12,7 @@ WHOLE_BP = 10_000
 """One hundred per cent, in basis points."""
 
 MICRO_YUAN_PER_FEN = 10_000
+MICRO_YUAN_PER_YUAN = 1_000_000
 
 
 def half_up(numerator: int, denominator: int) -> int:
@@ -53,3 +54,10 @@ def apportion(total: int, weights: Sequence[int]) -> tuple[int, ...]:
     for index in by_remainder[: total - sum(parts)]:
         parts[index] += 1
     return tuple(parts)
+
+
+def yuan(micro_yuan: int) -> str:
+    """A unit price for people, exact, with two decimals or as many as it needs."""
+    whole, part = divmod(micro_yuan, MICRO_YUAN_PER_YUAN)
+    decimals = f"{part:06d}".rstrip("0").ljust(2, "0")
+    return f"{whole}.{decimals}"

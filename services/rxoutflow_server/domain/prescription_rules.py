@@ -76,7 +76,8 @@ class PrescriptionFacts:
     and not including, the second. ``issue_day`` is the home region's local day of issue.
     ``reviewer`` is None in a pre-check, before the hospital's pharmacist has reviewed.
     ``patient_identity_number`` is None when the person is known by another document than a resident
-    identity card, ``institution_credit_code`` when the sheet does not carry one.
+    identity card, ``institution_credit_code`` when the sheet does not carry one. ``fill_count`` is
+    how often a long prescription may be filled in all.
     """
 
     issue_time: datetime
@@ -95,6 +96,7 @@ class PrescriptionFacts:
     supply_reason: str = ""
     is_long_prescription: bool = False
     long_assessment: str = ""
+    fill_count: int = 1
     is_follow_up: bool = False
     diagnosis_established: bool = False
     diagnosis_codes: tuple[str, ...] = ()
@@ -150,12 +152,16 @@ def parameters_in_force(versions: Iterable[Parameters], day: date) -> Parameters
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: under which rule, in which field, and what to do about it."""
+    """One thing that is wrong: under which rule, in which field, and what to do about it.
+
+    ``field`` is the path in the contract's Prescription message.
+    """
 
     rule_id: str
     severity: Severity
     field: str
     message: str
+    source: str
 
 
 Problem = tuple[str, str]
@@ -189,7 +195,7 @@ def findings(
     """
     facts = _with_catalogue_flags(facts, catalogue_flags or {})
     return tuple(
-        Finding(rule.id, rule.severity, field, message)
+        Finding(rule.id, rule.severity, field, message, rule.source)
         for rule in RULES
         for field, message in rule.check(facts, parameters)
     )
@@ -208,16 +214,24 @@ def _with_catalogue_flags(
 def _validity(facts: PrescriptionFacts, parameters: Parameters) -> Iterator[Problem]:
     region = timezone(timedelta(minutes=parameters.utc_offset_minutes))
     if facts.issue_time.astimezone(region).date() != facts.issue_day:
-        yield "issue_day", "issue_day must be the region's local day of issue_time"
+        yield "issue_time", "the day of issue must be the home region's local day of issue_time"
     if facts.expire_time <= facts.issue_time:
         yield "expire_time", "the prescription must expire after it is issued"
-    last_end = facts.issue_day + timedelta(days=parameters.max_validity_days)
-    if facts.expire_time > datetime.combine(last_end, time(), region):
+    days = _max_validity_days(facts, parameters)
+    end = facts.issue_day + timedelta(days=days)
+    if facts.expire_time > datetime.combine(end, time(), region):
         yield (
             "expire_time",
-            f"a prescription is valid for at most {parameters.max_validity_days} days counting the "
-            f"day of issue: let it expire by the start of {last_end.isoformat()}",
+            f"valid for at most {days} days counting the day of issue: let it expire by the start "
+            f"of {end.isoformat()}",
         )
+
+
+def _max_validity_days(facts: PrescriptionFacts, parameters: Parameters) -> int:
+    # A long prescription that is filled several times must outlive its last fill.
+    if facts.is_long_prescription and facts.fill_count > 1:
+        return parameters.long_max_weeks * DAYS_A_WEEK
+    return parameters.max_validity_days
 
 
 def _usual_supply_days(facts: PrescriptionFacts, parameters: Parameters) -> int:
@@ -286,7 +300,7 @@ def _long_supply(facts: PrescriptionFacts, parameters: Parameters) -> Iterator[P
             yield f"lines[{index}].supply_days", f"prescribe at most {maximum} weeks"
         elif line.supply_days > usual * DAYS_A_WEEK and not assessed:
             yield (
-                "long_assessment",
+                "long_prescription.assessment",
                 f"line {index + 1} is for more than {usual} weeks: record the assessment",
             )
 
@@ -333,37 +347,43 @@ def _internet(facts: PrescriptionFacts, parameters: Parameters) -> Iterator[Prob
     if facts.encounter_kind is not EncounterKind.INTERNET:
         return
     if not facts.is_follow_up:
-        yield "is_follow_up", "internet prescriptions are for follow-up visits: see the patient"
+        yield (
+            "encounter.follow_up",
+            "internet prescriptions are for follow-up visits: see the patient",
+        )
     if not facts.diagnosis_established:
         yield (
-            "diagnosis_established",
+            "encounter.diagnoses",
             "an internet prescription repeats a diagnosis already made in a physical hospital",
         )
     needs_guardian = facts.patient_age_months < parameters.guardian_age_years * MONTHS_A_YEAR
     if needs_guardian and not facts.guardian_present:
         yield (
-            "guardian_present",
+            "patient.guardian_name",
             f"a child under {parameters.guardian_age_years} needs a guardian present",
         )
 
 
+_PRESCRIBER = "issuer.prescriber"
+_REVIEWER = "issuer.reviewing_pharmacist"
+
+
 def _names(facts: PrescriptionFacts, _: Parameters) -> Iterator[Problem]:
-    yield from _unnamed("prescriber", facts.prescriber)
+    yield from _unnamed(_PRESCRIBER, facts.prescriber)
     if facts.reviewer is not None:
-        yield from _unnamed("reviewer", facts.reviewer)
+        yield from _unnamed(_REVIEWER, facts.reviewer)
 
 
 def _unnamed(role: str, person: Practitioner) -> Iterator[Problem]:
     if not person.code.strip():
-        yield f"{role}.code", f"give the code of the person who is the {role}"
+        yield f"{role}.person_code", "give the code of the person who signs in this role"
     if not person.name.strip():
-        yield f"{role}.name", f"give the name of the person who is the {role}"
+        yield f"{role}.name", "give the name of the person who signs in this role"
 
 
 def _distinct_people(facts: PrescriptionFacts, _: Parameters) -> Iterator[Problem]:
     if facts.reviewer is not None:
-        codes = {"prescriber": facts.prescriber.code, "reviewer": facts.reviewer.code}
-        yield from same_person(codes)
+        yield from same_person({_PRESCRIBER: facts.prescriber.code, _REVIEWER: facts.reviewer.code})
 
 
 def same_person(codes_by_role: Mapping[str, str]) -> Iterator[Problem]:
@@ -376,7 +396,7 @@ def same_person(codes_by_role: Mapping[str, str]) -> Iterator[Problem]:
     for role, code in codes_by_role.items():
         person = code.strip()
         if person and (earlier := roles_by_code.setdefault(person, role)) != role:
-            yield f"{role}.code", f"{earlier} and {role} must be different people"
+            yield f"{role}.person_code", f"{earlier} and {role} must be different people"
 
 
 _RESIDENT_NUMBER = re.compile(r"[0-9]{17}[0-9X]")
@@ -386,11 +406,14 @@ _INSTITUTION_CODE = re.compile(r"H[0-9]{11}")
 def _identifiers(facts: PrescriptionFacts, _: Parameters) -> Iterator[Problem]:
     number, credit_code = facts.patient_identity_number, facts.institution_credit_code
     if number is not None and not is_resident_number(number):
-        yield "patient_identity_number", "not a resident identity number (GB 11643): check it"
+        yield "patient.identity_number", "not a resident identity number (GB 11643): check it"
     if credit_code is not None and not is_credit_code(credit_code):
         yield "institution_credit_code", "not a unified social credit code (GB 32100): check it"
     if not _INSTITUTION_CODE.fullmatch(facts.institution_code):
-        yield "institution_code", "H, six digits of the region, five digits of the hospital"
+        yield (
+            "issuer.institution_code",
+            "give H, the six digits of the region and a five-digit serial",
+        )
 
 
 def is_resident_number(number: str) -> bool:

@@ -78,7 +78,7 @@ def _read_rows(path: Path, text: str) -> list[Drug]:
             drugs[drug.drug_code] = drug
             problems += row.problems
     except csv.Error as error:
-        problems.append(Problem(f"row {reader.line_num}", f"not readable as CSV: {error}"))
+        problems.append(Problem(f"row {reader.reader.line_num}", f"not readable as CSV: {error}"))
     if not drugs and not problems:
         problems.append(Problem("row 2", "no drugs: the file holds only its header"))
     if problems:

@@ -1,0 +1,34 @@
+"""Clients of the exchange: one for hospital systems, one for pharmacy systems, one for supervision.
+
+Synchronous and typed. Each signs with the people of its profile, calls over mutual TLS with a time
+limit, repeats what is safe to repeat, and hands out only answers that verified. Clients may be
+shared by threads.
+"""
+
+from rxoutflow.client.channel import Patience, Surroundings
+from rxoutflow.client.evidence import Evidence
+from rxoutflow.client.hospital import (
+    HospitalClient,
+    IssuedPrescription,
+    KnownPrescription,
+    Revoked,
+)
+from rxoutflow.client.notices import NoticeStream
+from rxoutflow.client.pharmacy import Committed, FoundPrescription, PharmacyClient, Progress
+from rxoutflow.client.regulator import RegulatorClient
+
+__all__ = [
+    "Committed",
+    "Evidence",
+    "FoundPrescription",
+    "HospitalClient",
+    "IssuedPrescription",
+    "KnownPrescription",
+    "NoticeStream",
+    "Patience",
+    "PharmacyClient",
+    "Progress",
+    "RegulatorClient",
+    "Revoked",
+    "Surroundings",
+]

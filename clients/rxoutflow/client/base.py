@@ -1,0 +1,106 @@
+"""What the clients of hospitals, pharmacies and supervision have in common.
+
+A client belongs to one profile and one server. It signs with the people of the profile, whose keys
+are read when they are first needed, and makes the ids of requests. The seal is not here: the
+institution's edge service adds it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from google.protobuf.message import Message
+
+from rxoutflow.client.channel import PATIENT, REAL, Connection, Patience, Surroundings
+from rxoutflow.client.evidence import EvidenceReader
+from rxoutflow.errors import InvalidInput
+from rxoutflow.identity import CallerKind
+from rxoutflow.numbers import new_id
+from rxoutflow.profile import Profile
+from rxoutflow.statements import FileSigner, SignerUnusable, add_signature, new_statement
+from rxoutflow.statements.payloads import Role
+from rxoutflow.v1.statement_pb2 import (
+    SIGNER_ROLE_CHECKER,
+    SIGNER_ROLE_DISPENSER,
+    SIGNER_ROLE_PRESCRIBER,
+    SIGNER_ROLE_REVIEWING_PHARMACIST,
+    SignedStatement,
+)
+
+ROLES: dict[str, Role] = {
+    "prescriber": SIGNER_ROLE_PRESCRIBER,
+    "reviewing_pharmacist": SIGNER_ROLE_REVIEWING_PHARMACIST,
+    "dispenser": SIGNER_ROLE_DISPENSER,
+    "checker": SIGNER_ROLE_CHECKER,
+}
+"""The people of a profile, and the roles in which they sign."""
+
+
+class Client:
+    """Base of the clients. Close it, or use it as a context.
+
+    Args:
+        profile: who acts, where, and whom to trust.
+        surroundings: clock, randomness and sleep.
+        patience: how long to try.
+
+    Raises:
+        InvalidInput: the profile is of another kind, or a file that it names cannot be used.
+    """
+
+    kind: ClassVar[CallerKind]
+
+    def __init__(
+        self,
+        profile: Profile,
+        surroundings: Surroundings = REAL,
+        patience: Patience = PATIENT,
+    ) -> None:
+        profile.expect_kind(self.kind)
+        self.profile = profile
+        self.surroundings = surroundings
+        self.evidence = EvidenceReader(profile, surroundings.now)
+        self.connection = Connection(profile, surroundings, patience)
+        self._signers: dict[str, FileSigner] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the calls that run and let go of the connection."""
+        self.connection.close()
+
+    def new_id(self) -> str:
+        """A fresh UUIDv7, for a request or a settlement."""
+        return new_id(self.surroundings.now(), self.surroundings.random_bytes)
+
+    def sign(self, content: Message, *people: str) -> SignedStatement:
+        """Put these people's signatures on the content, in this order.
+
+        Raises:
+            InvalidInput: the profile has no such person, or the key cannot be used.
+        """
+        now = self.surroundings.now()
+        first, *others = people
+        statement = new_statement(content, self._signer(first), ROLES[first], now)
+        for person in others:
+            statement = add_signature(statement, self._signer(person), ROLES[person], now)
+        return statement
+
+    def _signer(self, person: str) -> FileSigner:
+        if person not in self._signers:
+            self._signers[person] = self._load_signer(person)
+        return self._signers[person]
+
+    def _load_signer(self, person: str) -> FileSigner:
+        path = self.profile.path
+        if person not in self.profile.people:
+            raise InvalidInput(f"{path}: people.{person}: is missing")
+        signer = self.profile.people[person]
+        try:
+            return FileSigner.load(signer.certificate, signer.key)
+        except SignerUnusable as error:
+            raise InvalidInput(f"{path}: people.{person}: {error}") from error

@@ -1,0 +1,404 @@
+"""For pharmacy systems: find, claim, quote, commit, hand over, record.
+
+Speaks PosService at the pharmacy's edge service. The order of a handover is find, claim, quote,
+commit, hand over, dispense record. **Nothing may be handed over before** ``commit`` **returned.**
+
+As for hospitals, every mutating call comes in two halves, ``*_request`` and ``send_*``, so that a
+signed request can be stored before it is sent and sent again after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from rxoutflow.client.base import Client
+from rxoutflow.client.evidence import Evidence, require, require_sound
+from rxoutflow.client.notices import NoticeStream
+from rxoutflow.errors import InvalidInput
+from rxoutflow.identity import CallerKind
+from rxoutflow.numbers import PickupCode
+from rxoutflow.v1.attempt_pb2 import (
+    Attempt,
+    Claim,
+    ClaimRelease,
+    Collector,
+    Commitment,
+    LineQuantity,
+)
+from rxoutflow.v1.dispense_pb2 import Delivery, DispensedLine, DispenseProgress, DispenseRecord
+from rxoutflow.v1.outcome_pb2 import Outcome
+from rxoutflow.v1.pos_service_pb2 import (
+    PosServiceClaimPrescriptionRequest,
+    PosServiceCommitClaimRequest,
+    PosServiceFindPrescriptionRequest,
+    PosServiceGetDispenseRequest,
+    PosServiceGetOutcomeRequest,
+    PosServiceQuoteSettlementRequest,
+    PosServiceQuoteSettlementResponse,
+    PosServiceRecordDispenseRequest,
+    PosServiceReleaseClaimRequest,
+    PosServiceWatchNoticesRequest,
+)
+from rxoutflow.v1.pos_service_pb2_grpc import PosServiceStub
+from rxoutflow.v1.prescription_pb2 import Prescription
+from rxoutflow.v1.prescription_status_pb2 import PrescriptionStatus
+from rxoutflow.v1.settlement_pb2 import (
+    SETTLEMENT_MODE_INSURANCE,
+    SETTLEMENT_MODE_SELF_PAY,
+    Amounts,
+    PricedLine,
+    Quote,
+    Settlement,
+)
+from rxoutflow.v1.statement_pb2 import SignedStatement
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPrescription:
+    """A prescription that a pickup code opened, and where it stands."""
+
+    prescription: Evidence[Prescription]
+    status: Evidence[PrescriptionStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Permission to hand over. ``settlement`` is None when the patient pays alone."""
+
+    attempt: Evidence[Attempt]
+    settlement: Evidence[Settlement] | None
+    settlement_id: str
+    lines: tuple[PricedLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a dispense has come, with the latest word of home and payer."""
+
+    progress: DispenseProgress
+    attempt: Evidence[Attempt]
+    settlement: Evidence[Settlement] | None
+
+
+class PharmacyClient(Client):
+    """A pharmacy's system at its edge service."""
+
+    kind = CallerKind.PHARMACY
+
+    def find(self, pickup_code: PickupCode) -> FoundPrescription:
+        """Open a prescription. Its signatures have been verified here again (R10).
+
+        Raises:
+            NotFound: the code opens nothing.
+        """
+        request = PosServiceFindPrescriptionRequest(pickup_code=str(pickup_code))
+        response = self.connection.call(self._stub.FindPrescription, request)
+        found = FoundPrescription(
+            self.evidence.read(response.prescription, Prescription),
+            self.evidence.read(response.status, PrescriptionStatus),
+        )
+        for part in (found.prescription.content, found.status.content):
+            _require_number(part.prescription_number, str(pickup_code.number))
+        return found
+
+    def price(
+        self, prescription: Prescription, quantities: Iterable[LineQuantity]
+    ) -> tuple[PricedLine, ...]:
+        """What would be handed over, as prescribed, at the prices of the profile's price list.
+
+        Raises:
+            InvalidInput: a line is unknown, or its drug has no price.
+        """
+        drugs = {line.line_id: line.drug_code for line in prescription.lines}
+        return tuple(
+            PricedLine(
+                line_id=each.line_id,
+                drug_code=drugs.get(each.line_id, ""),
+                quantity=each.quantity,
+                unit_price_micro_yuan=self._price(each.line_id, drugs),
+            )
+            for each in quantities
+        )
+
+    def claim(
+        self,
+        pickup_code: PickupCode,
+        lines: Sequence[LineQuantity] = (),
+        collector: Collector | None = None,
+    ) -> Evidence[Attempt]:
+        """Claim these lines, or all that is available; the patient collects unless stated.
+
+        Claiming again while the claim lives gives the same attempt.
+
+        Raises:
+            PrescriptionHeld: another pharmacy holds it.
+            PrescriptionClosed: it expired, was revoked or is used up.
+            Indefinite: it may have happened; send the same request again.
+        """
+        return self.send_claim(self.claim_request(pickup_code, lines, collector))
+
+    def claim_request(
+        self,
+        pickup_code: PickupCode,
+        lines: Sequence[LineQuantity] = (),
+        collector: Collector | None = None,
+    ) -> PosServiceClaimPrescriptionRequest:
+        """The request, signed by the reviewing pharmacist."""
+        claim = Claim(
+            prescription_number=str(pickup_code.number),
+            pharmacy_code=self.profile.institution_code,
+            lines=lines,
+            collector=collector or Collector(kind=Collector.KIND_PATIENT),
+        )
+        return PosServiceClaimPrescriptionRequest(
+            request_id=self.new_id(),
+            claim=self.sign(claim, "reviewing_pharmacist"),
+            pickup_code=str(pickup_code),
+        )
+
+    def send_claim(self, request: PosServiceClaimPrescriptionRequest) -> Evidence[Attempt]:
+        """Send a claim, for the first time or again."""
+        number = Claim.FromString(request.claim.payload).prescription_number
+        response = self.connection.call(self._stub.ClaimPrescription, request)
+        return self._attempt(response.attempt, number)
+
+    def release(self, attempt: Attempt, reason: str) -> Evidence[Attempt]:
+        """Let go, before or after commit, if nothing was handed over: signing says so.
+
+        Raises:
+            StepRefused: the attempt has ended.
+            Indefinite: it may have happened; send the same request again.
+        """
+        return self.send_release(self.release_request(attempt, reason))
+
+    def release_request(self, attempt: Attempt, reason: str) -> PosServiceReleaseClaimRequest:
+        """The request, signed by the reviewing pharmacist."""
+        release = ClaimRelease(
+            prescription_number=attempt.prescription_number,
+            attempt_id=attempt.attempt_id,
+            fence=attempt.fence,
+            pharmacy_code=self.profile.institution_code,
+            reason=reason,
+        )
+        return PosServiceReleaseClaimRequest(
+            request_id=self.new_id(), release=self.sign(release, "reviewing_pharmacist")
+        )
+
+    def send_release(self, request: PosServiceReleaseClaimRequest) -> Evidence[Attempt]:
+        """Send a release, for the first time or again."""
+        release = ClaimRelease.FromString(request.release.payload)
+        response = self.connection.call(self._stub.ReleaseClaim, request)
+        return self._attempt(response.attempt, release.prescription_number, release.attempt_id)
+
+    def quote(self, attempt: Attempt, lines: Sequence[PricedLine]) -> Evidence[Quote]:
+        """What patient and fund would pay. Binds nobody.
+
+        Raises:
+            InsuranceUnavailable: the payer will not pay; the patient may pay alone.
+            StepRefused: a drug or price is outside the catalogue.
+        """
+        return self._quote(
+            PosServiceQuoteSettlementRequest(
+                prescription_number=attempt.prescription_number,
+                attempt_id=attempt.attempt_id,
+                lines=lines,
+            )
+        )
+
+    def quote_before_claim(
+        self, pickup_code: PickupCode, lines: Sequence[PricedLine]
+    ) -> Evidence[Quote]:
+        """The same before a claim, by right of the pickup code."""
+        return self._quote(
+            PosServiceQuoteSettlementRequest(
+                prescription_number=str(pickup_code.number),
+                pickup_code=str(pickup_code),
+                lines=lines,
+            )
+        )
+
+    def commit(
+        self, attempt: Attempt, lines: Sequence[PricedLine], accepted: Amounts | None
+    ) -> Committed:
+        """Commit to hand these lines over. Hand over only after this returned.
+
+        Args:
+            attempt: the claim.
+            lines: what will be handed over, and its prices.
+            accepted: the quoted amounts that the patient accepted; None if the patient pays alone.
+
+        Raises:
+            QuoteChanged: the payer arrives at other amounts; nothing was held.
+            StepRefused: the attempt has ended, or is committed with other content.
+            Indefinite: it may have happened; send the same request again, hand nothing over.
+        """
+        return self.send_commit(self.commit_request(attempt, lines, accepted))
+
+    def commit_request(
+        self, attempt: Attempt, lines: Sequence[PricedLine], accepted: Amounts | None
+    ) -> PosServiceCommitClaimRequest:
+        """The request, signed by the reviewing pharmacist, with a fresh settlement id."""
+        commitment = Commitment(
+            prescription_number=attempt.prescription_number,
+            attempt_id=attempt.attempt_id,
+            fence=attempt.fence,
+            pharmacy_code=self.profile.institution_code,
+            settlement_id=self.new_id(),
+            mode=SETTLEMENT_MODE_SELF_PAY if accepted is None else SETTLEMENT_MODE_INSURANCE,
+            lines=lines,
+            accepted_amounts=accepted,
+        )
+        return PosServiceCommitClaimRequest(
+            request_id=self.new_id(), commitment=self.sign(commitment, "reviewing_pharmacist")
+        )
+
+    def send_commit(self, request: PosServiceCommitClaimRequest) -> Committed:
+        """Send a commitment, for the first time or again."""
+        commitment = Commitment.FromString(request.commitment.payload)
+        response = self.connection.call(self._stub.CommitClaim, request)
+        number, attempt_id = commitment.prescription_number, commitment.attempt_id
+        attempt = self._attempt(response.attempt, number, attempt_id)
+        require(
+            attempt.content.state in (Attempt.STATE_COMMITTED, Attempt.STATE_DISPENSED),
+            "the attempt is not committed: hand nothing over",
+        )
+        settlement = None
+        if commitment.mode == SETTLEMENT_MODE_INSURANCE:
+            settlement = self._settlement(response.settlement, commitment)
+        return Committed(attempt, settlement, commitment.settlement_id, tuple(commitment.lines))
+
+    def dispense(
+        self, committed: Committed, lines: Sequence[DispensedLine], delivery: Delivery | None = None
+    ) -> DispenseProgress | None:
+        """Record what was handed over; None if the edge keeps it until the platform is reached.
+
+        Raises:
+            StepRefused: not committed, other than committed, or trace codes missing or sold.
+            Indefinite: it may have happened; send the same request again.
+        """
+        attempt = committed.attempt.content
+        return self.send_dispense(
+            self.dispense_request(attempt, committed.settlement_id, lines, delivery)
+        )
+
+    def dispense_request(
+        self,
+        attempt: Attempt,
+        settlement_id: str,
+        lines: Sequence[DispensedLine],
+        delivery: Delivery | None = None,
+    ) -> PosServiceRecordDispenseRequest:
+        """The request, signed by reviewing pharmacist, dispenser and checker."""
+        record = DispenseRecord(
+            prescription_number=attempt.prescription_number,
+            attempt_id=attempt.attempt_id,
+            fence=attempt.fence,
+            pharmacy_code=self.profile.institution_code,
+            settlement_id=settlement_id,
+            lines=lines,
+            delivery=delivery,
+        )
+        record.dispense_time.FromDatetime(self.surroundings.now())
+        signed = self.sign(record, "reviewing_pharmacist", "dispenser", "checker")
+        return PosServiceRecordDispenseRequest(request_id=self.new_id(), dispense_record=signed)
+
+    def send_dispense(self, request: PosServiceRecordDispenseRequest) -> DispenseProgress | None:
+        """Send a dispense record, for the first time or again."""
+        response = self.connection.call(self._stub.RecordDispense, request)
+        return response.progress if response.HasField("progress") else None
+
+    def progress(self, attempt: Attempt) -> Progress:
+        """How far the dispense has come.
+
+        Raises:
+            NotFound: there is no such attempt of this pharmacy.
+        """
+        request = PosServiceGetDispenseRequest(
+            prescription_number=attempt.prescription_number, attempt_id=attempt.attempt_id
+        )
+        response = self.connection.call(self._stub.GetDispense, request)
+        settlement = None
+        if response.HasField("settlement"):
+            settlement = self.evidence.read(response.settlement, Settlement)
+            _require_number(settlement.content.prescription_number, attempt.prescription_number)
+        return Progress(
+            response.progress,
+            self._attempt(response.attempt, attempt.prescription_number, attempt.attempt_id),
+            settlement,
+        )
+
+    def outcome(self, prescription_number: str, request_id: str) -> Outcome:
+        """What became of a request whose answer was lost.
+
+        Raises:
+            NotFound: it had no effect so far.
+        """
+        request = PosServiceGetOutcomeRequest(
+            prescription_number=prescription_number, request_id=request_id
+        )
+        return self.connection.call(self._stub.GetOutcome, request).outcome
+
+    def watch(self, resume_token: str = "") -> NoticeStream:
+        """Notices about this pharmacy's claims, after ``resume_token``."""
+        limit = self.connection.patience.stream_timeout
+        return NoticeStream(
+            lambda token: self._stub.WatchNotices(
+                PosServiceWatchNoticesRequest(resume_token=token), timeout=limit
+            ),
+            self.connection,
+            self.evidence,
+            resume_token,
+        )
+
+    @cached_property
+    def _stub(self) -> PosServiceStub:
+        return PosServiceStub(self.connection.channel)
+
+    def _quote(self, request: PosServiceQuoteSettlementRequest) -> Evidence[Quote]:
+        response: PosServiceQuoteSettlementResponse = self.connection.call(
+            self._stub.QuoteSettlement, request
+        )
+        quote = self.evidence.read(response.quote, Quote)
+        _require_number(quote.content.prescription_number, request.prescription_number)
+        require_sound(quote.content.amounts)
+        return quote
+
+    def _attempt(
+        self, statement: SignedStatement, number: str, attempt_id: str = ""
+    ) -> Evidence[Attempt]:
+        attempt = self.evidence.read(statement, Attempt)
+        _require_number(attempt.content.prescription_number, number)
+        require(
+            attempt.content.pharmacy_code == self.profile.institution_code
+            and attempt_id in ("", attempt.content.attempt_id),
+            "the answer is about another attempt than was asked for",
+        )
+        return attempt
+
+    def _settlement(
+        self, statement: SignedStatement, commitment: Commitment
+    ) -> Evidence[Settlement]:
+        settlement = self.evidence.read(statement, Settlement)
+        content = settlement.content
+        _require_number(content.prescription_number, commitment.prescription_number)
+        require(
+            content.settlement_id == commitment.settlement_id
+            and content.amounts == commitment.accepted_amounts,
+            "the settlement is another than was accepted",
+        )
+        require_sound(content.amounts)
+        return settlement
+
+    def _price(self, line_id: int, drugs: dict[int, str]) -> int:
+        if line_id not in drugs:
+            raise InvalidInput(f"lines: the prescription has no line {line_id}")
+        drug_code = drugs[line_id]
+        if drug_code not in self.profile.prices:
+            raise InvalidInput(f"{self.profile.path}: price_list: no price for drug {drug_code}")
+        return self.profile.prices[drug_code]
+
+
+def _require_number(stated: str, asked: str) -> None:
+    require(stated == asked, "the answer is about another prescription than was asked for")

@@ -1,0 +1,367 @@
+"""Verifying statements: from bytes to content that somebody answers for.
+
+:meth:`Verifier.verify` returns the parsed content together with who signed it, or raises a
+:class:`~rxoutflow.statements.errors.StatementError`. There is no boolean and no unverified content.
+It reads no files, asks no network and no clock: what is trusted comes from the
+:class:`~rxoutflow.trust.TrustStore`, and the time is passed in. One verifier may be shared by
+threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from cryptography import x509
+from google.protobuf.message import Message
+
+from rxoutflow.certificates import (
+    CertificateUntrusted,
+    TrustedPath,
+    Usage,
+    certificate_sha256,
+    verify_chain,
+)
+from rxoutflow.identity import REGION_CODE, IdentityError, SignerName, signer_name
+from rxoutflow.statements.algorithms import (
+    KeyUnsupported,
+    SignatureWrong,
+    VerificationKey,
+    verification_key,
+)
+from rxoutflow.statements.envelope import SignaturePart, check_payload, read_signatures
+from rxoutflow.statements.errors import (
+    RegionNotTrusted,
+    SignatureInvalid,
+    SignedContentMismatch,
+    SignersNotDistinct,
+    SignerUntrusted,
+)
+from rxoutflow.statements.pae import statement_sha256
+from rxoutflow.statements.payloads import (
+    ANYBODY,
+    PURPOSES,
+    Agreement,
+    Audience,
+    Binding,
+    PayloadRule,
+    Role,
+    Roles,
+    home_region,
+    role_name,
+    rule_for,
+)
+from rxoutflow.v1.statement_pb2 import SignedStatement
+from rxoutflow.v1.trust_pb2 import Signer
+
+if TYPE_CHECKING:
+    from rxoutflow.trust import RegionTrust, TrustStore
+
+MAX_CLOCK_AHEAD = timedelta(minutes=10)
+"""How far a signer's clock may be ahead of the verifier's."""
+
+_MAX_CACHED_PATHS = 10_000
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedSigner:
+    """Who signed, in which capacity and when; the person code is empty for seals and platforms."""
+
+    role: Role
+    person_code: str
+    institution_code: str
+    region_code: str
+    display_name: str
+    sign_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Verified(Generic[M]):
+    """A statement that verified: its content, who signed it in order, and its digest."""
+
+    content: M
+    signers: tuple[VerifiedSigner, ...]
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """What a certificate that leads to its region's anchors establishes."""
+
+    path: TrustedPath
+    name: SignerName
+    key: VerificationKey
+
+
+class Verifier:
+    """Decides whether a statement verifies. These are the rules, in the order of checking.
+
+    1. The payload type is that of the expected message.
+    2. Envelope and headers are in plain wire form, complete and in bounds.
+    3. The signatures are exactly those of :data:`~rxoutflow.statements.payloads.RULES`, in order
+       (or the beginning of them that the caller asks for), each covers the digests of all before
+       it, and each names the certificate it carries.
+    4. All signers belong to one institution of one region, whose trust list is held and in force.
+       Lists of other regions play no part.
+    5. For every signature: the certificate is on that list for this role and institution; neither
+       it nor an issuer of it is denied; the institution has not withdrawn (a suspended one may
+       finish what it began: policy decides that, not the signature); the certificate leads to the
+       region's signing anchors and is valid at the instant of judgement; its one URI names the same
+       region, institution, person and purpose, and an institution of the right kind.
+    6. The time of signing lies in the certificate's validity and at most ten minutes ahead.
+    7. The header's algorithm is that of the certificate's key and allowed in the region.
+    8. The signature value verifies over the exact bytes.
+    9. Roles that the law keeps apart were filled by different people, judged by person code.
+    10. The payload is in plain wire form. It is parsed once, after all of the above.
+    11. The audience follows the rule of the type, is the same in all signatures, and is the
+        caller's region or anybody where the caller says which region it is.
+    12. What the content says about its signers agrees with who signed.
+
+    "The instant of judgement" is ``now`` for a fresh statement. For an old one it is ``at``, the
+    time at which a trusted log received it; lists are always judged as of ``now``.
+    """
+
+    def __init__(self, trust: TrustStore) -> None:
+        self._trust = trust
+        self._holders: dict[tuple[object, ...], _Holder] = {}
+
+    def verify(
+        self,
+        statement: SignedStatement,
+        expected: type[M],
+        now: datetime,
+        audience_region: str | None = None,
+        *,
+        roles: Sequence[Role] | None = None,
+        at: datetime | None = None,
+    ) -> Verified[M]:
+        """Return the content and signers of a statement of the expected type.
+
+        Args:
+            statement: as it was received.
+            expected: the message class, for instance ``Prescription``.
+            now: the time, aware.
+            audience_region: the region that acts on the statement; ``None`` for one that only
+                forwards or keeps it.
+            roles: the signatures to expect, where the rest is still to come, for instance the
+                people's before the seal; a beginning of those the type needs.
+            at: for an old statement, when a trusted log received it, aware.
+
+        Raises:
+            StatementError: the subclass says why.
+            ValueError: if ``roles`` is not a beginning of those the type needs.
+            TypeError: if messages of the expected class are never signed.
+        """
+        rule = rule_for(expected)
+        parts = read_signatures(statement, rule, _wanted(rule, roles))
+        region = self._region(parts, now)
+        signers = tuple(self._signer(statement, each, rule, region, at or now) for each in parts)
+        _check_distinct(rule, signers)
+        check_payload(statement, rule)
+        content = expected.FromString(statement.payload)
+        _check_audience(rule, content, parts, audience_region)
+        for binding in rule.bindings:
+            _check_binding(binding, content, signers)
+        return Verified(content, signers, statement_sha256(statement))
+
+    def _region(self, parts: Sequence[SignaturePart], now: datetime) -> RegionTrust:
+        """The one region of all signers."""
+        first = parts[0].header
+        for part in parts[1:]:
+            for field in ("region_code", "institution_code"):
+                if getattr(part.header, field) != getattr(first, field):
+                    raise SignedContentMismatch(
+                        f"{part.name} signs for another institution than {parts[0].name}",
+                        field=f"signatures[{part.index}].protected.{field}",
+                        role=part.name,
+                    )
+        try:
+            return self._trust.region(first.region_code, now)
+        except RegionNotTrusted as error:
+            raise _untrusted(
+                parts[0], f"is of a region without a trust list here: {error}"
+            ) from None
+
+    def _signer(
+        self,
+        statement: SignedStatement,
+        part: SignaturePart,
+        rule: PayloadRule,
+        region: RegionTrust,
+        at: datetime,
+    ) -> VerifiedSigner:
+        """Check one signature by rules 5 to 8."""
+        listed = _listed_signer(part, region)
+        holder = self._holder(part, region, at)
+        _check_name(part, rule, holder.name, listed)
+        _check_sign_time(part, holder.path.leaf, at)
+        _check_algorithm(part, holder.key, region)
+        try:
+            holder.key.verify(part.signature.value, part.signed_bytes(statement))
+        except SignatureWrong:
+            raise SignatureInvalid(
+                f"the signature of {part.name} does not verify: the bytes were changed, or another "
+                "key signed",
+                role=part.name,
+            ) from None
+        return VerifiedSigner(
+            part.role,
+            listed.person_code,
+            listed.institution_code,
+            region.region_code,
+            listed.display_name,
+            part.sign_time,
+        )
+
+    def _holder(self, part: SignaturePart, region: RegionTrust, at: datetime) -> _Holder:
+        """Verify the certificate's path; once per certificates sent and trust list in force."""
+        chain = part.signature.certificate_chain
+        key = (region.region_code, region.sequence, *chain)
+        holder = self._holders.get(key)
+        if holder is None or not holder.path.valid_at(at):
+            holder = _read_holder(part, region, at)
+            if len(self._holders) >= _MAX_CACHED_PATHS:
+                self._holders.clear()
+            self._holders[key] = holder
+        return holder
+
+
+def _wanted(rule: PayloadRule, roles: Sequence[Role] | None) -> Roles:
+    if roles is None:
+        return rule.roles
+    places = rule.roles[: len(roles)]
+    if not 1 <= len(roles) == len(places) or any(
+        role not in place for role, place in zip(roles, places, strict=True)
+    ):
+        raise ValueError(f"the signatures of a {rule.name} do not begin with these roles")
+    return tuple((role,) for role in roles)
+
+
+def _untrusted(part: SignaturePart, problem: str) -> SignerUntrusted:
+    return SignerUntrusted(
+        f"the certificate of {part.name} {problem}",
+        role=part.name,
+        region=part.header.region_code,
+    )
+
+
+def _listed_signer(part: SignaturePart, region: RegionTrust) -> Signer:
+    """Look the signer up: listed for this role and institution, not denied, not withdrawn."""
+    header = part.header
+    listed = region.signer(header.certificate_sha256)
+    if listed is None or header.role not in listed.roles:
+        raise _untrusted(part, "is not on the trust list of its region for this role")
+    if listed.institution_code != header.institution_code:
+        raise _untrusted(part, "is not on the trust list of its region for this institution")
+    if region.is_denied(header.certificate_sha256):
+        raise _untrusted(part, "is on the deny list of its region")
+    if region.has_withdrawn(header.institution_code):
+        raise _untrusted(part, "is of an institution that has withdrawn")
+    return listed
+
+
+def _read_holder(part: SignaturePart, region: RegionTrust, at: datetime) -> _Holder:
+    try:
+        leaf, *intermediates = map(x509.load_der_x509_certificate, part.signature.certificate_chain)
+        path = verify_chain(leaf, intermediates, region.signing_anchors, at, Usage.SIGNING)
+        name, key = signer_name(leaf), verification_key(leaf)
+    except (CertificateUntrusted, IdentityError, KeyUnsupported) as error:
+        raise _untrusted(part, f"is not acceptable: {error}") from None
+    except ValueError:
+        raise _untrusted(part, "or one of its issuers cannot be read") from None
+    if any(region.is_denied(certificate_sha256(each)) for each in path.certificates):
+        raise _untrusted(part, "has an issuer on the deny list of its region")
+    return _Holder(path, name, key)
+
+
+def _check_name(part: SignaturePart, rule: PayloadRule, name: SignerName, listed: Signer) -> None:
+    """The certificate names whom header and trust list name, and a key for this use."""
+    institution = name.institution
+    named = (institution.region_code, institution.institution_code, name.person_code, name.purpose)
+    header = part.header
+    stated = (header.region_code, header.institution_code, listed.person_code, PURPOSES[part.role])
+    if named != stated:
+        raise _untrusted(part, "names another signer than header and trust list")
+    if institution.kind is not rule.signer_kind:
+        raise _untrusted(part, f"is not of a {rule.signer_kind}, as a {rule.name} needs")
+
+
+def _check_sign_time(part: SignaturePart, leaf: x509.Certificate, at: datetime) -> None:
+    if part.sign_time > at + MAX_CLOCK_AHEAD:
+        raise SignedContentMismatch(
+            f"{part.name} signed in the future: set the signer's clock",
+            field=f"signatures[{part.index}].protected.sign_time",
+            role=part.name,
+        )
+    if not leaf.not_valid_before_utc <= part.sign_time <= leaf.not_valid_after_utc:
+        raise _untrusted(part, "was not valid when it was signed with")
+
+
+def _check_algorithm(part: SignaturePart, key: VerificationKey, region: RegionTrust) -> None:
+    if part.header.algorithm != key.algorithm:
+        raise SignatureInvalid(
+            f"the algorithm of {part.name} is not that of the certificate's key", role=part.name
+        )
+    if key.algorithm not in region.algorithms:
+        raise _untrusted(part, "is for an algorithm that its region does not allow")
+
+
+def _check_distinct(rule: PayloadRule, signers: Sequence[VerifiedSigner]) -> None:
+    people = {signer.role: signer.person_code for signer in signers}
+    for one, other in rule.different_people:
+        if one in people and people[one] == people.get(other):
+            raise SignersNotDistinct(
+                f"{role_name(one)} and {role_name(other)} must be different people",
+                role=role_name(other),
+            )
+
+
+def _check_audience(
+    rule: PayloadRule,
+    content: Message,
+    parts: Sequence[SignaturePart],
+    audience_region: str | None,
+) -> None:
+    audience = parts[0].header.audience
+    match rule.audience:
+        case Audience.HOME:
+            fits = audience == home_region(content)
+        case Audience.ANYBODY:
+            fits = audience == ANYBODY
+        case Audience.NAMED:
+            fits = REGION_CODE.fullmatch(audience) is not None
+    same = all(part.header.audience == audience for part in parts)
+    for_us = audience_region is None or audience in (ANYBODY, audience_region)
+    if not (fits and same and for_us):
+        raise SignedContentMismatch(
+            f"the {rule.name} is not meant for this region, or not as its type requires",
+            field="audience",
+        )
+
+
+def _check_binding(binding: Binding, content: Message, signers: Sequence[VerifiedSigner]) -> None:
+    stated = str(attrgetter(binding.field)(content))
+    first = signers[0]
+    match binding.agreement:
+        case Agreement.INSTITUTION:
+            agrees = stated == first.institution_code
+        case Agreement.REGION:
+            agrees = stated == first.region_code
+        case Agreement.REGION_OF_NUMBER:
+            agrees = stated[:6] == first.region_code
+        case Agreement.REGION_OF_INSTITUTION:
+            agrees = stated[1:7] == first.region_code
+        case Agreement.PERSON:
+            agrees = all(
+                stated == each.person_code for each in signers if each.role == binding.role
+            )
+    if not agrees:
+        raise SignedContentMismatch(
+            f"{binding.field} contradicts the signatures: it must name who signed",
+            field=binding.field,
+        )

@@ -1,0 +1,248 @@
+"""Finding, claiming and releasing for the pharmacies of this region: the home region decides."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from rxoutflow.identity import CallerName
+from rxoutflow.v1 import attempt_pb2, prescription_pb2
+from rxoutflow.v1.home_service_pb2 import (
+    GrantClaimRequest,
+    GrantClaimResponse,
+    OpenPrescriptionRequest,
+    ReleaseAttemptRequest,
+)
+from rxoutflow.v1.pharmacy_service_pb2 import (
+    ClaimPrescriptionRequest,
+    ClaimPrescriptionResponse,
+    FindPrescriptionRequest,
+    FindPrescriptionResponse,
+    PharmacyServiceGetOutcomeRequest,
+    PharmacyServiceGetOutcomeResponse,
+    ReleaseClaimRequest,
+    ReleaseClaimResponse,
+)
+
+from rxoutflow_server.application.dispensing.exchange import Exchange
+from rxoutflow_server.application.exchange.evidence import keep, step
+from rxoutflow_server.application.exchange.idempotency import (
+    RequestKey,
+    find_outcome,
+    once,
+    unverified_number,
+)
+from rxoutflow_server.application.ports import ClaimCopy, Flow, RegionRole, StoredOutcome, Transaction
+from rxoutflow_server.application.region import Region, opened
+from rxoutflow_server.domain.dispense import DispenseState, advanced
+from rxoutflow_server.domain.errors import Reason, Refusal
+
+
+async def find(
+    exchange: Exchange, caller: CallerName, request: FindPrescriptionRequest
+) -> FindPrescriptionResponse:
+    """Open a prescription at its home region with the pickup code.
+
+    Raises:
+        Refusal: see PharmacyService.FindPrescription.
+        Unavailable: the home region cannot be reached.
+    """
+    if request.WhichOneof("proof") == "e_credential":
+        raise Refusal(
+            Reason.E_CREDENTIAL_NOT_ACCEPTED,
+            "this region takes no e-credentials yet; use the pickup code",
+        )
+    exchange.region.require_active(exchange.region.code, caller.institution_code)
+    code = opened(request.pickup_code)
+    found = await exchange.home_of(str(code.number)).open_prescription(
+        OpenPrescriptionRequest(
+            pickup_code=request.pickup_code, pharmacy_code=caller.institution_code
+        )
+    )
+    return FindPrescriptionResponse(prescription=found.prescription, status=found.status)
+
+
+async def claim(
+    exchange: Exchange, caller: CallerName, request: ClaimPrescriptionRequest
+) -> ClaimPrescriptionResponse:
+    """Claim a prescription at its home region, and keep a copy of what was granted.
+
+    Raises:
+        StatementError: the claim does not verify.
+        Refusal: see PharmacyService.ClaimPrescription.
+        Unavailable: the home region cannot be reached; repeat with the same request id.
+    """
+    region, now = exchange.region, exchange.region.now()
+    number = unverified_number(request.claim, attempt_pb2.Claim)
+    key = RequestKey(number, str(caller), request.request_id, "ClaimPrescription")
+    before = await exchange.store.read(lambda tx: _stored(tx, key))
+    if before is None:
+        region.require_active(region.code, caller.institution_code)
+        verified = region.verified(request.claim, attempt_pb2.Claim, now, decides=False)
+        _require_own(caller, verified.content.pharmacy_code)
+        granted = await exchange.home_of(number).grant_claim(
+            GrantClaimRequest(
+                request_id=request.request_id,
+                claim=request.claim,
+                pickup_code=request.pickup_code,
+            )
+        )
+    else:
+        granted = GrantClaimResponse()
+    return await exchange.store.transact(
+        lambda tx: once(
+            tx.journal,
+            key,
+            request,
+            ClaimPrescriptionResponse,
+            now,
+            lambda: _keep_claim(tx, region, caller, request, granted, now),
+        )
+    )
+
+
+async def release(
+    exchange: Exchange, caller: CallerName, request: ReleaseClaimRequest
+) -> ReleaseClaimResponse:
+    """Let go of a claim at its home region.
+
+    Raises:
+        StatementError: the release does not verify.
+        Refusal: see PharmacyService.ReleaseClaim.
+        Unavailable: the home region cannot be reached; repeat with the same request id.
+    """
+    region, now = exchange.region, exchange.region.now()
+    content = region.verified(request.release, attempt_pb2.ClaimRelease, now, decides=False).content
+    _require_own(caller, content.pharmacy_code)
+    number, attempt_id = content.prescription_number, content.attempt_id
+    await exchange.store.read(lambda tx: require_releasable(tx, caller, number, attempt_id))
+    released = await exchange.home_of(number).release_attempt(
+        ReleaseAttemptRequest(request_id=request.request_id, release=request.release)
+    )
+    response = ReleaseClaimResponse(attempt=released.attempt, receipt=released.receipt)
+    key = RequestKey(number, str(caller), request.request_id, "ReleaseClaim")
+    return await exchange.store.transact(
+        lambda tx: once(
+            tx.journal,
+            key,
+            request,
+            ReleaseClaimResponse,
+            now,
+            lambda: _keep_release(tx, region, caller, request, response, now),
+        )
+    )
+
+
+def require_claim(
+    tx: Transaction, caller: CallerName, number: str, attempt_id: str
+) -> ClaimCopy:
+    """The copy of a claim of the caller's.
+
+    Raises:
+        Refusal: ATTEMPT_NOT_FOUND.
+    """
+    claim_copy = tx.dispensing.claim(number, attempt_id)
+    if claim_copy is None or claim_copy.pharmacy_code != caller.institution_code:
+        raise Refusal(Reason.ATTEMPT_NOT_FOUND, "you have no such attempt on this prescription")
+    return claim_copy
+
+
+def require_releasable(tx: Transaction, caller: CallerName, number: str, attempt_id: str) -> None:
+    """A claim of the caller's of which nothing was handed over.
+
+    Raises:
+        Refusal: ATTEMPT_NOT_FOUND, or ATTEMPT_ENDED once a dispense was recorded here.
+    """
+    require_claim(tx, caller, number, attempt_id)
+    dispense = tx.dispensing.dispense_of_attempt(number, attempt_id)
+    handed_over = (DispenseState.DISPENSED, DispenseState.COMPLETED)
+    if dispense is not None and dispense.state in handed_over:
+        raise Refusal(
+            Reason.ATTEMPT_ENDED,
+            "the handover was recorded; what was handed over cannot be released",
+            state=dispense.state,
+        )
+
+
+def get_outcome(
+    tx: Transaction, caller: CallerName, request: PharmacyServiceGetOutcomeRequest
+) -> PharmacyServiceGetOutcomeResponse:
+    """What became of a request of the caller's, as far as this region knows.
+
+    Raises:
+        Refusal: OUTCOME_NOT_FOUND.
+    """
+    return PharmacyServiceGetOutcomeResponse(
+        outcome=find_outcome(
+            tx.journal, request.prescription_number, str(caller), request.request_id
+        )
+    )
+
+
+def _stored(tx: Transaction, key: RequestKey) -> StoredOutcome | None:
+    return tx.journal.outcome(key.prescription_number, key.caller, key.request_id)
+
+
+def _require_own(caller: CallerName, pharmacy_code: str) -> None:
+    if pharmacy_code != caller.institution_code:
+        raise Refusal(
+            Reason.SIGNED_CONTENT_MISMATCH,
+            "pharmacy_code: a pharmacy speaks only for itself",
+            field="pharmacy_code",
+        )
+
+
+def _keep_claim(
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    request: ClaimPrescriptionRequest,
+    granted: GrantClaimResponse,
+    now: datetime,
+) -> ClaimPrescriptionResponse:
+    """Keep prescription, claim and attempt; the pharmacy must keep the prescription two years."""
+    attempt = region.verified(granted.attempt, attempt_pb2.Attempt, now).content
+    prescription = region.verified(
+        granted.prescription, prescription_pb2.Prescription, now, decides=False
+    )
+    number = attempt.prescription_number
+    keep(tx, number, granted.prescription, now)
+    claim_sha256 = keep(tx, number, request.claim, now)
+    attempt_sha256 = keep(tx, number, granted.attempt, now)
+    tx.dispensing.save_claim(
+        ClaimCopy(
+            prescription_number=number,
+            attempt_id=attempt.attempt_id,
+            pharmacy_code=caller.institution_code,
+            prescription_sha256=prescription.sha256,
+            attempt_sha256=attempt_sha256,
+            update_time=now,
+        )
+    )
+    _step(tx, number, "claim forwarded", caller, claim_sha256, now)
+    return ClaimPrescriptionResponse(attempt=granted.attempt, receipt=granted.receipt)
+
+
+def _keep_release(
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    request: ReleaseClaimRequest,
+    response: ReleaseClaimResponse,
+    now: datetime,
+) -> ReleaseClaimResponse:
+    attempt = region.verified(response.attempt, attempt_pb2.Attempt, now).content
+    number = attempt.prescription_number
+    release_sha256 = keep(tx, number, request.release, now)
+    keep(tx, number, response.attempt, now)
+    dispense = tx.dispensing.dispense_of_attempt(number, attempt.attempt_id)
+    if dispense is not None and dispense.state is DispenseState.COMMITTED:
+        tx.dispensing.save_dispense(advanced(dispense, DispenseState.RELEASED, now=now))
+    _step(tx, number, "release forwarded", caller, release_sha256, now)
+    return response
+
+
+def _step(
+    tx: Transaction, number: str, action: str, caller: CallerName, sha256: bytes, now: datetime
+) -> None:
+    actor = caller.institution_code
+    step(tx, number, RegionRole.DISPENSING, Flow.INFORMATION, action, actor, sha256, now)

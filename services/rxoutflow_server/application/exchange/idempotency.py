@@ -1,0 +1,124 @@
+"""The same request again: the same answer, byte for byte, and no second effect.
+
+The outcome of a mutating request is stored in the transaction that carries it out, under the
+prescription, the caller and the request id, and lives as long as the prescription. It is bound to a
+digest of the request, so the same id with other content is refused. Refusals are not stored: they
+had no effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import TypeVar
+from uuid import UUID
+
+from google.protobuf.message import DecodeError, Message
+from rxoutflow.v1.outcome_pb2 import Outcome
+from rxoutflow.v1.statement_pb2 import SignedStatement
+
+from rxoutflow_server.application.ports import Journal, StoredOutcome
+from rxoutflow_server.domain.errors import Reason, Refusal
+
+R = TypeVar("R", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """Which request: ids are scoped to the prescription and the caller."""
+
+    prescription_number: str
+    caller: str
+    request_id: str
+    method: str
+
+
+def once(
+    journal: Journal,
+    key: RequestKey,
+    request: Message,
+    response_type: type[R],
+    now: datetime,
+    carry_out: Callable[[], R],
+) -> R:
+    """The stored answer to this request, or else the answer of carrying it out now.
+
+    Raises:
+        Refusal: REQUEST_ID_REUSED, FIELD_INVALID for an id that is no UUID, or whatever carrying
+            it out raises.
+    """
+    _require_uuid(key.request_id)
+    digest = sha256(request.SerializeToString(deterministic=True)).digest()
+    stored = journal.outcome(key.prescription_number, key.caller, key.request_id)
+    if stored is not None:
+        return _replayed(stored, key, digest, response_type)
+    response = carry_out()
+    journal.keep_outcome(
+        key.prescription_number,
+        key.caller,
+        key.request_id,
+        StoredOutcome(
+            method=key.method,
+            request_sha256=digest,
+            response_type=response.DESCRIPTOR.full_name,
+            response=response.SerializeToString(),
+            effect_time=now,
+        ),
+    )
+    return response
+
+
+def find_outcome(journal: Journal, number: str, caller: str, request_id: str) -> Outcome:
+    """What became of a request.
+
+    Raises:
+        Refusal: OUTCOME_NOT_FOUND.
+    """
+    stored = journal.outcome(number, caller, request_id)
+    if stored is None:
+        raise Refusal(
+            Reason.OUTCOME_NOT_FOUND,
+            "nothing is stored for this request; repeat it with the same request_id",
+        )
+    outcome = Outcome(method=stored.method)
+    outcome.response.type_url = f"type.googleapis.com/{stored.response_type}"
+    outcome.response.value = stored.response
+    outcome.effect_time.FromDatetime(stored.effect_time)
+    return outcome
+
+
+def unverified_number(statement: SignedStatement, expected: type[Message]) -> str:
+    """The prescription number that a statement claims, to look a stored outcome up with.
+
+    Nothing else may be done with it: the statement is verified before anything happens.
+
+    Raises:
+        Refusal: STATEMENT_MALFORMED.
+    """
+    try:
+        content = expected.FromString(statement.payload)
+    except DecodeError:
+        raise Refusal(
+            Reason.STATEMENT_MALFORMED, f"the payload is not a {expected.DESCRIPTOR.name}"
+        ) from None
+    return str(getattr(content, "prescription_number"))  # noqa: B009 - every payload type has it
+
+
+def _replayed(stored: StoredOutcome, key: RequestKey, digest: bytes, response_type: type[R]) -> R:
+    if (stored.method, stored.request_sha256) != (key.method, digest):
+        raise Refusal(
+            Reason.REQUEST_ID_REUSED,
+            "this request_id was used for another request; use a new id for a new request",
+        )
+    return response_type.FromString(stored.response)
+
+
+def _require_uuid(request_id: str) -> None:
+    try:
+        UUID(request_id)
+    except ValueError:
+        raise Refusal(
+            Reason.FIELD_INVALID, "request_id: must be a UUID", field="request_id"
+        ) from None

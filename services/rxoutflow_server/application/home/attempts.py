@@ -1,0 +1,355 @@
+"""Claims and attempts: opening, claiming, committing and releasing, forwarded by other platforms.
+
+The caller is always a platform, this region's own included. It forwards what one of its pharmacies
+sealed, and may not speak for pharmacies of another region.
+"""
+
+from __future__ import annotations
+
+import hmac
+from datetime import datetime
+
+from google.protobuf.message import Message
+from rxoutflow.identity import CallerName
+from rxoutflow.v1 import attempt_pb2, settlement_pb2
+from rxoutflow.v1.home_service_pb2 import (
+    CommitAttemptRequest,
+    CommitAttemptResponse,
+    GetAttemptRequest,
+    GetAttemptResponse,
+    GrantClaimRequest,
+    GrantClaimResponse,
+    OpenPrescriptionRequest,
+    OpenPrescriptionResponse,
+    ReleaseAttemptRequest,
+    ReleaseAttemptResponse,
+)
+from rxoutflow.v1.statement_pb2 import SignedStatement
+
+from rxoutflow_server.application.exchange.evidence import keep
+from rxoutflow_server.application.exchange.idempotency import (
+    RequestKey,
+    once,
+    unverified_number,
+)
+from rxoutflow_server.application.home import facts
+from rxoutflow_server.application.messages import (
+    attempt_message,
+    line_quantities,
+    priced_quantities,
+)
+from rxoutflow_server.application.ports import Transaction
+from rxoutflow_server.application.region import (
+    Region,
+    opened,
+    require_own_region,
+)
+from rxoutflow_server.application.validation import check_priced_lines, check_required
+from rxoutflow_server.domain import prescription as transitions
+from rxoutflow_server.domain.attempt import Attempt
+from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.prescription import AttemptReference, ClaimTerms, Prescription
+
+
+def open_prescription(
+    tx: Transaction, region: Region, caller: CallerName, request: OpenPrescriptionRequest
+) -> OpenPrescriptionResponse:
+    """Show a prescription to a designated pharmacy that has its pickup code.
+
+    Raises:
+        Refusal: PICKUP_CODE_INVALID, INSTITUTION_NOT_ACTIVE.
+    """
+    _require_pharmacy(region, caller, request.pharmacy_code)
+    prescription = _opened(tx, region, request.pickup_code)
+    return OpenPrescriptionResponse(
+        prescription=tx.journal.statement(prescription.number, prescription.statement_sha256),
+        status=facts.signed_status(region, prescription, region.now()),
+    )
+
+
+def grant_claim(
+    tx: Transaction, region: Region, caller: CallerName, request: GrantClaimRequest
+) -> GrantClaimResponse:
+    """Decide on a claim.
+
+    Raises:
+        StatementError: the claim does not verify.
+        Refusal: see PharmacyService.ClaimPrescription.
+    """
+    now = region.now()
+    key = _key(caller, request.request_id, request.claim, attempt_pb2.Claim, "GrantClaim")
+    return once(
+        tx.journal,
+        key,
+        request,
+        GrantClaimResponse,
+        now,
+        lambda: _grant_claim(tx, region, caller, request, now),
+    )
+
+
+def _grant_claim(
+    tx: Transaction, region: Region, caller: CallerName, request: GrantClaimRequest, now: datetime
+) -> GrantClaimResponse:
+    verified = region.verified(request.claim, attempt_pb2.Claim, now)
+    content = verified.content
+    check_required(content)
+    _require_pharmacy(region, caller, content.pharmacy_code)
+    prescription = _opened(tx, region, request.pickup_code)
+    if content.prescription_number != prescription.number:
+        raise Refusal(
+            Reason.SIGNED_CONTENT_MISMATCH,
+            "prescription_number: the pickup code is for another prescription",
+            field="prescription_number",
+        )
+    keep(tx, prescription.number, request.claim, now)
+    terms = ClaimTerms(
+        content.pharmacy_code, caller.region_code, line_quantities(content.lines), verified.sha256
+    )
+    change = _claimed(region, prescription, terms, now)
+    if change.prescription is not prescription:
+        facts.save(tx, region, change, now)
+    return GrantClaimResponse(
+        attempt=_signed(region, change.attempt, prescription, now),
+        prescription=tx.journal.statement(prescription.number, prescription.statement_sha256),
+    )
+
+
+def _claimed(
+    region: Region, prescription: Prescription, terms: ClaimTerms, now: datetime
+) -> transitions.Change:
+    """The claim's change; a refusal that names a holder gets its name and telephone."""
+    try:
+        return transitions.claim(
+            prescription, terms, attempt_id=region.new_id(now), now=now, lease=region.lease
+        )
+    except Refusal as refusal:
+        if refusal.reason is not Reason.PRESCRIPTION_HELD:
+            raise
+        raise _held(region, refusal) from None
+
+
+def _held(region: Region, refusal: Refusal) -> Refusal:
+    detail = dict(refusal.detail)
+    code = detail["holder_code"]
+    holder = region.institution(detail.pop("holder_region"), code)
+    name, phone = (holder.name, holder.phone) if holder is not None else (code, "")
+    reached = f", telephone {phone}" if phone else ""
+    return Refusal(
+        Reason.PRESCRIPTION_HELD,
+        f"{name}{reached} holds this prescription; ask it to release, or wait for its lease to end",
+        **detail,
+        holder_name=name,
+        holder_phone=phone,
+    )
+
+
+def commit_attempt(
+    tx: Transaction, region: Region, caller: CallerName, request: CommitAttemptRequest
+) -> CommitAttemptResponse:
+    """Commit an attempt: from the answer on the pharmacy may hand over and no timer intervenes.
+
+    Raises:
+        StatementError: commitment or settlement do not verify.
+        Refusal: see PharmacyService.CommitClaim.
+    """
+    now = region.now()
+    commitment, method = request.commitment, "CommitAttempt"
+    key = _key(caller, request.request_id, commitment, attempt_pb2.Commitment, method)
+    return once(
+        tx.journal,
+        key,
+        request,
+        CommitAttemptResponse,
+        now,
+        lambda: _commit_attempt(tx, region, caller, request, now),
+    )
+
+
+def _commit_attempt(
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    request: CommitAttemptRequest,
+    now: datetime,
+) -> CommitAttemptResponse:
+    verified = region.verified(request.commitment, attempt_pb2.Commitment, now)
+    content = verified.content
+    check_required(content)
+    check_priced_lines(content.lines)
+    prescription, attempt = _forwarded_attempt(tx, caller, content)
+    held = _require_hold(region, prescription, content, request, now)
+    reference = _reference(content, verified.sha256)
+    change = transitions.commit(
+        prescription,
+        attempt,
+        reference,
+        priced_quantities(content.lines),
+        settlement_id=content.settlement_id if held else "",
+        now=now,
+    )
+    keep(tx, prescription.number, request.commitment, now)
+    if held:
+        keep(tx, prescription.number, request.settlement, now)
+    if change.prescription is not prescription:
+        facts.save(tx, region, change, now)
+    return CommitAttemptResponse(attempt=_signed(region, change.attempt, prescription, now))
+
+
+def release_attempt(
+    tx: Transaction, region: Region, caller: CallerName, request: ReleaseAttemptRequest
+) -> ReleaseAttemptResponse:
+    """End an attempt of which nothing was handed over, before or after commit.
+
+    Raises:
+        StatementError: the release does not verify.
+        Refusal: ATTEMPT_NOT_FOUND, ATTEMPT_ENDED or FENCE_STALE.
+    """
+    now = region.now()
+    release, method = request.release, "ReleaseAttempt"
+    key = _key(caller, request.request_id, release, attempt_pb2.ClaimRelease, method)
+    return once(
+        tx.journal,
+        key,
+        request,
+        ReleaseAttemptResponse,
+        now,
+        lambda: _release_attempt(tx, region, caller, request, now),
+    )
+
+
+def _release_attempt(
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    request: ReleaseAttemptRequest,
+    now: datetime,
+) -> ReleaseAttemptResponse:
+    verified = region.verified(request.release, attempt_pb2.ClaimRelease, now)
+    content = verified.content
+    check_required(content)
+    prescription, attempt = _forwarded_attempt(tx, caller, content)
+    reference = _reference(content, verified.sha256)
+    change = transitions.release(prescription, attempt, reference, now=now)
+    keep(tx, prescription.number, request.release, now)
+    if change.prescription is not prescription:
+        facts.save(tx, region, change, now)
+    return ReleaseAttemptResponse(attempt=_signed(region, change.attempt, prescription, now))
+
+
+def get_attempt(
+    tx: Transaction, region: Region, caller: CallerName, request: GetAttemptRequest
+) -> GetAttemptResponse:
+    """An attempt as it stands, for the regions that are parties to it.
+
+    Raises:
+        Refusal: ATTEMPT_NOT_FOUND.
+    """
+    prescription = tx.home.prescription(request.prescription_number)
+    attempt = tx.home.attempt(request.prescription_number, request.attempt_id)
+    if prescription is None or attempt is None:
+        raise _no_attempt()
+    if caller.region_code not in (attempt.dispensing_region_code, prescription.payer_region_code):
+        raise _no_attempt()
+    return GetAttemptResponse(attempt=_signed(region, attempt, prescription, region.now()))
+
+
+def expire_leases(tx: Transaction, region: Region, limit: int) -> int:
+    """End reserved attempts whose lease is over; the number of those that were ended."""
+    now = region.now()
+    numbers = tx.home.overdue_leases(now, limit)
+    for number in numbers:
+        prescription = facts.require_prescription(tx, number)
+        facts.save(tx, region, transitions.expire_lease(prescription, now=now), now)
+    return len(numbers)
+
+
+def _key(
+    caller: CallerName,
+    request_id: str,
+    statement: SignedStatement,
+    expected: type[Message],
+    method: str,
+) -> RequestKey:
+    return RequestKey(unverified_number(statement, expected), str(caller), request_id, method)
+
+
+def _opened(tx: Transaction, region: Region, pickup_code: str) -> Prescription:
+    """The prescription that a pickup code opens; an unknown number and a wrong secret are alike."""
+    code = opened(pickup_code)
+    number = str(code.number)
+    prescription = tx.home.prescription(number)
+    shown = region.hash_pickup_secret(number, code.secret)
+    kept = prescription.pickup_hash if prescription is not None else b""
+    if prescription is None or not hmac.compare_digest(shown, kept):
+        raise Refusal(
+            Reason.PICKUP_CODE_INVALID,
+            "this pickup code opens nothing; ask the patient to show it again",
+        )
+    return prescription
+
+
+def _require_pharmacy(region: Region, caller: CallerName, pharmacy_code: str) -> None:
+    """The pharmacy is active in the region of the platform that forwards for it."""
+    require_own_region(caller, pharmacy_code[1:7])
+    region.require_active(caller.region_code, pharmacy_code)
+
+
+def _forwarded_attempt(
+    tx: Transaction,
+    caller: CallerName,
+    content: attempt_pb2.Commitment | attempt_pb2.ClaimRelease,
+) -> tuple[Prescription, Attempt]:
+    """An attempt in the region of the platform that forwards for its claimant."""
+    prescription = tx.home.prescription(content.prescription_number)
+    attempt = tx.home.attempt(content.prescription_number, content.attempt_id)
+    if prescription is None or attempt is None:
+        raise _no_attempt()
+    if caller.region_code != attempt.dispensing_region_code:
+        raise _no_attempt()
+    return prescription, attempt
+
+
+def _no_attempt() -> Refusal:
+    return Refusal(Reason.ATTEMPT_NOT_FOUND, "there is no such attempt, or it is not yours")
+
+
+def _reference(
+    content: attempt_pb2.Commitment | attempt_pb2.ClaimRelease, sha256: bytes
+) -> AttemptReference:
+    return AttemptReference(content.attempt_id, content.fence, content.pharmacy_code, sha256)
+
+
+def _require_hold(
+    region: Region,
+    prescription: Prescription,
+    content: attempt_pb2.Commitment,
+    request: CommitAttemptRequest,
+    now: datetime,
+) -> bool:
+    """Whether the payer holds money for this commitment; a mode that needs a hold must show it."""
+    if content.mode == settlement_pb2.SETTLEMENT_MODE_SELF_PAY:
+        return False
+    settlement = region.verified(request.settlement, settlement_pb2.Settlement, now).content
+    fitting = (
+        settlement.settlement_id == content.settlement_id
+        and settlement.attempt_id == content.attempt_id
+        and settlement.prescription_number == content.prescription_number
+        and settlement.payer_region_code == prescription.payer_region_code
+        and settlement.state == settlement_pb2.Settlement.STATE_HELD
+        and settlement.amounts == content.accepted_amounts
+    )
+    if not fitting:
+        raise Refusal(
+            Reason.SIGNED_CONTENT_MISMATCH,
+            "settlement: the payer's hold is not for this commitment and attempt",
+            field="settlement",
+        )
+    return True
+
+
+def _signed(
+    region: Region, attempt: Attempt, prescription: Prescription, now: datetime
+) -> SignedStatement:
+    message = attempt_message(attempt, prescription.payer_region_code)
+    return region.seal(message, audience="*", now=now)

@@ -1,0 +1,79 @@
+"""Facts that other regions tell the home region: handovers to book, settlements to keep."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from rxoutflow.identity import CallerName
+from rxoutflow.v1 import dispense_pb2, settlement_pb2
+from rxoutflow.v1.peer_service_pb2 import PeerEvent
+
+from rxoutflow_server.application.exchange.evidence import keep, step, tell_institution
+from rxoutflow_server.application.home import facts
+from rxoutflow_server.application.messages import committed_lines
+from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
+from rxoutflow_server.application.region import Region, require_own_region
+from rxoutflow_server.application.validation import check_dispense_record
+from rxoutflow_server.domain import prescription as transitions
+from rxoutflow_server.domain.attempt import LineQuantity
+from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.prescription import AttemptReference
+
+
+def book_dispense(
+    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+) -> None:
+    """Book a handover in the ledger. Telling it again changes nothing.
+
+    Raises:
+        StatementError: the record does not verify.
+        Refusal: see ``domain.prescription.dispense``.
+    """
+    verified = region.verified(event.statement, dispense_pb2.DispenseRecord, now)
+    content = verified.content
+    check_dispense_record(content)
+    require_own_region(caller, verified.signers[-1].region_code)
+    prescription = facts.require_prescription(tx, content.prescription_number)
+    attempt = tx.home.attempt(content.prescription_number, content.attempt_id)
+    if attempt is None:
+        raise Refusal(Reason.ATTEMPT_NOT_FOUND, "there is no such attempt on this prescription")
+    reference = AttemptReference(
+        content.attempt_id, content.fence, content.pharmacy_code, verified.sha256
+    )
+    handed_over = tuple(
+        LineQuantity(line.line_id, line.quantity) for line in committed_lines(content.lines)
+    )
+    change = transitions.dispense(prescription, attempt, reference, handed_over, now=now)
+    keep(tx, prescription.number, event.statement, now)
+    if change.prescription is not prescription:
+        facts.save(tx, region, change, now)
+
+
+def note_settlement(
+    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+) -> None:
+    """Keep the payer's word on a settlement, and let the hospital hear of a payment.
+
+    Raises:
+        StatementError: the settlement does not verify.
+        Refusal: PRESCRIPTION_NOT_FOUND, or CALLER_REGION_NOT_ALLOWED if another than the payer says
+            it.
+    """
+    content = region.verified(event.statement, settlement_pb2.Settlement, now).content
+    prescription = facts.require_prescription(tx, content.prescription_number)
+    require_own_region(caller, prescription.payer_region_code)
+    number = prescription.number
+    digest = keep(tx, number, event.statement, now)
+    if content.state != settlement_pb2.Settlement.STATE_POSTED:
+        return
+    step(tx, number, RegionRole.HOME, Flow.MONEY, "settlement known", caller.region_code, digest, now)
+    tell_institution(
+        tx,
+        prescription.issuer_code,
+        "SETTLED",
+        number,
+        content.pharmacy_code,
+        digest,
+        f"the fund paid {content.amounts.pool_fen} of {content.amounts.total_fen} fen",
+        now,
+    )

@@ -1,0 +1,149 @@
+"""Stating what the home region decided: to the log of evidence, to regions, to the hospital."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from rxoutflow.v1.prescription_status_pb2 import PrescriptionStatus
+from rxoutflow.v1.statement_pb2 import SignedStatement
+
+from rxoutflow_server.application.exchange.evidence import (
+    stated,
+    step,
+    tell_institution,
+    tell_region,
+)
+from rxoutflow_server.application.messages import attempt_message, status_message
+from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
+from rxoutflow_server.application.region import Region
+from rxoutflow_server.domain.attempt import Attempt, AttemptState
+from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.prescription import Change, Prescription, Validity
+
+_ACTIONS = {
+    AttemptState.RESERVED: ("claimed", Flow.INFORMATION),
+    AttemptState.COMMITTED: ("committed", Flow.INFORMATION),
+    AttemptState.DISPENSED: ("dispense booked", Flow.GOODS),
+    AttemptState.RELEASED: ("released", Flow.INFORMATION),
+    AttemptState.EXPIRED: ("lease expired", Flow.INFORMATION),
+}
+_NOTICES = {
+    AttemptState.RESERVED: ("CLAIMED", "{} claimed the prescription"),
+    AttemptState.COMMITTED: ("COMMITTED", "{} reviewed it and is about to hand over"),
+    AttemptState.DISPENSED: ("DISPENSED", "{} handed the medicine over"),
+    AttemptState.RELEASED: ("ATTEMPT_ENDED", "{} let go of the prescription"),
+    AttemptState.EXPIRED: ("ATTEMPT_ENDED", "the claim of {} ran out"),
+}
+
+
+def require_prescription(tx: Transaction, number: str) -> Prescription:
+    """A prescription of this region.
+
+    Raises:
+        Refusal: PRESCRIPTION_NOT_FOUND.
+    """
+    prescription = tx.home.prescription(number)
+    if prescription is None:
+        raise not_found()
+    return prescription
+
+
+def not_found() -> Refusal:
+    """What strangers hear, whether the prescription exists or not."""
+    return Refusal(
+        Reason.PRESCRIPTION_NOT_FOUND, "there is no such prescription here, or not for you"
+    )
+
+
+def signed_status(region: Region, prescription: Prescription, now: datetime) -> SignedStatement:
+    """The state of a prescription, signed by this platform."""
+    return region.seal(_status(region, prescription, now), audience="*", now=now)
+
+
+def save(tx: Transaction, region: Region, change: Change, now: datetime) -> None:
+    """Store a transition; state every attempt that changed and tell whom it concerns."""
+    tx.home.save(change)
+    for attempt in change.attempts:
+        _state_attempt(tx, region, change.prescription, attempt, now)
+    if any(not attempt.state.is_live for attempt in change.attempts):
+        index(tx, region, change.prescription, now)
+
+
+def index(
+    tx: Transaction, region: Region, prescription: Prescription, now: datetime
+) -> SignedStatement:
+    """State where a prescription stands, and tell the payer region, which indexes its insured."""
+    status = _status(region, prescription, now)
+    statement, digest = stated(tx, region, prescription.number, status, now)
+    tell_region(
+        tx,
+        region,
+        prescription.payer_region_code,
+        prescription.number,
+        digest,
+        now,
+        insured_person_id=prescription.insured_person_id,
+    )
+    return statement
+
+
+def warn_holder(
+    tx: Transaction, region: Region, prescription: Prescription, now: datetime
+) -> None:
+    """Tell the region of the pharmacy that holds it that the issuer wants it back."""
+    live = prescription.live_attempt
+    if live is None or prescription.validity is not Validity.MARKED_FOR_REVOCATION:
+        return
+    _, digest = stated(tx, region, prescription.number, _status(region, prescription, now), now)
+    tell_region(tx, region, live.dispensing_region_code, prescription.number, digest, now)
+
+
+def _status(region: Region, prescription: Prescription, now: datetime) -> PrescriptionStatus:
+    live = prescription.live_attempt
+    holder = region.name_of(live.dispensing_region_code, live.pharmacy_code) if live else ""
+    return status_message(prescription, holder, now)
+
+
+def _state_attempt(
+    tx: Transaction, region: Region, prescription: Prescription, attempt: Attempt, now: datetime
+) -> None:
+    number = prescription.number
+    message = attempt_message(attempt, prescription.payer_region_code)
+    _, digest = stated(tx, region, number, message, now)
+    action, flow = _ACTIONS[attempt.state]
+    step(tx, number, RegionRole.HOME, flow, action, region.code, digest, now)
+    _notify_issuer(tx, region, prescription, attempt, digest, now)
+    if not attempt.state.is_live:
+        person = prescription.insured_person_id
+        tell_region(tx, region, attempt.dispensing_region_code, number, digest, now)
+        tell_region(
+            tx,
+            region,
+            prescription.payer_region_code,
+            number,
+            digest,
+            now,
+            insured_person_id=person,
+        )
+
+
+def _notify_issuer(
+    tx: Transaction,
+    region: Region,
+    prescription: Prescription,
+    attempt: Attempt,
+    digest: bytes,
+    now: datetime,
+) -> None:
+    kind, words = _NOTICES[attempt.state]
+    pharmacy = region.name_of(attempt.dispensing_region_code, attempt.pharmacy_code)
+    tell_institution(
+        tx,
+        prescription.issuer_code,
+        kind,
+        prescription.number,
+        attempt.pharmacy_code,
+        digest,
+        words.format(pharmacy),
+        now,
+    )

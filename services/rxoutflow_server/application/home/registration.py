@@ -1,0 +1,349 @@
+"""Hospitals: pre-check, register, revoke, and look at their own prescriptions."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from rxoutflow.identity import CallerName
+from rxoutflow.numbers import SECRET_ALPHABET, SECRET_LENGTH
+from rxoutflow.statements import Verified
+from rxoutflow.v1 import prescription_pb2, prescription_status_pb2
+from rxoutflow.v1.finding_pb2 import RuleFinding
+from rxoutflow.v1.hospital_service_pb2 import (
+    GetPrescriptionRequest,
+    GetPrescriptionResponse,
+    HospitalServiceGetOutcomeRequest,
+    HospitalServiceGetOutcomeResponse,
+    ListPrescriptionsRequest,
+    ListPrescriptionsResponse,
+    PrecheckPrescriptionRequest,
+    PrecheckPrescriptionResponse,
+    RegisterPrescriptionRequest,
+    RegisterPrescriptionResponse,
+    RevokePrescriptionRequest,
+    RevokePrescriptionResponse,
+)
+
+from rxoutflow.v1.statement_pb2 import SignedStatement
+
+from rxoutflow_server.application.exchange.evidence import keep, step, tell_institution
+from rxoutflow_server.application.exchange.idempotency import (
+    RequestKey,
+    find_outcome,
+    once,
+    unverified_number,
+)
+from rxoutflow_server.application.home import facts
+from rxoutflow_server.application.messages import (
+    REVOCATION_OUTCOMES,
+    VALIDITIES,
+    finding_message,
+    instant,
+    prescription_facts,
+    timestamp,
+)
+from rxoutflow_server.application.paging import page_size
+from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
+from rxoutflow_server.application.region import LOCAL_TIME, Region, routed
+from rxoutflow_server.application.validation import check_prescription
+from rxoutflow_server.domain import prescription as transitions
+from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.prescription import LineUse, Prescription
+from rxoutflow_server.domain.prescription_rules import Finding, Severity, findings
+
+_SECRET = re.compile(rf"[{SECRET_ALPHABET}]{{{SECRET_LENGTH}}}")
+
+
+def precheck(region: Region, request: PrecheckPrescriptionRequest) -> PrecheckPrescriptionResponse:
+    """Everything that the rules have to say about a prescription, without registering it.
+
+    Raises:
+        Refusal: FIELD_INVALID if a field that the rules need is missing or out of range.
+    """
+    check_prescription(request.prescription)
+    return PrecheckPrescriptionResponse(findings=_findings(region, request.prescription))
+
+
+def register(
+    tx: Transaction, region: Region, caller: CallerName, request: RegisterPrescriptionRequest
+) -> RegisterPrescriptionResponse:
+    """Register a sealed prescription. From the answer on, pharmacies can find it.
+
+    Raises:
+        StatementError: the statement does not verify.
+        Refusal: see HospitalService.RegisterPrescription.
+    """
+    now = region.now()
+    number = unverified_number(request.prescription, prescription_pb2.Prescription)
+    key = RequestKey(number, str(caller), request.request_id, "RegisterPrescription")
+    return once(
+        tx.journal,
+        key,
+        request,
+        RegisterPrescriptionResponse,
+        now,
+        lambda: _register(tx, region, caller, request, now),
+    )
+
+
+def _register(
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    request: RegisterPrescriptionRequest,
+    now: datetime,
+) -> RegisterPrescriptionResponse:
+    verified = region.verified(request.prescription, prescription_pb2.Prescription, now)
+    content = verified.content
+    _require_issuer(region, caller, content)
+    _require_secret(request.pickup_secret)
+    check_prescription(content)
+    _require_rules(region, content)
+    _require_in_time(content, now)
+    prescription = _new_prescription(region, verified, request.pickup_secret, now)
+    if not tx.home.add_prescription(prescription):
+        return _registered_before(tx, region, prescription, now)
+    status = _state_registration(tx, region, prescription, request, now)
+    return RegisterPrescriptionResponse(status=status)
+
+
+def revoke(
+    tx: Transaction, region: Region, caller: CallerName, request: RevokePrescriptionRequest
+) -> RevokePrescriptionResponse:
+    """Take a prescription back, as far as that is still possible; the answer says how far.
+
+    Raises:
+        StatementError: the statement does not verify.
+        Refusal: PRESCRIPTION_NOT_FOUND unless the caller issued it.
+    """
+    now = region.now()
+    number = unverified_number(request.revocation, prescription_status_pb2.Revocation)
+    key = RequestKey(number, str(caller), request.request_id, "RevokePrescription")
+    return once(
+        tx.journal,
+        key,
+        request,
+        RevokePrescriptionResponse,
+        now,
+        lambda: _revoke(tx, region, caller, request, now),
+    )
+
+
+def _revoke(
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    request: RevokePrescriptionRequest,
+    now: datetime,
+) -> RevokePrescriptionResponse:
+    content = region.verified(request.revocation, prescription_status_pb2.Revocation, now).content
+    prescription = _own_prescription(tx, caller, content.prescription_number)
+    if content.institution_code != caller.institution_code:
+        raise facts.not_found()
+    change, outcome = transitions.revoke(prescription, now=now)
+    facts.save(tx, region, change, now)
+    digest = keep(tx, prescription.number, request.revocation, now)
+    if change.prescription.validity is not prescription.validity:
+        _state_revocation(tx, region, change.prescription, outcome, digest, now)
+    return RevokePrescriptionResponse(
+        outcome=REVOCATION_OUTCOMES[outcome],
+        status=facts.signed_status(region, change.prescription, now),
+    )
+
+
+def get(
+    tx: Transaction, region: Region, caller: CallerName, request: GetPrescriptionRequest
+) -> GetPrescriptionResponse:
+    """A prescription of the caller's and where it stands.
+
+    Raises:
+        Refusal: PRESCRIPTION_NOT_FOUND unless the caller issued it.
+    """
+    prescription = _own_prescription(tx, caller, request.prescription_number)
+    return GetPrescriptionResponse(
+        prescription=tx.journal.statement(prescription.number, prescription.statement_sha256),
+        status=facts.signed_status(region, prescription, region.now()),
+    )
+
+
+def list_own(
+    tx: Transaction, region: Region, caller: CallerName, request: ListPrescriptionsRequest
+) -> ListPrescriptionsResponse:
+    """The caller's prescriptions, newest first, a page at a time."""
+    size = page_size(request.page_size)
+    found = tx.home.prescriptions_of(caller.institution_code, request.page_token, size)
+    now = region.now()
+    return ListPrescriptionsResponse(
+        prescriptions=[
+            ListPrescriptionsResponse.Entry(
+                prescription_number=prescription.number,
+                validity=VALIDITIES[prescription.validity_at(now)],
+                register_time=timestamp(prescription.register_time),
+            )
+            for prescription in found
+        ],
+        next_page_token=found[-1].number if len(found) == size else "",
+    )
+
+
+def get_outcome(
+    tx: Transaction, caller: CallerName, request: HospitalServiceGetOutcomeRequest
+) -> HospitalServiceGetOutcomeResponse:
+    """What became of a request of the caller's.
+
+    Raises:
+        Refusal: OUTCOME_NOT_FOUND.
+    """
+    return HospitalServiceGetOutcomeResponse(
+        outcome=find_outcome(
+            tx.journal, request.prescription_number, str(caller), request.request_id
+        )
+    )
+
+
+def _own_prescription(tx: Transaction, caller: CallerName, number: str) -> Prescription:
+    prescription = tx.home.prescription(number)
+    if prescription is None or prescription.issuer_code != caller.institution_code:
+        raise facts.not_found()
+    return prescription
+
+
+def _require_issuer(
+    region: Region, caller: CallerName, content: prescription_pb2.Prescription
+) -> None:
+    """The caller speaks for itself, in its own region, and may issue at present."""
+    number = routed(content.prescription_number)
+    if content.issuer.institution_code != caller.institution_code:
+        raise _mismatch("issuer.institution_code", "a hospital registers only what it issued")
+    if number.region_code != region.code:
+        raise _mismatch("prescription_number", f"it must begin with {region.code}")
+    if number.institution_serial != caller.institution_code[-5:]:
+        raise _mismatch("prescription_number", "it must carry the serial of the issuing hospital")
+    region.require_active(region.code, caller.institution_code)
+
+
+def _mismatch(field: str, problem: str) -> Refusal:
+    return Refusal(Reason.SIGNED_CONTENT_MISMATCH, f"{field}: {problem}", field=field)
+
+
+def _require_secret(secret: str) -> None:
+    if not _SECRET.fullmatch(secret):
+        raise Refusal(
+            Reason.FIELD_INVALID,
+            f"pickup_secret: must be {SECRET_LENGTH} random characters of {SECRET_ALPHABET}",
+            field="pickup_secret",
+        )
+
+
+def _findings(region: Region, content: prescription_pb2.Prescription) -> list[RuleFinding]:
+    return [finding_message(finding) for finding in _rule_findings(region, content)]
+
+
+def _rule_findings(
+    region: Region, content: prescription_pb2.Prescription
+) -> tuple[Finding, ...]:
+    issue_day = instant(content.issue_time).astimezone(LOCAL_TIME).date()
+    return findings(
+        prescription_facts(content, issue_day), region.rule_parameters, region.catalogue.flags()
+    )
+
+
+def _require_rules(region: Region, content: prescription_pb2.Prescription) -> None:
+    broken = [
+        finding
+        for finding in _rule_findings(region, content)
+        if finding.severity is Severity.REFUSE
+    ]
+    if broken:
+        raise Refusal(
+            Reason.PRESCRIPTION_RULE_VIOLATED,
+            "; ".join(f"{finding.rule_id}: {finding.message}" for finding in broken),
+            rule=broken[0].rule_id,
+            rules=",".join(finding.rule_id for finding in broken),
+        )
+
+
+def _require_in_time(content: prescription_pb2.Prescription, now: datetime) -> None:
+    expire_time = instant(content.expire_time)
+    if now >= expire_time:
+        raise Refusal(
+            Reason.PRESCRIPTION_EXPIRED,
+            "the prescription has expired before it was registered; issue a new one",
+            expire_time=expire_time.isoformat(),
+        )
+
+
+def _new_prescription(
+    region: Region,
+    verified: Verified[prescription_pb2.Prescription],
+    pickup_secret: str,
+    now: datetime,
+) -> Prescription:
+    content = verified.content
+    return Prescription(
+        number=content.prescription_number,
+        issuer_code=content.issuer.institution_code,
+        hospital_prescription_number=content.hospital_prescription_number,
+        payer_region_code=content.patient.payer_region_code,
+        insured_person_id=content.patient.insured_person_id,
+        issue_time=instant(content.issue_time),
+        expire_time=instant(content.expire_time),
+        register_time=now,
+        update_time=now,
+        statement_sha256=verified.sha256,
+        pickup_hash=region.hash_pickup_secret(content.prescription_number, pickup_secret),
+        lines=tuple(LineUse(line.line_id, line.quantity) for line in content.lines),
+    )
+
+
+def _registered_before(
+    tx: Transaction, region: Region, again: Prescription, now: datetime
+) -> RegisterPrescriptionResponse:
+    """The same sheet again under a new request id is welcome; another sheet is not."""
+    stored = tx.home.prescription(again.number)
+    if stored is None or (stored.statement_sha256, stored.pickup_hash) != (
+        again.statement_sha256,
+        again.pickup_hash,
+    ):
+        raise Refusal(
+            Reason.PRESCRIPTION_ALREADY_REGISTERED,
+            "this number, or the hospital's own number, is registered with other content;"
+            " use new numbers for a new prescription",
+            prescription_number=again.number,
+        )
+    return RegisterPrescriptionResponse(status=facts.signed_status(region, stored, now))
+
+
+def _state_registration(
+    tx: Transaction,
+    region: Region,
+    prescription: Prescription,
+    request: RegisterPrescriptionRequest,
+    now: datetime,
+) -> SignedStatement:
+    number, issuer = prescription.number, prescription.issuer_code
+    digest = keep(tx, number, request.prescription, now)
+    step(tx, number, RegionRole.HOME, Flow.INFORMATION, "registered", issuer, digest, now)
+    tell_institution(
+        tx, issuer, "REGISTERED", number, "", digest, "registered; pharmacies can find it", now
+    )
+    return facts.index(tx, region, prescription, now)
+
+
+def _state_revocation(
+    tx: Transaction,
+    region: Region,
+    prescription: Prescription,
+    outcome: transitions.RevocationOutcome,
+    digest: bytes,
+    now: datetime,
+) -> None:
+    number, issuer = prescription.number, prescription.issuer_code
+    marked = outcome is transitions.RevocationOutcome.MARKED
+    action = "marked for revocation" if marked else "revoked"
+    kind = "MARKED_FOR_REVOCATION" if marked else "REVOKED"
+    step(tx, number, RegionRole.HOME, Flow.INFORMATION, action, issuer, digest, now)
+    tell_institution(tx, issuer, kind, number, "", digest, f"the prescription is {action}", now)
+    facts.warn_holder(tx, region, prescription, now)
+    facts.index(tx, region, prescription, now)

@@ -1,0 +1,288 @@
+"""Quoting and holding: what person and fund pay, under this region's tariffs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from rxoutflow.identity import CallerName
+from rxoutflow.v1 import attempt_pb2, prescription_pb2, settlement_pb2
+from rxoutflow.v1.payer_service_pb2 import (
+    GetSettlementRequest,
+    GetSettlementResponse,
+    HoldBenefitRequest,
+    HoldBenefitResponse,
+    QuoteBenefitRequest,
+    QuoteBenefitResponse,
+)
+from rxoutflow.v1.statement_pb2 import SignedStatement
+
+from rxoutflow_server.application.exchange.evidence import keep, stated, step
+from rxoutflow_server.application.messages import (
+    amounts,
+    amounts_message,
+    benefit_lines,
+    settlement_message,
+    timestamp,
+)
+from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
+from rxoutflow_server.application.region import Region, require_own_region
+from rxoutflow_server.domain import settlement as transitions
+from rxoutflow_server.domain.benefit import Benefit, Case, benefit
+from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.settlement import Amounts, InsuredPerson, Settlement, SettlementState
+
+
+@dataclass(frozen=True, slots=True)
+class _Reckoning:
+    """A person in the benefit year of the dispensing day, and what the formula gives."""
+
+    person: InsuredPerson
+    benefit: Benefit
+    tariff_version: str
+
+
+def quote_benefit(
+    tx: Transaction, region: Region, caller: CallerName, request: QuoteBenefitRequest
+) -> QuoteBenefitResponse:
+    """What person and fund would pay. Binds nobody and changes nothing.
+
+    Raises:
+        StatementError: prescription or pricing do not verify.
+        Refusal: PERSON_NOT_INSURED, DIRECT_SETTLEMENT_SUSPENDED or TARIFF_NOT_IN_FORCE.
+    """
+    now = region.now()
+    prescription = _insured_here(region, request.prescription, now)
+    pricing = _pricing(region, caller, request.pricing, prescription, now)
+    reckoning = _reckon(tx, region, prescription, pricing)
+    quote = settlement_pb2.Quote(
+        prescription_number=prescription.prescription_number,
+        payer_region_code=region.code,
+        amounts=amounts_message(Amounts.of(reckoning.benefit)),
+        tariff_version=reckoning.tariff_version,
+        create_time=timestamp(now),
+    )
+    return QuoteBenefitResponse(quote=region.seal(quote, audience=caller.region_code, now=now))
+
+
+def hold_benefit(
+    tx: Transaction, region: Region, caller: CallerName, request: HoldBenefitRequest
+) -> HoldBenefitResponse:
+    """Set money, deductible and cap aside for a settlement, exactly as it was accepted.
+
+    Asking again for the same settlement gives the settlement as it stands.
+
+    Raises:
+        StatementError: a statement does not verify.
+        Refusal: QUOTE_CHANGED, SETTLEMENT_ENDED, SIGNED_CONTENT_MISMATCH and those of a quote.
+    """
+    now = region.now()
+    prescription = _insured_here(region, request.prescription, now)
+    commitment = region.verified(
+        request.commitment, attempt_pb2.Commitment, now, decides=False
+    ).content
+    person_id = prescription.patient.insured_person_id
+    existing = tx.payer.settlement(person_id, commitment.settlement_id)
+    if existing is not None:
+        return HoldBenefitResponse(settlement=_again(region, existing, commitment, now))
+    pricing = _pricing(region, caller, request.pricing, prescription, now)
+    attempt = region.verified(request.attempt, attempt_pb2.Attempt, now).content
+    _require_claimed(tx, caller, prescription, attempt, commitment, pricing)
+    reckoning = _reckon(tx, region, prescription, pricing)
+    computed = Amounts.of(reckoning.benefit)
+    transitions.require_accepted(computed, amounts(commitment.accepted_amounts))
+    pricing_sha256 = _keep_all(tx, prescription.prescription_number, request, now)
+    settlement = _held(caller, attempt, commitment, reckoning, pricing_sha256, now)
+    tx.payer.add_settlement(settlement)
+    tx.payer.save_person(transitions.consume(reckoning.person, settlement))
+    statement, _ = state_settlement(tx, region, settlement, "held", now)
+    return HoldBenefitResponse(settlement=statement)
+
+
+def get_settlement(
+    tx: Transaction, region: Region, caller: CallerName, request: GetSettlementRequest
+) -> GetSettlementResponse:
+    """A settlement as it stands, for the dispensing region and the home region.
+
+    Raises:
+        Refusal: SETTLEMENT_NOT_FOUND.
+    """
+    settlement = tx.payer.settlement(request.insured_person_id, request.settlement_id)
+    parties = (
+        (settlement.dispensing_region_code, settlement.prescription_number[:6])
+        if settlement is not None
+        else ()
+    )
+    if settlement is None or caller.region_code not in parties:
+        raise Refusal(
+            Reason.SETTLEMENT_NOT_FOUND, "there is no such settlement, or it is not yours"
+        )
+    return GetSettlementResponse(settlement=_signed(region, settlement, region.now()))
+
+
+def state_settlement(
+    tx: Transaction, region: Region, settlement: Settlement, action: str, now: datetime
+) -> tuple[SignedStatement, bytes]:
+    """Sign a settlement's new state, keep it, and add the step to the flow of money."""
+    number = settlement.prescription_number
+    message = settlement_message(settlement, region.code)
+    statement, digest = stated(tx, region, number, message, now)
+    step(tx, number, RegionRole.PAYER, Flow.MONEY, action, region.code, digest, now)
+    return statement, digest
+
+
+def _insured_here(
+    region: Region, statement: SignedStatement, now: datetime
+) -> prescription_pb2.Prescription:
+    content = region.verified(
+        statement, prescription_pb2.Prescription, now, decides=False
+    ).content
+    if content.patient.payer_region_code != region.code:
+        raise Refusal(
+            Reason.PERSON_NOT_INSURED,
+            f"the prescription names {content.patient.payer_region_code} as payer, not this region",
+        )
+    return content
+
+
+def _pricing(
+    region: Region,
+    caller: CallerName,
+    statement: SignedStatement,
+    prescription: prescription_pb2.Prescription,
+    now: datetime,
+) -> settlement_pb2.Pricing:
+    """The calling region's prices for lines of this prescription."""
+    verified = region.verified(statement, settlement_pb2.Pricing, now)
+    require_own_region(caller, verified.signers[-1].region_code)
+    pricing = verified.content
+    if pricing.prescription_number != prescription.prescription_number:
+        raise _mismatch("pricing.prescription_number", "it is for another prescription")
+    authorised = {line.line_id: line.quantity for line in prescription.lines}
+    for line in pricing.lines:
+        if line.line.quantity > authorised.get(line.line.line_id, 0):
+            raise _mismatch("pricing.lines", f"line {line.line.line_id} exceeds the prescription")
+    return pricing
+
+
+def _require_claimed(
+    tx: Transaction,
+    caller: CallerName,
+    prescription: prescription_pb2.Prescription,
+    attempt: attempt_pb2.Attempt,
+    commitment: attempt_pb2.Commitment,
+    pricing: settlement_pb2.Pricing,
+) -> None:
+    """The claim is real and alive as far as we know, and all papers speak of the same thing."""
+    if attempt.dispensing_region_code != caller.region_code:
+        raise _mismatch("attempt.dispensing_region_code", "the attempt is of another region")
+    numbers = {each.prescription_number for each in (prescription, attempt, commitment, pricing)}
+    if len(numbers) != 1:
+        raise _mismatch("prescription_number", "the statements are of different prescriptions")
+    if {attempt.attempt_id} != {commitment.attempt_id, pricing.attempt_id}:
+        raise _mismatch("attempt_id", "the statements are of different attempts")
+    if commitment.settlement_id != pricing.settlement_id:
+        raise _mismatch("settlement_id", "the statements are of different settlements")
+    if attempt.pharmacy_code != commitment.pharmacy_code:
+        raise _mismatch("pharmacy_code", "the statements are of different pharmacies")
+    if list(commitment.lines) != [line.line for line in pricing.lines]:
+        raise _mismatch("pricing.lines", "they are not the lines of the commitment")
+    ended = tx.payer.attempt_end(prescription.patient.insured_person_id, attempt.attempt_id)
+    if ended is not None:
+        raise Refusal(
+            Reason.SETTLEMENT_ENDED,
+            f"the home region has reported this attempt as {ended}; claim again",
+            state=ended,
+        )
+
+
+def _reckon(
+    tx: Transaction,
+    region: Region,
+    prescription: prescription_pb2.Prescription,
+    pricing: settlement_pb2.Pricing,
+) -> _Reckoning:
+    person = tx.payer.person(prescription.patient.insured_person_id)
+    if person is None:
+        raise Refusal(
+            Reason.PERSON_NOT_INSURED,
+            "this region does not know the person as insured; the patient may pay alone",
+        )
+    transitions.require_direct_settlement(person)
+    day = _day(pricing.dispense_day)
+    person = person.in_year(day.year)
+    tariff = region.tariffs.in_force(region.code, day)
+    standing = person.standing(_issuing_tier(region, prescription))
+    case = Case(benefit_lines(pricing), standing, person.funding)
+    return _Reckoning(person, benefit(tariff, case), tariff.version_id)
+
+
+def _issuing_tier(region: Region, prescription: prescription_pb2.Prescription) -> int:
+    """R11: the tier of the issuing hospital, as its own region's trust list has it."""
+    home = prescription.prescription_number[:6]
+    hospital = region.institution(home, prescription.issuer.institution_code)
+    return hospital.tier if hospital is not None else 0
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise _mismatch("pricing.dispense_day", "must be a day as YYYY-MM-DD") from None
+
+
+def _held(
+    caller: CallerName,
+    attempt: attempt_pb2.Attempt,
+    commitment: attempt_pb2.Commitment,
+    reckoning: _Reckoning,
+    pricing_sha256: bytes,
+    now: datetime,
+) -> Settlement:
+    return Settlement(
+        settlement_id=commitment.settlement_id,
+        attempt_id=attempt.attempt_id,
+        prescription_number=attempt.prescription_number,
+        insured_person_id=reckoning.person.insured_person_id,
+        dispensing_region_code=caller.region_code,
+        pharmacy_code=commitment.pharmacy_code,
+        state=SettlementState.HELD,
+        amounts=Amounts.of(reckoning.benefit),
+        family_accounts_fen=reckoning.benefit.family_accounts_fen,
+        tariff_version=reckoning.tariff_version,
+        year=reckoning.person.year,
+        create_time=now,
+        update_time=now,
+        cause_sha256=pricing_sha256,
+    )
+
+
+def _keep_all(tx: Transaction, number: str, request: HoldBenefitRequest, now: datetime) -> bytes:
+    """Keep every statement on which the hold rests; the digest of the pricing."""
+    for statement in (request.prescription, request.attempt, request.commitment):
+        keep(tx, number, statement, now)
+    return keep(tx, number, request.pricing, now)
+
+
+def _again(
+    region: Region, existing: Settlement, commitment: attempt_pb2.Commitment, now: datetime
+) -> SignedStatement:
+    if existing.attempt_id != commitment.attempt_id or existing.amounts != amounts(
+        commitment.accepted_amounts
+    ):
+        raise _mismatch("settlement_id", "this settlement was begun with other content")
+    if existing.state in (SettlementState.VOIDED, SettlementState.REVERSED):
+        raise Refusal(
+            Reason.SETTLEMENT_ENDED,
+            f"the settlement is {existing.state}; claim again and use a new settlement",
+            state=existing.state,
+        )
+    return _signed(region, existing, now)
+
+
+def _signed(region: Region, settlement: Settlement, now: datetime) -> SignedStatement:
+    return region.seal(settlement_message(settlement, region.code), audience="*", now=now)
+
+
+def _mismatch(field: str, problem: str) -> Refusal:
+    return Refusal(Reason.SIGNED_CONTENT_MISMATCH, f"{field}: {problem}", field=field)

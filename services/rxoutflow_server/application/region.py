@@ -1,0 +1,129 @@
+"""A region at work: everything that its commands need besides records.
+
+One value, built by the composition root and passed to every command. It holds no state of its own
+but caches of trust; time, ids and randomness come in through it, so a test or a simulation decides
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from rxoutflow.identity import CallerName
+from rxoutflow.numbers import NumberInvalid, PickupCode, PrescriptionNumber
+from rxoutflow.statements import Verified, Verifier
+from rxoutflow.statements.verification import M
+from rxoutflow.trust import RegionNotTrusted, TrustStore
+from rxoutflow.v1.statement_pb2 import SignedStatement
+from rxoutflow.v1.trust_pb2 import Institution
+
+from rxoutflow_server.application.ports import Seal
+from rxoutflow_server.domain.catalogue import Catalogue
+from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.prescription_rules import NATIONAL, Parameters
+from rxoutflow_server.domain.tariff import Tariffs
+
+LOCAL_TIME = ZoneInfo("Asia/Shanghai")
+"""All pooling regions keep one civil time. Days of issue and of dispensing are days of this zone."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """What the commands of a region's platform need: who we are, whom we trust, by what rules."""
+
+    code: str
+    trust: TrustStore
+    verifier: Verifier
+    seal: Seal
+    now: Callable[[], datetime]
+    new_id: Callable[[datetime], str]
+    hash_pickup_secret: Callable[[str, str], bytes]
+    lease: timedelta
+    tariffs: Tariffs
+    catalogue: Catalogue
+    rule_parameters: Parameters = field(default=NATIONAL)
+
+    def verified(
+        self, statement: SignedStatement, expected: type[M], now: datetime, *, decides: bool = True
+    ) -> Verified[M]:
+        """The verified content of a statement.
+
+        ``decides`` tells whether this region acts on the statement itself, so that it must be meant
+        for us, or only forwards and keeps it.
+
+        Raises:
+            StatementError: see ``rxoutflow.statements``.
+        """
+        return self.verifier.verify(statement, expected, now, self.code if decides else None)
+
+    def institution(self, region_code: str, institution_code: str) -> Institution | None:
+        """An institution as its own region's trust list has it, if it is there."""
+        try:
+            return self.trust.region(region_code, self.now()).institution(institution_code)
+        except RegionNotTrusted:
+            return None
+
+    def name_of(self, region_code: str, institution_code: str) -> str:
+        """Name of an institution for people; its code if the trust list does not have it."""
+        institution = self.institution(region_code, institution_code)
+        return institution.name if institution is not None else institution_code
+
+    def require_active(self, region_code: str, institution_code: str) -> Institution:
+        """An institution that may begin something new: designated and not suspended (R19).
+
+        Raises:
+            Refusal: INSTITUTION_NOT_ACTIVE.
+        """
+        institution = self.institution(region_code, institution_code)
+        active = institution is not None and institution.status == Institution.STATUS_ACTIVE
+        if institution is None or not active or not institution.designated:
+            raise Refusal(
+                Reason.INSTITUTION_NOT_ACTIVE,
+                f"{institution_code} may not begin anything new: its region lists it as suspended,"
+                " not designated, or not at all; ask the region's operator",
+                institution=institution_code,
+            )
+        return institution
+
+
+def routed(number: str) -> PrescriptionNumber:
+    """The parts of a prescription number, by which anybody can route.
+
+    Raises:
+        Refusal: PRESCRIPTION_NUMBER_INVALID.
+    """
+    try:
+        return PrescriptionNumber.parse(number)
+    except NumberInvalid as error:
+        raise Refusal(Reason.PRESCRIPTION_NUMBER_INVALID, str(error)) from None
+
+
+def opened(pickup_code: str) -> PickupCode:
+    """The parts of a pickup code.
+
+    Raises:
+        Refusal: PICKUP_CODE_INVALID.
+    """
+    try:
+        return PickupCode.parse(pickup_code)
+    except NumberInvalid as error:
+        raise Refusal(
+            Reason.PICKUP_CODE_INVALID, f"the pickup code is mistyped: {error}"
+        ) from None
+
+
+def require_own_region(caller: CallerName, region_code: str) -> None:
+    """A platform may forward only for institutions of its own region.
+
+    Raises:
+        Refusal: CALLER_REGION_NOT_ALLOWED.
+    """
+    if caller.region_code != region_code:
+        raise Refusal(
+            Reason.CALLER_REGION_NOT_ALLOWED,
+            "a platform forwards only for institutions of its own region",
+            region=region_code,
+        )

@@ -1,0 +1,123 @@
+"""A dispense as the dispensing region keeps it: how far its pharmacy's work has come.
+
+The dispensing region coordinates but decides nothing for others: it asks the payer to hold and the
+home region to commit, and stores each answer before it goes on. After a crash it resumes from the
+last stored step; every request it repeats is idempotent at its receiver.
+
+    committing ─hold─▶ held ─commit─▶ committed ─record─▶ dispensed ─booked, posted─▶ completed
+        └──────┴──refusal──▶ refused        └─release─▶ released
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from rxoutflow_server.domain.attempt import LineQuantity
+from rxoutflow_server.domain.errors import Reason, Refusal
+
+
+class DispenseState(StrEnum):
+    """Steps, each stored before the next one begins."""
+
+    COMMITTING = "committing"
+    HELD = "held"
+    COMMITTED = "committed"
+    REFUSED = "refused"
+    DISPENSED = "dispensed"
+    COMPLETED = "completed"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedLine:
+    """A line with the product and quantity that the pharmacy committed to hand over."""
+
+    line_id: int
+    drug_code: str
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dispense:
+    """One commitment of one pharmacy and what became of it.
+
+    ``insured`` tells whether the payer region takes a share; without it there is no hold and
+    nothing to post. The digests name the statements that a repeated request needs again.
+    """
+
+    prescription_number: str
+    settlement_id: str
+    attempt_id: str
+    fence: int
+    pharmacy_code: str
+    payer_region_code: str
+    insured_person_id: str
+    insured: bool
+    lines: tuple[CommittedLine, ...]
+    state: DispenseState
+    create_time: datetime
+    update_time: datetime
+    request_id: str
+    commitment_sha256: bytes
+    pricing_sha256: bytes
+    settlement_sha256: bytes = b""
+    record_sha256: bytes = b""
+    booked: bool = False
+    posted: bool = False
+
+    @property
+    def quantities(self) -> tuple[LineQuantity, ...]:
+        """What the ledger of the home region moves."""
+        return tuple(LineQuantity(line.line_id, line.quantity) for line in self.lines)
+
+
+def advanced(dispense: Dispense, state: DispenseState, *, now: datetime) -> Dispense:
+    """The dispense at its next step."""
+    return replace(dispense, state=state, update_time=now)
+
+
+def recorded(
+    dispense: Dispense, fence: int, lines: tuple[CommittedLine, ...], *, now: datetime
+) -> Dispense:
+    """The dispense after its record, which must say exactly what was committed.
+
+    Raises:
+        Refusal: ATTEMPT_NOT_COMMITTED, ATTEMPT_ENDED, FENCE_STALE or DISPENSE_MISMATCH.
+    """
+    if dispense.state in (DispenseState.COMMITTING, DispenseState.HELD):
+        raise Refusal(
+            Reason.ATTEMPT_NOT_COMMITTED,
+            "the commit has not been confirmed; repeat CommitClaim with its request_id",
+        )
+    if dispense.state is not DispenseState.COMMITTED:
+        raise Refusal(
+            Reason.ATTEMPT_ENDED, f"this dispense is {dispense.state}", state=dispense.state
+        )
+    if fence != dispense.fence:
+        raise Refusal(Reason.FENCE_STALE, f"the attempt's fence is {dispense.fence}, not {fence}")
+    if lines != dispense.lines:
+        raise Refusal(
+            Reason.DISPENSE_MISMATCH,
+            "lines, products and quantities must be those of the commitment",
+            field="lines",
+        )
+    return replace(
+        advanced(dispense, DispenseState.DISPENSED, now=now), posted=not dispense.insured
+    )
+
+
+def acknowledged(
+    dispense: Dispense, *, booked: bool = False, posted: bool = False, now: datetime
+) -> Dispense:
+    """The dispense after home booked it or the payer posted its share; completed after both."""
+    heard = replace(
+        dispense,
+        booked=dispense.booked or booked,
+        posted=dispense.posted or posted,
+        update_time=now,
+    )
+    if heard.state is DispenseState.DISPENSED and heard.booked and heard.posted:
+        return replace(heard, state=DispenseState.COMPLETED)
+    return heard

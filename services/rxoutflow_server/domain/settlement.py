@@ -1,0 +1,212 @@
+"""Settlements as the payer region keeps them: money set aside, paid, or set free.
+
+The payer region is the only writer of these facts. A hold consumes deductible, cap and account
+balances at once, so that two dispensing regions can never spend the same fen; voiding gives all of
+it back. A hold never ends by a timer: it is posted by a dispense record, or voided when the home
+region shows that the attempt came to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from rxoutflow_server.domain.benefit import Benefit, Funding, Standing
+from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.tariff import AreaStatus, PersonType
+
+
+class SettlementState(StrEnum):
+    """Where a settlement stands."""
+
+    HELD = "held"
+    POSTED = "posted"
+    VOIDED = "voided"
+    REVERSED = "reversed"
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """The amounts of a settlement in fen, as parties see them."""
+
+    total_fen: int
+    own_fen: int
+    excess_fen: int
+    first_self_pay_fen: int
+    inscope_fen: int
+    deductible_fen: int
+    pool_fen: int
+    ratio_self_fen: int
+    person_fen: int
+    account_fen: int
+    family_fen: int
+    cash_fen: int
+
+    @classmethod
+    def of(cls, benefit: Benefit) -> Amounts:
+        """The header of a computed benefit."""
+        return cls(**{name: getattr(benefit, name) for name in cls.__slots__})
+
+
+@dataclass(frozen=True, slots=True)
+class InsuredPerson:
+    """An insured person: standing, accounts, and what of the year's benefit is used.
+
+    ``year`` is the benefit year of the two accumulators; another year begins at zero.
+    """
+
+    insured_person_id: str
+    person_type: PersonType
+    area_status: AreaStatus
+    own_account_fen: int
+    family_accounts_fen: tuple[int, ...]
+    year: int
+    used_deductible_fen: int
+    used_cap_fen: int
+    direct_settlement_suspended: bool = False
+
+    def in_year(self, year: int) -> InsuredPerson:
+        """The person with the accumulators of a benefit year.
+
+        Raises:
+            Refusal: TARIFF_NOT_IN_FORCE for a year that is over: its accumulators are closed.
+        """
+        if year == self.year:
+            return self
+        if year < self.year:
+            raise Refusal(
+                Reason.TARIFF_NOT_IN_FORCE,
+                f"the benefit year {year} is closed for this person; settle as self-pay",
+                day=str(year),
+            )
+        return replace(self, year=year, used_deductible_fen=0, used_cap_fen=0)
+
+    def standing(self, issuing_tier: int) -> Standing:
+        """What the benefit formula needs to know of the person."""
+        return Standing(
+            person_type=self.person_type,
+            issuing_tier=issuing_tier,
+            area_status=self.area_status,
+            used_deductible_fen=self.used_deductible_fen,
+            used_cap_fen=self.used_cap_fen,
+        )
+
+    @property
+    def funding(self) -> Funding:
+        """What the accounts can give: the own account first, then the family's in order."""
+        return Funding(self.own_account_fen, self.family_accounts_fen)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """One settlement of one attempt. ``cause_sha256`` names the statement that led to its state."""
+
+    settlement_id: str
+    attempt_id: str
+    prescription_number: str
+    insured_person_id: str
+    dispensing_region_code: str
+    pharmacy_code: str
+    state: SettlementState
+    amounts: Amounts
+    family_accounts_fen: tuple[int, ...]
+    tariff_version: str
+    year: int
+    create_time: datetime
+    update_time: datetime
+    cause_sha256: bytes
+
+
+def require_direct_settlement(person: InsuredPerson) -> None:
+    """R19: a suspended person has no direct settlement; self-pay remains possible.
+
+    Raises:
+        Refusal: DIRECT_SETTLEMENT_SUSPENDED.
+    """
+    if person.direct_settlement_suspended:
+        raise Refusal(
+            Reason.DIRECT_SETTLEMENT_SUSPENDED,
+            "direct settlement is suspended for this person; the patient may pay alone",
+        )
+
+
+def require_accepted(computed: Amounts, accepted: Amounts) -> None:
+    """Hold nothing that the patient did not agree to.
+
+    Raises:
+        Refusal: QUOTE_CHANGED, with the amounts as they would be now.
+    """
+    if computed != accepted:
+        raise Refusal(
+            Reason.QUOTE_CHANGED,
+            f"the fund now pays {computed.pool_fen} fen and the person {computed.person_fen} fen;"
+            " quote again, ask the patient, and commit with the new amounts and a new settlement",
+            total_fen=str(computed.total_fen),
+            pool_fen=str(computed.pool_fen),
+            person_fen=str(computed.person_fen),
+        )
+
+
+def consume(person: InsuredPerson, settlement: Settlement) -> InsuredPerson:
+    """The person after a hold: its deductible, pool and account money are set aside."""
+    return _moved(person, settlement, lambda balance, part: balance - part)
+
+
+def give_back(person: InsuredPerson, settlement: Settlement) -> InsuredPerson:
+    """The person after a void or reversal: everything that the settlement consumed is back.
+
+    Accumulators of a year that is over are not touched; account money always returns.
+    """
+    return _moved(person, settlement, lambda balance, part: balance + part)
+
+
+def post(settlement: Settlement, *, cause_sha256: bytes, now: datetime) -> Settlement:
+    """Pay. Posting again changes nothing.
+
+    Raises:
+        Refusal: SETTLEMENT_ENDED if it was voided or reversed.
+    """
+    if settlement.state is SettlementState.POSTED:
+        return settlement
+    if settlement.state is not SettlementState.HELD:
+        raise Refusal(
+            Reason.SETTLEMENT_ENDED,
+            f"the settlement is {settlement.state}; it cannot be posted; an operator must decide",
+            state=settlement.state,
+        )
+    return replace(
+        settlement, state=SettlementState.POSTED, cause_sha256=cause_sha256, update_time=now
+    )
+
+
+def void(settlement: Settlement, *, cause_sha256: bytes, now: datetime) -> Settlement:
+    """Set a hold free. Only holds can be; the caller checks the evidence."""
+    return replace(
+        settlement, state=SettlementState.VOIDED, cause_sha256=cause_sha256, update_time=now
+    )
+
+
+def _moved(
+    person: InsuredPerson, settlement: Settlement, apply: Callable[[int, int], int]
+) -> InsuredPerson:
+    amounts = settlement.amounts
+    moved = replace(
+        person,
+        own_account_fen=apply(person.own_account_fen, amounts.account_fen),
+        family_accounts_fen=tuple(
+            apply(balance, part)
+            for balance, part in zip(
+                person.family_accounts_fen, settlement.family_accounts_fen, strict=True
+            )
+        ),
+    )
+    if settlement.year != person.year:
+        return moved
+    return replace(
+        moved,
+        # Consuming raises what is used, giving back lowers it: the opposite of a balance.
+        used_deductible_fen=-apply(-person.used_deductible_fen, amounts.deductible_fen),
+        used_cap_fen=-apply(-person.used_cap_fen, amounts.pool_fen),
+    )

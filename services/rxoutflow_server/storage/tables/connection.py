@@ -1,0 +1,47 @@
+"""What the tables need of a database connection, and how they say that a row went wrong.
+
+Adapters give a connection whose transaction they control. ``lock`` is what they append to the
+loads that precede a change: empty where there is one writer, ``" FOR UPDATE"`` where rows are
+locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+from rxoutflow_server.domain.errors import InvariantBroken
+
+Value: TypeAlias = str | int | bytes | None
+Row: TypeAlias = tuple[Any, ...]
+
+
+class Cursor(Protocol):
+    """The result of a statement."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows a change touched."""
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+
+
+class Connection(Protocol):
+    """A connection in a transaction that somebody else begins and ends."""
+
+    def execute(self, sql: str, parameters: Sequence[Value] = ..., /) -> Cursor:
+        """Run one statement with ``?`` placeholders."""
+
+
+def require_one(cursor: Cursor, what: str) -> None:
+    """Hold a change to the one row that it was meant for.
+
+    Raises:
+        InvariantBroken: the row is not there, or a newer state has been stored since it was loaded.
+    """
+    if cursor.rowcount != 1:
+        raise InvariantBroken(f"{what} was saved, but is not there or was changed since")

@@ -1,0 +1,188 @@
+"""What an edge owes to its platform: issued prescriptions, handovers, and how far streams were read.
+
+What an institution's systems handed in is fixed; only its progress is written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rxoutflow_server.application.edge_ports import Handover, IssuedPrescription, Registration
+from rxoutflow_server.storage.tables.connection import Connection, Row, require_one
+from rxoutflow_server.storage.tables.values import (
+    instant,
+    micros,
+    optional_instant,
+    optional_micros,
+)
+
+_ISSUED = """
+SELECT prescription_number, request_id, statement_sha256, pickup_secret, registration, create_time,
+       status_sha256, status_time
+FROM issued_prescriptions WHERE prescription_number = ?
+"""
+_ADD_ISSUED = """
+INSERT INTO issued_prescriptions (
+    prescription_number, request_id, statement_sha256, pickup_secret, registration, create_time,
+    status_sha256, status_time)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (prescription_number) DO NOTHING
+"""
+_SAVE_ISSUED = """
+UPDATE issued_prescriptions SET registration = ?, status_sha256 = ?, status_time = ?
+WHERE prescription_number = ?
+"""
+_SWEEP_QUEUED = """
+SELECT prescription_number, request_id, statement_sha256, pickup_secret, registration, create_time,
+       status_sha256, status_time
+FROM issued_prescriptions
+WHERE registration = 'queued' ORDER BY create_time, prescription_number LIMIT ?
+"""
+_HANDOVER = """
+SELECT prescription_number, attempt_id, request_id, statement_sha256, delivered, create_time,
+       refusal
+FROM handovers WHERE prescription_number = ? AND attempt_id = ?
+"""
+_ADD_HANDOVER = """
+INSERT INTO handovers (prescription_number, attempt_id, request_id, statement_sha256, delivered,
+                       create_time, refusal)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (prescription_number, attempt_id) DO NOTHING
+"""
+_SAVE_HANDOVER = """
+UPDATE handovers SET delivered = ?, refusal = ?
+WHERE prescription_number = ? AND attempt_id = ?
+"""
+_SWEEP_UNDELIVERED = """
+SELECT prescription_number, attempt_id, request_id, statement_sha256, delivered, create_time,
+       refusal
+FROM handovers
+WHERE delivered = 0 AND refusal = '' ORDER BY create_time, prescription_number, attempt_id LIMIT ?
+"""
+_RESUME_TOKEN = "SELECT token FROM resume_tokens WHERE stream = ?"  # noqa: S105 - a statement
+_SAVE_RESUME_TOKEN = """
+INSERT INTO resume_tokens (stream, token) VALUES (?, ?)
+ON CONFLICT (stream) DO UPDATE SET token = excluded.token
+"""
+
+
+class EdgeTables:
+    """The port ``EdgeRecords`` in SQL."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def issued(self, number: str) -> IssuedPrescription | None:
+        """An issued prescription."""
+        row = self._connection.execute(_ISSUED, (number,)).fetchone()
+        return None if row is None else _issued(row)
+
+    def add_issued(self, issued: IssuedPrescription) -> bool:
+        """Store a new one; false if the number is taken."""
+        added = self._connection.execute(
+            _ADD_ISSUED,
+            (
+                issued.prescription_number,
+                issued.request_id,
+                issued.statement_sha256,
+                issued.pickup_secret,
+                issued.registration,
+                micros(issued.create_time),
+                issued.status_sha256,
+                optional_micros(issued.status_time),
+            ),
+        )
+        return added.rowcount == 1
+
+    def save_issued(self, issued: IssuedPrescription) -> None:
+        """Store its progress: registration and status."""
+        saved = self._connection.execute(
+            _SAVE_ISSUED,
+            (
+                issued.registration,
+                issued.status_sha256,
+                optional_micros(issued.status_time),
+                issued.prescription_number,
+            ),
+        )
+        require_one(saved, f"issued prescription {issued.prescription_number}")
+
+    def queued(self, limit: int) -> Sequence[IssuedPrescription]:
+        """Those that the platform does not have yet, oldest first."""
+        rows = self._connection.execute(_SWEEP_QUEUED, (limit,)).fetchall()
+        return [_issued(row) for row in rows]
+
+    def handover(self, number: str, attempt_id: str) -> Handover | None:
+        """A handover."""
+        row = self._connection.execute(_HANDOVER, (number, attempt_id)).fetchone()
+        return None if row is None else _handover(row)
+
+    def add_handover(self, handover: Handover) -> bool:
+        """Store a new one; false if the attempt has one."""
+        added = self._connection.execute(
+            _ADD_HANDOVER,
+            (
+                handover.prescription_number,
+                handover.attempt_id,
+                handover.request_id,
+                handover.statement_sha256,
+                int(handover.delivered),
+                micros(handover.create_time),
+                handover.refusal,
+            ),
+        )
+        return added.rowcount == 1
+
+    def save_handover(self, handover: Handover) -> None:
+        """Store its progress: delivered, or refused and why."""
+        saved = self._connection.execute(
+            _SAVE_HANDOVER,
+            (
+                int(handover.delivered),
+                handover.refusal,
+                handover.prescription_number,
+                handover.attempt_id,
+            ),
+        )
+        require_one(saved, f"handover of attempt {handover.attempt_id}")
+
+    def undelivered(self, limit: int) -> Sequence[Handover]:
+        """Those that the platform does not have yet and has not refused, oldest first."""
+        rows = self._connection.execute(_SWEEP_UNDELIVERED, (limit,)).fetchall()
+        return [_handover(row) for row in rows]
+
+    def resume_token(self, stream: str) -> str:
+        """The token of the last notice stored from a stream; empty at first."""
+        row = self._connection.execute(_RESUME_TOKEN, (stream,)).fetchone()
+        return "" if row is None else str(row[0])
+
+    def save_resume_token(self, stream: str, token: str) -> None:
+        """Remember how far a stream has been stored."""
+        self._connection.execute(_SAVE_RESUME_TOKEN, (stream, token))
+
+
+def _issued(row: Row) -> IssuedPrescription:
+    number, request_id, sha256, secret, registration, create, status_sha256, status_time = row
+    return IssuedPrescription(
+        prescription_number=number,
+        request_id=request_id,
+        statement_sha256=sha256,
+        pickup_secret=secret,
+        registration=Registration(registration),
+        create_time=instant(create),
+        status_sha256=status_sha256,
+        status_time=optional_instant(status_time),
+    )
+
+
+def _handover(row: Row) -> Handover:
+    number, attempt_id, request_id, sha256, delivered, create, refusal = row
+    return Handover(
+        prescription_number=number,
+        attempt_id=attempt_id,
+        request_id=request_id,
+        statement_sha256=sha256,
+        delivered=bool(delivered),
+        create_time=instant(create),
+        refusal=refusal,
+    )

@@ -1,0 +1,270 @@
+"""Evidence, outcomes, notices and messages: the journal that every role and every edge writes.
+
+Statements, steps, outcomes and notices are only ever added. Events wait in the outbox until they
+are acknowledged or set aside, and keep their order within a prescription: none is due while an
+earlier one to the same region waits for its next try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from rxoutflow.v1.statement_pb2 import SignedStatement
+
+from rxoutflow_server.application.ports import (
+    Flow,
+    NoticeRecord,
+    OutgoingEvent,
+    RegionRole,
+    StoredOutcome,
+    TraceStep,
+)
+from rxoutflow_server.domain.errors import InvariantBroken
+from rxoutflow_server.storage.tables.connection import Connection, Row, require_one
+from rxoutflow_server.storage.tables.values import instant, micros
+
+_KEEP_STATEMENT = """
+INSERT INTO statements (prescription_number, sha256, payload_type, statement, keep_time)
+VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (prescription_number, sha256) DO NOTHING
+"""
+_STATEMENT = "SELECT statement FROM statements WHERE prescription_number = ? AND sha256 = ?"
+_OUTCOME = """
+SELECT method, request_sha256, response_type, response, effect_time
+FROM outcomes WHERE prescription_number = ? AND caller = ? AND request_id = ?
+"""
+_KEEP_OUTCOME = """
+INSERT INTO outcomes (prescription_number, caller, request_id, method, request_sha256,
+                      response_type, response, effect_time)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_ADD_STEP = """
+INSERT INTO steps (prescription_number, sequence, time, role, flow, action, actor_code,
+                   statement_sha256)
+VALUES (?, (SELECT COALESCE(MAX(sequence), 0) + 1 FROM steps WHERE prescription_number = ?),
+        ?, ?, ?, ?, ?, ?)
+"""
+_STEPS = """
+SELECT time, role, flow, action, actor_code, statement_sha256
+FROM steps WHERE prescription_number = ? ORDER BY sequence
+"""
+_NEXT_NOTICE = """
+INSERT INTO notice_counters (institution_code, sequence) VALUES (?, 1)
+ON CONFLICT (institution_code) DO UPDATE SET sequence = notice_counters.sequence + 1
+RETURNING sequence
+"""
+_ADD_NOTICE = """
+INSERT INTO notices (institution_code, sequence, kind, prescription_number,
+                     other_institution_code, statement_sha256, summary, time)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_NOTICES = """
+SELECT institution_code, kind, prescription_number, other_institution_code, statement_sha256,
+       summary, time, sequence
+FROM notices WHERE institution_code = ? AND sequence > ? ORDER BY sequence LIMIT ?
+"""
+_ADD_EVENT = """
+INSERT INTO outbox (prescription_number, peer_region_code, event_id, sequence, insured_person_id,
+                    statement_sha256, create_time, next_try_time, tries, state, error)
+VALUES (?, ?, ?,
+        (SELECT COALESCE(MAX(sequence), 0) + 1 FROM outbox WHERE prescription_number = ?),
+        ?, ?, ?, ?, ?, 'pending', '')
+"""
+_SWEEP_DUE_EVENTS = """
+SELECT event_id, peer_region_code, prescription_number, insured_person_id, statement_sha256,
+       create_time, tries
+FROM outbox AS due
+WHERE peer_region_code = ? AND state = 'pending' AND next_try_time <= ?
+  AND NOT EXISTS (
+    SELECT 1 FROM outbox AS earlier
+    WHERE earlier.prescription_number = due.prescription_number
+      AND earlier.peer_region_code = due.peer_region_code
+      AND earlier.state = 'pending' AND earlier.sequence < due.sequence
+      AND earlier.next_try_time > ?)
+ORDER BY create_time, prescription_number, sequence LIMIT ?
+"""
+_SWEEP_DUE_PEERS = """
+SELECT DISTINCT peer_region_code FROM outbox
+WHERE state = 'pending' AND next_try_time <= ? ORDER BY peer_region_code
+"""
+_EVENT_ACKNOWLEDGED = """
+DELETE FROM outbox WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ?
+"""
+_EVENT_REFUSED = """
+UPDATE outbox SET state = 'dead', error = ?, tries = tries + 1
+WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ?
+"""
+_EVENT_DELAYED = """
+UPDATE outbox SET next_try_time = ?, tries = tries + 1
+WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ?
+"""
+_RECEIVE_EVENT = """
+INSERT INTO inbox (prescription_number, origin, event_id, receive_time) VALUES (?, ?, ?, ?)
+ON CONFLICT (prescription_number, origin, event_id) DO NOTHING
+"""
+
+
+class JournalTables:
+    """The port ``Journal`` in SQL."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def keep_statement(
+        self, number: str, sha256: bytes, statement: SignedStatement, time: datetime
+    ) -> None:
+        """Keep a statement byte for byte. Keeping it again changes nothing."""
+        kept = statement.SerializeToString()
+        self._connection.execute(
+            _KEEP_STATEMENT, (number, sha256, statement.payload_type, kept, micros(time))
+        )
+
+    def statement(self, number: str, sha256: bytes) -> SignedStatement:
+        """A statement that was kept.
+
+        Raises:
+            InvariantBroken: it was not.
+        """
+        row = self._connection.execute(_STATEMENT, (number, sha256)).fetchone()
+        if row is None:
+            raise InvariantBroken(f"no statement {sha256.hex()} is kept for {number}")
+        return SignedStatement.FromString(row[0])
+
+    def outcome(self, number: str, caller: str, request_id: str) -> StoredOutcome | None:
+        """The stored outcome of a request."""
+        row = self._connection.execute(_OUTCOME, (number, caller, request_id)).fetchone()
+        return None if row is None else _outcome(row)
+
+    def keep_outcome(
+        self, number: str, caller: str, request_id: str, outcome: StoredOutcome
+    ) -> None:
+        """Store the outcome of a request, once: a second one breaks the transaction."""
+        self._connection.execute(
+            _KEEP_OUTCOME,
+            (
+                number,
+                caller,
+                request_id,
+                outcome.method,
+                outcome.request_sha256,
+                outcome.response_type,
+                outcome.response,
+                micros(outcome.effect_time),
+            ),
+        )
+
+    def add_step(self, number: str, step: TraceStep) -> None:
+        """Append a step to the life of a prescription."""
+        self._connection.execute(
+            _ADD_STEP,
+            (
+                number,
+                number,
+                micros(step.time),
+                step.role,
+                step.flow,
+                step.action,
+                step.actor_code,
+                step.statement_sha256,
+            ),
+        )
+
+    def steps(self, number: str) -> Sequence[TraceStep]:
+        """The life of a prescription in the order in which it was stored."""
+        return [_step(row) for row in self._connection.execute(_STEPS, (number,)).fetchall()]
+
+    def add_notice(self, notice: NoticeRecord) -> None:
+        """Append a notice for an institution under that institution's next number."""
+        institution = notice.institution_code
+        ((sequence,),) = self._connection.execute(_NEXT_NOTICE, (institution,)).fetchall()
+        self._connection.execute(
+            _ADD_NOTICE,
+            (
+                institution,
+                sequence,
+                notice.kind,
+                notice.prescription_number,
+                notice.other_institution_code,
+                notice.statement_sha256,
+                notice.summary,
+                micros(notice.time),
+            ),
+        )
+
+    def notices(self, institution_code: str, after: int, limit: int) -> Sequence[NoticeRecord]:
+        """Notices for an institution after a sequence number, oldest first."""
+        rows = self._connection.execute(_NOTICES, (institution_code, after, limit)).fetchall()
+        return [_notice(row) for row in rows]
+
+    def add_event(self, event: OutgoingEvent) -> None:
+        """Put a fact into the outbox, after all that wait there for the same prescription."""
+        created = micros(event.create_time)
+        self._connection.execute(
+            _ADD_EVENT,
+            (
+                event.prescription_number,
+                event.peer_region_code,
+                event.event_id,
+                event.prescription_number,
+                event.insured_person_id,
+                event.statement_sha256,
+                created,
+                created,
+                event.tries,
+            ),
+        )
+
+    def due_events(self, peer: str, now: datetime, limit: int) -> Sequence[OutgoingEvent]:
+        """Events for a peer that are to be sent now, oldest first."""
+        time = micros(now)
+        rows = self._connection.execute(_SWEEP_DUE_EVENTS, (peer, time, time, limit)).fetchall()
+        return [_event(row) for row in rows]
+
+    def peers_with_due_events(self, now: datetime) -> Sequence[str]:
+        """Regions for which something is to be sent now."""
+        rows = self._connection.execute(_SWEEP_DUE_PEERS, (micros(now),)).fetchall()
+        return [peer for (peer,) in rows]
+
+    def event_acknowledged(self, event: OutgoingEvent) -> None:
+        """Take an event out of the outbox. An event that has left it already is no error."""
+        self._connection.execute(_EVENT_ACKNOWLEDGED, _event_key(event))
+
+    def event_refused(self, event: OutgoingEvent, reason: str) -> None:
+        """Set an event aside for an operator, with the reason."""
+        refused = self._connection.execute(_EVENT_REFUSED, (reason, *_event_key(event)))
+        require_one(refused, f"event {event.event_id}")
+
+    def event_delayed(self, event: OutgoingEvent, until: datetime) -> None:
+        """Send the event again later, and those behind it on its prescription after it."""
+        delayed = self._connection.execute(_EVENT_DELAYED, (micros(until), *_event_key(event)))
+        require_one(delayed, f"event {event.event_id}")
+
+    def receive_event(self, number: str, origin: str, event_id: str, time: datetime) -> bool:
+        """Note an event of another region; false if it was noted before."""
+        noted = self._connection.execute(_RECEIVE_EVENT, (number, origin, event_id, micros(time)))
+        return noted.rowcount == 1
+
+
+def _event_key(event: OutgoingEvent) -> tuple[str, str, str]:
+    return event.prescription_number, event.peer_region_code, event.event_id
+
+
+def _outcome(row: Row) -> StoredOutcome:
+    method, request_sha256, response_type, response, effect_time = row
+    return StoredOutcome(method, request_sha256, response_type, response, instant(effect_time))
+
+
+def _step(row: Row) -> TraceStep:
+    time, role, flow, action, actor_code, sha256 = row
+    return TraceStep(instant(time), RegionRole(role), Flow(flow), action, actor_code, sha256)
+
+
+def _notice(row: Row) -> NoticeRecord:
+    institution, kind, number, other, sha256, summary, time, sequence = row
+    return NoticeRecord(institution, kind, number, other, sha256, summary, instant(time), sequence)
+
+
+def _event(row: Row) -> OutgoingEvent:
+    event_id, peer, number, person, sha256, create_time, tries = row
+    return OutgoingEvent(event_id, peer, number, person, sha256, instant(create_time), tries)

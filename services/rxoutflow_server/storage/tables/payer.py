@@ -1,0 +1,270 @@
+"""Insured persons and settlements: what the payer region alone writes.
+
+Everything here is keyed by the insured person. The figures of a settlement are fixed when it is
+held; afterwards only its state moves. The end of an attempt is noted once and stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rxoutflow_server.application.ports import IndexEntry
+from rxoutflow_server.domain.settlement import (
+    Amounts,
+    InsuredPerson,
+    Settlement,
+    SettlementState,
+)
+from rxoutflow_server.domain.tariff import AreaStatus, PersonType
+from rxoutflow_server.storage.tables.connection import Connection, Row, Value, require_one
+from rxoutflow_server.storage.tables.values import amounts_of, amounts_text, instant, micros
+
+_PERSON = """
+SELECT insured_person_id, person_type, area_status, own_account_fen, family_accounts_fen, year,
+       used_deductible_fen, used_cap_fen, direct_settlement_suspended
+FROM insured_persons WHERE insured_person_id = ?"""
+_ADD_PERSON = """
+INSERT INTO insured_persons (
+    person_type, area_status, own_account_fen, family_accounts_fen, year, used_deductible_fen,
+    used_cap_fen, direct_settlement_suspended, insured_person_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (insured_person_id) DO NOTHING
+"""
+_SAVE_PERSON = """
+UPDATE insured_persons SET
+    person_type = ?, area_status = ?, own_account_fen = ?, family_accounts_fen = ?, year = ?,
+    used_deductible_fen = ?, used_cap_fen = ?, direct_settlement_suspended = ?
+WHERE insured_person_id = ?
+"""
+_SETTLEMENT = """
+SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
+       pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
+       cause_sha256,
+       total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
+       ratio_self_fen, person_fen, account_fen, family_fen, cash_fen
+FROM settlements WHERE insured_person_id = ? AND settlement_id = ?
+"""
+_SETTLEMENTS_OF_ATTEMPT = """
+SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
+       pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
+       cause_sha256,
+       total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
+       ratio_self_fen, person_fen, account_fen, family_fen, cash_fen
+FROM settlements WHERE insured_person_id = ? AND attempt_id = ? ORDER BY settlement_id
+"""
+_ADD_SETTLEMENT = """
+INSERT INTO settlements (
+    settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
+    pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
+    cause_sha256,
+    total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
+    ratio_self_fen, person_fen, account_fen, family_fen, cash_fen)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_SAVE_SETTLEMENT = """
+UPDATE settlements SET state = ?, update_time = ?, cause_sha256 = ?
+WHERE insured_person_id = ? AND settlement_id = ?
+"""
+_ATTEMPT_END = "SELECT state FROM attempt_ends WHERE insured_person_id = ? AND attempt_id = ?"
+_NOTE_ATTEMPT_END = """
+INSERT INTO attempt_ends (insured_person_id, attempt_id, state) VALUES (?, ?, ?)
+ON CONFLICT (insured_person_id, attempt_id) DO NOTHING
+"""
+_INDEX = """
+INSERT INTO prescription_index (insured_person_id, prescription_number, version, status_sha256)
+VALUES (?, ?, ?, ?)
+ON CONFLICT (insured_person_id, prescription_number) DO UPDATE SET
+    version = excluded.version, status_sha256 = excluded.status_sha256
+WHERE prescription_index.version < excluded.version
+"""
+_INDEXED = """
+SELECT insured_person_id, prescription_number, version, status_sha256
+FROM prescription_index WHERE insured_person_id = ? ORDER BY prescription_number
+"""
+
+
+class PayerTables:
+    """The port ``PayerRecords`` in SQL."""
+
+    def __init__(self, connection: Connection, lock: str) -> None:
+        self._connection = connection
+        self._lock = lock
+
+    def person(self, insured_person_id: str) -> InsuredPerson | None:
+        """An insured person, locked for change."""
+        row = self._connection.execute(_PERSON + self._lock, (insured_person_id,)).fetchone()
+        return None if row is None else _person(row)
+
+    def add_person(self, person: InsuredPerson) -> bool:
+        """Store a person; false if the person is there already."""
+        return self._connection.execute(_ADD_PERSON, _person_row(person)).rowcount == 1
+
+    def save_person(self, person: InsuredPerson) -> None:
+        """Store the person's standing, accounts and accumulators."""
+        saved = self._connection.execute(_SAVE_PERSON, _person_row(person))
+        require_one(saved, "an insured person")
+
+    def settlement(self, insured_person_id: str, settlement_id: str) -> Settlement | None:
+        """A settlement of a person."""
+        key = (insured_person_id, settlement_id)
+        row = self._connection.execute(_SETTLEMENT, key).fetchone()
+        return None if row is None else _settlement(row)
+
+    def settlements_of_attempt(
+        self, insured_person_id: str, attempt_id: str
+    ) -> Sequence[Settlement]:
+        """All settlements that were begun for an attempt."""
+        key = (insured_person_id, attempt_id)
+        rows = self._connection.execute(_SETTLEMENTS_OF_ATTEMPT, key).fetchall()
+        return [_settlement(row) for row in rows]
+
+    def add_settlement(self, settlement: Settlement) -> None:
+        """Store a new settlement."""
+        self._connection.execute(_ADD_SETTLEMENT, _settlement_row(settlement))
+
+    def save_settlement(self, settlement: Settlement) -> None:
+        """Store a settlement's new state."""
+        saved = self._connection.execute(
+            _SAVE_SETTLEMENT,
+            (
+                settlement.state,
+                micros(settlement.update_time),
+                settlement.cause_sha256,
+                settlement.insured_person_id,
+                settlement.settlement_id,
+            ),
+        )
+        require_one(saved, f"settlement {settlement.settlement_id}")
+
+    def attempt_end(self, insured_person_id: str, attempt_id: str) -> str | None:
+        """The final state of an attempt that the home region has reported, if any."""
+        key = (insured_person_id, attempt_id)
+        row = self._connection.execute(_ATTEMPT_END, key).fetchone()
+        return None if row is None else str(row[0])
+
+    def note_attempt_end(self, insured_person_id: str, attempt_id: str, state: str) -> None:
+        """Remember that an attempt has ended, so that no hold can be placed for it any more."""
+        self._connection.execute(_NOTE_ATTEMPT_END, (insured_person_id, attempt_id, state))
+
+    def index(self, entry: IndexEntry) -> None:
+        """Keep the newest reference to a prescription of an insured person."""
+        self._connection.execute(
+            _INDEX,
+            (
+                entry.insured_person_id,
+                entry.prescription_number,
+                entry.version,
+                entry.status_sha256,
+            ),
+        )
+
+    def indexed(self, insured_person_id: str) -> Sequence[IndexEntry]:
+        """References to a person's prescriptions, in the order of their numbers."""
+        rows = self._connection.execute(_INDEXED, (insured_person_id,)).fetchall()
+        return [IndexEntry(*row) for row in rows]
+
+
+def _person_row(person: InsuredPerson) -> tuple[Value, ...]:
+    return (
+        person.person_type,
+        person.area_status,
+        person.own_account_fen,
+        amounts_text(person.family_accounts_fen),
+        person.year,
+        person.used_deductible_fen,
+        person.used_cap_fen,
+        int(person.direct_settlement_suspended),
+        person.insured_person_id,
+    )
+
+
+def _person(row: Row) -> InsuredPerson:
+    (person_id, person_type, area_status, own, family, year, used_deductible, used_cap,
+     suspended) = row  # fmt: skip
+    return InsuredPerson(
+        insured_person_id=person_id,
+        person_type=PersonType(person_type),
+        area_status=AreaStatus(area_status),
+        own_account_fen=own,
+        family_accounts_fen=amounts_of(family),
+        year=year,
+        used_deductible_fen=used_deductible,
+        used_cap_fen=used_cap,
+        direct_settlement_suspended=bool(suspended),
+    )
+
+
+def _settlement_row(settlement: Settlement) -> tuple[Value, ...]:
+    return (
+        settlement.settlement_id,
+        settlement.attempt_id,
+        settlement.prescription_number,
+        settlement.insured_person_id,
+        settlement.dispensing_region_code,
+        settlement.pharmacy_code,
+        settlement.state,
+        amounts_text(settlement.family_accounts_fen),
+        settlement.tariff_version,
+        settlement.year,
+        micros(settlement.create_time),
+        micros(settlement.update_time),
+        settlement.cause_sha256,
+        *_amounts_row(settlement.amounts),
+    )
+
+
+def _amounts_row(amounts: Amounts) -> tuple[int, ...]:
+    return (
+        amounts.total_fen,
+        amounts.own_fen,
+        amounts.excess_fen,
+        amounts.first_self_pay_fen,
+        amounts.inscope_fen,
+        amounts.deductible_fen,
+        amounts.pool_fen,
+        amounts.ratio_self_fen,
+        amounts.person_fen,
+        amounts.account_fen,
+        amounts.family_fen,
+        amounts.cash_fen,
+    )
+
+
+def _settlement(row: Row) -> Settlement:
+    (settlement_id, attempt_id, number, person_id, region, pharmacy, state, family, tariff, year,
+     create, update, cause_sha256, *amounts) = row  # fmt: skip
+    return Settlement(
+        settlement_id=settlement_id,
+        attempt_id=attempt_id,
+        prescription_number=number,
+        insured_person_id=person_id,
+        dispensing_region_code=region,
+        pharmacy_code=pharmacy,
+        state=SettlementState(state),
+        amounts=_amounts(amounts),
+        family_accounts_fen=amounts_of(family),
+        tariff_version=tariff,
+        year=year,
+        create_time=instant(create),
+        update_time=instant(update),
+        cause_sha256=cause_sha256,
+    )
+
+
+def _amounts(columns: Sequence[int]) -> Amounts:
+    (total, own, excess, first_self_pay, inscope, deductible, pool, ratio_self, person, account,
+     family, cash) = columns  # fmt: skip
+    return Amounts(
+        total_fen=total,
+        own_fen=own,
+        excess_fen=excess,
+        first_self_pay_fen=first_self_pay,
+        inscope_fen=inscope,
+        deductible_fen=deductible,
+        pool_fen=pool,
+        ratio_self_fen=ratio_self,
+        person_fen=person,
+        account_fen=account,
+        family_fen=family,
+        cash_fen=cash,
+    )

@@ -1,0 +1,34 @@
+"""All groups of records on one connection: what a command of a platform or of an edge sees.
+
+Holds no state of its own, so one value serves every transaction of its connection.
+"""
+
+from __future__ import annotations
+
+from rxoutflow_server.storage.tables.connection import Connection
+from rxoutflow_server.storage.tables.dispensing import DispensingTables
+from rxoutflow_server.storage.tables.edge import EdgeTables
+from rxoutflow_server.storage.tables.home import HomeTables
+from rxoutflow_server.storage.tables.journal import JournalTables
+from rxoutflow_server.storage.tables.payer import PayerTables
+
+
+class PlatformTables:
+    """The port ``Transaction``: the records of all roles of a region.
+
+    ``lock`` is appended to the loads that precede a change; see ``connection``.
+    """
+
+    def __init__(self, connection: Connection, lock: str = "") -> None:
+        self.journal = JournalTables(connection)
+        self.home = HomeTables(connection, lock)
+        self.payer = PayerTables(connection, lock)
+        self.dispensing = DispensingTables(connection, lock)
+
+
+class EdgeTransactionTables:
+    """The port ``EdgeTransaction``: the records of an edge."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.journal = JournalTables(connection)
+        self.edge = EdgeTables(connection)

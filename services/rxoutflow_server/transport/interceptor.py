@@ -1,0 +1,372 @@
+"""What happens around every call: who, whether, how long, what came of it.
+
+One interceptor stands before all services. For each call it authenticates the caller, applies the
+contract's policy, refuses what is too much, gives unary calls an end, runs the handler, maps errors
+to the catalogue and writes one log line. Handlers find the caller by :func:`current_caller` and the
+time that is left by :func:`remaining_seconds`, which they pass on to calls of their own, because
+gRPC for Python does not.
+
+Streams live long, so their callers are checked again before every message and, by
+:meth:`CallInterceptor.watch_streams`, every few seconds: a certificate that is denied or expires
+loses its streams, too.
+
+A log line has the method, the caller's institution, the outcome and the request id. It never has
+anything of what was sent or answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast
+
+import grpc
+import structlog
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.transport.errors import status_of
+from rxoutflow_server.transport.identity import AuthContext, Authenticator, Caller
+from rxoutflow_server.transport.policy import Gate
+
+DEFAULT_SECONDS: Final = 30.0
+"""How long a unary call may take when its caller does not say."""
+
+RECHECK_SECONDS: Final = 15.0
+"""How often the callers of live streams are checked; a minute is what operators are promised."""
+
+_CODES: Mapping[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
+
+_caller: ContextVar[Caller] = ContextVar("caller")
+_deadline: ContextVar[float] = ContextVar("deadline")
+
+log = structlog.get_logger()
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+_Context = grpc.aio.ServicerContext[Any, Any]
+_Continuation = Callable[
+    [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[_Request, _Response] | None]
+]
+_Unary = Callable[[Any, _Context], Awaitable[Any]]
+_Stream = Callable[[Any, _Context], AsyncGenerator[Any, None] | Awaitable[None]]
+
+
+def current_caller() -> Caller:
+    """Who made the call that is being handled.
+
+    Raises:
+        LookupError: no call is being handled.
+    """
+    return _caller.get()
+
+
+def remaining_seconds(default: float = DEFAULT_SECONDS) -> float:
+    """How long a call of one's own may take: what is left of the call that is being handled.
+
+    ``default`` holds where no call is being handled, or one without an end.
+    """
+    deadline = _deadline.get(None)
+    return default if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """How much a server takes on at once, together and from one institution."""
+
+    unary: int = 1024
+    unary_per_caller: int = 512
+    streams: int = 8192
+    streams_per_caller: int = 16
+
+    @property
+    def hard(self) -> int:
+        """Where gRPC itself turns calls away, before anybody knows whose they are."""
+        return 2 * self.unary + self.streams
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Authentication, policy, limits, errors and logs, around every call of a server."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        gate: Gate,
+        limits: CallLimits | None = None,
+        recheck_seconds: float = RECHECK_SECONDS,
+    ) -> None:
+        limits = limits or CallLimits()
+        self._authenticator = authenticator
+        self._gate = gate
+        self._unary_load = _Load(limits.unary, limits.unary_per_caller)
+        self._stream_load = _Load(limits.streams, limits.streams_per_caller)
+        self._recheck_seconds = recheck_seconds
+        self._streams: set[_LiveStream] = set()
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: _Continuation[_Request, _Response],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[_Request, _Response] | None:
+        """Give gRPC the method's handler with everything around it; none for unknown methods."""
+        method = handler_call_details.method
+        if method not in self._wrapped:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._wrapped[method] = self._wrap(method, handler)
+        return self._wrapped[method]
+
+    async def watch_streams(self) -> None:
+        """Check the callers of all live streams, again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(self._recheck_seconds)
+            for stream in tuple(self._streams):
+                stream.recheck()
+                await asyncio.sleep(0)
+
+    def end_streams(self) -> None:
+        """End all live streams, because the server stops. Their clients resume elsewhere."""
+        for stream in tuple(self._streams):
+            stream.end(_Stopping())
+
+    def _wrap(
+        self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        make, inner = _parts(handler)
+        serve = self._serve_stream if handler.response_streaming else self._serve_unary
+
+        async def behaviour(request: Any, context: _Context) -> Any:  # noqa: ANN401 - of any method
+            return await serve(method, inner, request, context)
+
+        wrapped: grpc.RpcMethodHandler[Any, Any] = make(
+            behaviour, handler.request_deserializer, handler.response_serializer
+        )
+        return wrapped
+
+    async def _serve_unary(
+        self, method: str, handler: _Unary, request: object, context: _Context
+    ) -> object:
+        async with self._call(method, request, context) as call:
+            caller = self._admit(call, context.auth_context())
+            with self._unary_load.slot(caller):
+                return await _within(_own_limit(context), handler(request, context))
+
+    async def _serve_stream(
+        self, method: str, handler: _Stream, request: object, context: _Context
+    ) -> None:
+        async with self._call(method, request, context) as call:
+            connection = context.auth_context()
+            caller = self._admit(call, connection)
+            stream = _LiveStream(lambda: self._check(method, connection))
+            with self._stream_load.slot(caller), self._living(stream):
+                await stream.run(handler(request, context), context)
+
+    def _admit(self, call: _Call, connection: AuthContext) -> Caller:
+        caller = call.caller = self._authenticator.authenticate(connection)
+        self._gate.check(call.method, caller)
+        _caller.set(caller)
+        return caller
+
+    def _check(self, method: str, connection: AuthContext) -> None:
+        self._gate.check(method, self._authenticator.authenticate(connection))
+
+    @contextmanager
+    def _living(self, stream: _LiveStream) -> Iterator[None]:
+        self._streams.add(stream)
+        try:
+            yield
+        finally:
+            self._streams.discard(stream)
+
+    @asynccontextmanager
+    async def _call(self, method: str, request: object, context: _Context) -> AsyncIterator[_Call]:
+        """Turn what the call raises into its status, and log what came of it."""
+        call = _Call(method, getattr(request, "request_id", None))
+        try:
+            yield call
+        except asyncio.CancelledError:
+            call.code = grpc.StatusCode.CANCELLED.name
+            raise
+        except grpc.aio.BaseError:
+            call.code = _code_of(context)
+            raise
+        except (_OutOfTime, _Stopping) as end:
+            call.code = end.code.name
+            await context.abort(end.code, end.advice)
+        except Exception as error:
+            await call.fail(status_of(error), context)
+        finally:
+            call.log()
+
+
+@dataclass(slots=True)
+class _Call:
+    """What the log line of a call is made of."""
+
+    method: str
+    request_id: str | None
+    caller: Caller | None = None
+    code: str = grpc.StatusCode.OK.name
+    reason: str | None = None
+    started: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.started = time.perf_counter()
+
+    async def fail(self, status: status_pb2.Status, context: _Context) -> None:
+        """End the call with this status."""
+        self.code = _CODES[status.code]
+        info = error_details_pb2.ErrorInfo()
+        status.details[0].Unpack(info)
+        self.reason = info.reason
+        rich = rpc_status.to_status(status)
+        await context.abort(rich.code, rich.details, rich.trailing_metadata)
+
+    def log(self) -> None:
+        """Write the line."""
+        caller = self.caller
+        log.info(
+            "call",
+            method=self.method,
+            caller=caller.institution_code if caller else None,
+            region=caller.region_code if caller else None,
+            kind=caller.kind.value if caller else None,
+            code=self.code,
+            reason=self.reason,
+            duration_ms=round((time.perf_counter() - self.started) * 1000, 3),
+            request_id=self.request_id or None,
+        )
+
+
+class _End(Exception):
+    """Why a call ends that is outside the catalogue: transport, not rules."""
+
+    code: grpc.StatusCode
+    advice: str
+
+
+class _OutOfTime(_End):
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    advice = f"no answer within {DEFAULT_SECONDS:.0f} seconds: repeat with the same request_id"
+
+
+class _Stopping(_End):
+    code = grpc.StatusCode.UNAVAILABLE
+    advice = "the server is stopping: open the stream again with the last resume token"
+
+
+class _LiveStream:
+    """A stream of responses that can be ended from outside."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+        self._scope = asyncio.timeout(None)
+        self._end: Exception | None = None
+
+    async def run(
+        self, responses: AsyncGenerator[Any, None] | Awaitable[None], context: _Context
+    ) -> None:
+        """Send the responses, checking the caller before each."""
+        try:
+            async with self._scope:
+                if isinstance(responses, Awaitable):
+                    await responses
+                    return
+                async with aclosing(responses):
+                    async for response in responses:
+                        self._check()
+                        await context.write(response)
+        except TimeoutError:
+            if self._end is None or not self._scope.expired():
+                raise
+            raise self._end from None
+
+    def recheck(self) -> None:
+        """End the stream if its caller may no longer call."""
+        try:
+            self._check()
+        except Refusal as refusal:
+            self.end(refusal)
+
+    def end(self, reason: Exception) -> None:
+        """Make :meth:`run` raise the reason, wherever it waits."""
+        if self._end is None:
+            self._end = reason
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+
+class _Load:
+    """Counts what is under way, and refuses what is too much."""
+
+    def __init__(self, most: int, most_per_caller: int) -> None:
+        self._most = most
+        self._most_per_caller = most_per_caller
+        self._total = 0
+        self._by_caller: Counter[str] = Counter()
+
+    @contextmanager
+    def slot(self, caller: Caller) -> Iterator[None]:
+        """Hold a place for as long as a call takes.
+
+        Raises:
+            Refusal: OVERLOADED.
+        """
+        code = caller.institution_code
+        if self._total >= self._most or self._by_caller[code] >= self._most_per_caller:
+            raise Refusal(Reason.OVERLOADED, "too many calls at once: wait, then repeat")
+        self._total += 1
+        self._by_caller[code] += 1
+        try:
+            yield
+        finally:
+            self._total -= 1
+            self._by_caller[code] -= 1
+            if not self._by_caller[code]:
+                del self._by_caller[code]
+
+
+def _own_limit(context: _Context) -> float | None:
+    """Seconds after which to end a call whose caller set no deadline; gRPC ends the others."""
+    remaining = cast("float | None", context.time_remaining())
+    _deadline.set(time.monotonic() + (DEFAULT_SECONDS if remaining is None else remaining))
+    return DEFAULT_SECONDS if remaining is None else None
+
+
+async def _within(seconds: float | None, response: Awaitable[_Response]) -> _Response:
+    if seconds is None:
+        return await response
+    scope = asyncio.timeout(seconds)
+    try:
+        async with scope:
+            return await response
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise _OutOfTime from None
+
+
+def _code_of(context: _Context) -> str:
+    """The status that a handler set by itself; gRPC for asyncio gives it as a number."""
+    code = cast("grpc.StatusCode | int", context.code())
+    return _CODES.get(code, "UNKNOWN") if isinstance(code, int) else code.name
+
+
+def _parts(handler: grpc.RpcMethodHandler[Any, Any]) -> tuple[Any, Any]:
+    """How to make a handler of the same kind, and the function in this one."""
+    match handler.request_streaming, handler.response_streaming:
+        case False, False:
+            return grpc.unary_unary_rpc_method_handler, handler.unary_unary
+        case False, True:
+            return grpc.unary_stream_rpc_method_handler, handler.unary_stream
+        case True, False:
+            return grpc.stream_unary_rpc_method_handler, handler.stream_unary
+        case _:
+            return grpc.stream_stream_rpc_method_handler, handler.stream_stream

@@ -1,0 +1,196 @@
+"""Whatever a Protobuf library writes is accepted; spoiled in any one way, it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from rxoutflow.statements import StatementMalformed, check_wire
+from rxoutflow.v1.statement_pb2 import ProtectedHeader, SignedStatement
+from support.every_kind import every_kind
+from support.sheets import KINDS
+from support.wire import LENGTH, Node, encode, encode_node, messages, parse
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+Spoil = Callable[[Draw, list[Node]], bytes]
+
+MESSAGES = (*KINDS, ProtectedHeader, SignedStatement, every_kind())
+UNKNOWN_NUMBER = 9999
+
+SCALARS = {
+    FieldDescriptor.CPPTYPE_INT32: st.integers(-(2**31), 2**31 - 1),
+    FieldDescriptor.CPPTYPE_INT64: st.integers(-(2**63), 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: st.integers(0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: st.integers(0, 2**64 - 1),
+    FieldDescriptor.CPPTYPE_BOOL: st.booleans(),
+    FieldDescriptor.CPPTYPE_FLOAT: st.floats(width=32),
+    FieldDescriptor.CPPTYPE_DOUBLE: st.floats(),
+    FieldDescriptor.CPPTYPE_STRING: st.text(max_size=4),
+}
+
+
+def values(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
+    if field.message_type is not None:
+        return contents(field.message_type, depth - 1)
+    if field.enum_type is not None:
+        return st.sampled_from(sorted(field.enum_type.values_by_number))
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return st.binary(max_size=4)
+    return SCALARS[field.cpp_type]
+
+
+def contents(descriptor: Descriptor, depth: int = 3) -> st.SearchStrategy[dict[str, Any]]:
+    """Any content of a message, as arguments of its constructor."""
+    fields: dict[str, st.SearchStrategy[Any]] = {}
+    for field in descriptor.fields:
+        if field.message_type is not None and depth == 0:
+            continue
+        value = values(field, depth)
+        fields[field.name] = st.lists(value, max_size=2) if field.is_repeated else value
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+@st.composite
+def honest(draw: Draw) -> tuple[Descriptor, bytes]:
+    """The bytes of some message of some type, as a Protobuf library writes them."""
+    kind: type[Message] = draw(st.sampled_from(MESSAGES))
+    message = kind(**draw(contents(kind.DESCRIPTOR)))
+    return kind.DESCRIPTOR, message.SerializeToString()
+
+
+def some_message(draw: Draw, tree: list[Node]) -> list[Node]:
+    """The fields of a message somewhere in the tree."""
+    return draw(st.sampled_from(list(messages(tree))))  # type: ignore[no-any-return] # a Draw's
+
+
+def some_field(
+    draw: Draw, tree: list[Node], fits: Callable[[Node], bool] = lambda _node: True
+) -> tuple[list[Node], Node]:
+    """A field that fits, somewhere in the tree, and the fields beside it."""
+    choices = [(fields, node) for fields in messages(tree) for node in fields if fits(node)]
+    assume(choices)
+    return draw(st.sampled_from(choices))  # type: ignore[no-any-return] # a Draw's
+
+
+def repeat_a_singular_field(draw: Draw, tree: list[Node]) -> bytes:
+    fields, node = some_field(draw, tree, lambda node: not node.field.is_repeated)  # type: ignore[union-attr] # parsed
+    fields.insert(draw(st.integers(0, len(fields))), node)
+    return encode(tree)
+
+
+def add_an_unknown_field(draw: Draw, tree: list[Node]) -> bytes:
+    fields = some_message(draw, tree)
+    unknown = draw(st.sampled_from([Node(UNKNOWN_NUMBER, 0, 1), Node(UNKNOWN_NUMBER, LENGTH, b"")]))
+    fields.insert(draw(st.integers(0, len(fields))), unknown)
+    return encode(tree)
+
+
+def pad_a_tag(draw: Draw, tree: list[Node]) -> bytes:
+    some_field(draw, tree)[1].pad_tag = draw(st.integers(1, 3))
+    return encode(tree)
+
+
+def pad_a_length(draw: Draw, tree: list[Node]) -> bytes:
+    node = some_field(draw, tree, lambda node: node.wire_type == LENGTH)[1]
+    node.pad_length = draw(st.integers(1, 3))
+    return encode(tree)
+
+
+def pad_a_value(draw: Draw, tree: list[Node]) -> bytes:
+    node = some_field(draw, tree, lambda node: node.wire_type == 0)[1]
+    node.pad_value = draw(st.integers(1, 3))
+    return encode(tree)
+
+
+def change_a_wire_type(draw: Draw, tree: list[Node]) -> bytes:
+    node = some_field(draw, tree)[1]
+    node.wire_type = draw(st.sampled_from([t for t in (0, 1, 2, 3, 4, 5) if t != node.wire_type]))
+    return encode(tree)
+
+
+def spoil_a_string(draw: Draw, tree: list[Node]) -> bytes:
+    node = some_field(
+        draw,
+        tree,
+        lambda node: node.field.type == FieldDescriptor.TYPE_STRING,  # type: ignore[union-attr] # parsed
+    )[1]
+    assert isinstance(node.value, bytes)
+    node.value += b"\xff"
+    return encode(tree)
+
+
+def cut_the_end_off(draw: Draw, tree: list[Node]) -> bytes:
+    data, boundaries, end = encode(tree), {0}, 0
+    for node in tree:
+        end += len(encode_node(node))
+        boundaries.add(end)
+    cuts = sorted(set(range(len(data))) - boundaries)
+    assume(cuts)
+    return data[: draw(st.sampled_from(cuts))]
+
+
+SPOILS: list[Spoil] = [
+    repeat_a_singular_field,
+    add_an_unknown_field,
+    pad_a_tag,
+    pad_a_length,
+    pad_a_value,
+    change_a_wire_type,
+    spoil_a_string,
+    cut_the_end_off,
+]
+
+patient = settings(
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow], deadline=None
+)
+
+
+@patient
+@given(honest())
+def test_what_a_library_writes_is_in_plain_form(example: tuple[Descriptor, bytes]) -> None:
+    descriptor, data = example
+    check_wire(data, descriptor)
+
+
+@patient
+@given(honest(), st.randoms(use_true_random=False))
+def test_the_order_of_fields_is_free(example: tuple[Descriptor, bytes], random: Any) -> None:
+    descriptor, data = example
+    tree = parse(data, descriptor)
+    for fields in messages(tree):
+        random.shuffle(fields)
+    check_wire(encode(tree), descriptor)
+
+
+@pytest.mark.parametrize("spoil", SPOILS, ids=lambda spoil: spoil.__name__)
+@patient
+@given(example=honest(), data=st.data())
+def test_spoiled_in_any_one_way_it_is_refused(
+    spoil: Spoil, example: tuple[Descriptor, bytes], data: st.DataObject
+) -> None:
+    descriptor, honest_bytes = example
+    spoiled = spoil(data.draw, parse(honest_bytes, descriptor))
+    with pytest.raises(StatementMalformed):
+        check_wire(spoiled, descriptor)
+
+
+@patient
+@given(honest(), st.data())
+def test_no_bytes_whatever_make_it_fail_otherwise(
+    example: tuple[Descriptor, bytes], data: st.DataObject
+) -> None:
+    descriptor, honest_bytes = example
+    spoiled = bytearray(honest_bytes + data.draw(st.binary(max_size=2)))
+    assume(spoiled)
+    spoiled[data.draw(st.integers(0, len(spoiled) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        check_wire(bytes(spoiled), descriptor)
+    except StatementMalformed:
+        return
+    parse(bytes(spoiled), descriptor)
