@@ -70,13 +70,13 @@ class Fields:
         self._asked: set[str] = set()
 
     def text(self, key: str, default: str | None = None) -> str:
-        """A string that is not empty.
+        """A string that is not empty; with a default, it may be missing or empty.
 
         Raises:
             InvalidInput: it is missing without a default, or no such string.
         """
         value = self._value(key)
-        if value is None and default is not None:
+        if value in (None, "") and default is not None:
             return default
         if not isinstance(value, str) or not value:
             raise self.problem(key, "must be a text that is not empty")

@@ -77,9 +77,9 @@ async def fail(channel: grpc.aio.Channel, request_id: str = "") -> grpc.aio.AioR
     return caught.value
 
 
-async def refused(site: Site, credential: pki.Credential, **options: Any) -> str:
+async def refused(site: Site, credential: pki.Credential) -> str:
     """The reason for which a call with this certificate is refused."""
-    async with site.serving(**options) as server, site.connection(server, credential) as channel:
+    async with site.serving() as server, site.connection(server, credential) as channel:
         error = await fail(channel)
     info = error_info(error)
     return f"{error.code().name} {info.reason if info else None}"
@@ -417,7 +417,11 @@ class Notices:
             self.closed.set()
 
 
-async def watch(channel: grpc.aio.Channel, notices: Notices) -> Any:
+WatchCall = grpc.aio.UnaryStreamCall
+"""An open stream of notices."""
+
+
+async def watch(channel: grpc.aio.Channel, notices: Notices) -> WatchCall[Any, Any]:
     """An open stream that has delivered its first notice."""
     call = stubs.HospitalServiceStub(channel).WatchNotices(
         messages.HospitalServiceWatchNoticesRequest()
@@ -427,7 +431,7 @@ async def watch(channel: grpc.aio.Channel, notices: Notices) -> Any:
     return call
 
 
-async def end_of(call: Any) -> grpc.aio.AioRpcError:
+async def end_of(call: WatchCall[Any, Any]) -> grpc.aio.AioRpcError:
     async with asyncio.timeout(10):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call.read()
@@ -571,7 +575,7 @@ async def test_two_servers_never_share_an_address(site: Site) -> None:
 async def test_a_key_of_another_certificate_is_refused_at_start(site: Site) -> None:
     other = write_pair(site.folder, "other", site.server_credential())
     site.files.key.write_bytes(other.key.read_bytes())
-    with pytest.raises(KeyFileError, match="platform.key: is not the key of platform.pem"):
+    with pytest.raises(KeyFileError, match=r"platform\.key: is not the key of platform\.pem"):
         site.build()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from rxoutflow.statements import StatementMalformed, check_wire
 from rxoutflow.v1.statement_pb2 import ProtectedHeader, SignedStatement
 from support.every_kind import every_kind
 from support.sheets import KINDS
-from support.wire import LENGTH, Node, encode, encode_node, messages, parse
+from support.wire import LENGTH, Node, descriptor_of, encode, encode_node, messages, parse
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
+Honest = tuple[type[Message], bytes]
 Spoil = Callable[[Draw, list[Node]], bytes]
 
 MESSAGES = (*KINDS, ProtectedHeader, SignedStatement, every_kind())
@@ -57,11 +59,11 @@ def contents(descriptor: Descriptor, depth: int = 3) -> st.SearchStrategy[dict[s
 
 
 @st.composite
-def honest(draw: Draw) -> tuple[Descriptor, bytes]:
+def honest(draw: Draw) -> Honest:
     """The bytes of some message of some type, as a Protobuf library writes them."""
     kind: type[Message] = draw(st.sampled_from(MESSAGES))
-    message = kind(**draw(contents(kind.DESCRIPTOR)))
-    return kind.DESCRIPTOR, message.SerializeToString()
+    message = kind(**draw(contents(descriptor_of(kind))))
+    return kind, message.SerializeToString()
 
 
 def some_message(draw: Draw, tree: list[Node]) -> list[Node]:
@@ -153,44 +155,45 @@ patient = settings(
 
 @patient
 @given(honest())
-def test_what_a_library_writes_is_in_plain_form(example: tuple[Descriptor, bytes]) -> None:
-    descriptor, data = example
-    check_wire(data, descriptor)
+def test_what_a_library_writes_is_in_plain_form(example: Honest) -> None:
+    kind, data = example
+    check_wire(data, descriptor_of(kind))
 
 
 @patient
 @given(honest(), st.randoms(use_true_random=False))
-def test_the_order_of_fields_is_free(example: tuple[Descriptor, bytes], random: Any) -> None:
-    descriptor, data = example
-    tree = parse(data, descriptor)
+def test_the_order_of_fields_is_free(example: Honest, random: Random) -> None:
+    kind, data = example
+    tree = parse(data, descriptor_of(kind))
     for fields in messages(tree):
         random.shuffle(fields)
-    check_wire(encode(tree), descriptor)
+    check_wire(encode(tree), descriptor_of(kind))
 
 
 @pytest.mark.parametrize("spoil", SPOILS, ids=lambda spoil: spoil.__name__)
 @patient
 @given(example=honest(), data=st.data())
 def test_spoiled_in_any_one_way_it_is_refused(
-    spoil: Spoil, example: tuple[Descriptor, bytes], data: st.DataObject
+    spoil: Spoil, example: Honest, data: st.DataObject
 ) -> None:
-    descriptor, honest_bytes = example
-    spoiled = spoil(data.draw, parse(honest_bytes, descriptor))
+    kind, honest_bytes = example
+    spoiled = spoil(data.draw, parse(honest_bytes, descriptor_of(kind)))
     with pytest.raises(StatementMalformed):
-        check_wire(spoiled, descriptor)
+        check_wire(spoiled, descriptor_of(kind))
 
 
 @patient
 @given(honest(), st.data())
-def test_no_bytes_whatever_make_it_fail_otherwise(
-    example: tuple[Descriptor, bytes], data: st.DataObject
+def test_damaged_bytes_are_refused_or_such_as_every_parser_takes(
+    example: Honest, data: st.DataObject
 ) -> None:
-    descriptor, honest_bytes = example
-    spoiled = bytearray(honest_bytes + data.draw(st.binary(max_size=2)))
-    assume(spoiled)
-    spoiled[data.draw(st.integers(0, len(spoiled) - 1))] = data.draw(st.integers(0, 255))
+    kind, honest_bytes = example
+    damaged = bytearray(honest_bytes + data.draw(st.binary(max_size=2)))
+    assume(damaged)
+    damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     try:
-        check_wire(bytes(spoiled), descriptor)
+        check_wire(bytes(damaged), descriptor_of(kind))
     except StatementMalformed:
         return
-    parse(bytes(spoiled), descriptor)
+    kind.FromString(bytes(damaged))
+    parse(bytes(damaged), descriptor_of(kind))

@@ -15,7 +15,7 @@ SCALARS = (
 
 
 def every_kind() -> type[Message]:
-    """``EveryKind``: each scalar, an enum and itself, singular (1-), repeated (31-), in a choice."""
+    """``EveryKind``: scalars, an enum, itself; singular from 1, repeated from 31, in a choice."""
     file = FileDescriptorProto(name="every_kind.proto", package="test", syntax="proto3")
     colour = file.enum_type.add(name="Colour")
     for number, name in enumerate(("NONE", "RED", "GREEN")):

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 import grpc
 from cryptography import x509
@@ -30,6 +30,7 @@ from rxoutflow.trust import TrustStore
 from rxoutflow.v1 import hospital_service_pb2 as messages
 from rxoutflow.v1 import hospital_service_pb2_grpc as stubs
 from rxoutflow_server.transport.channels import open_channel, platform_server_name
+from rxoutflow_server.transport.interceptor import CallLimits
 from rxoutflow_server.transport.policy import Place
 from rxoutflow_server.transport.server import Server, Service, build_server
 from rxoutflow_server.transport.tls import KeyFiles, KeyPair
@@ -138,16 +139,23 @@ class Desk(stubs.HospitalServiceServicer):
         self.notices: Callable[[], AsyncIterator[messages.HospitalServiceWatchNoticesResponse]]
 
     async def RegisterPrescription(  # noqa: N802
-        self, request: messages.RegisterPrescriptionRequest, context: Any
+        self, request: messages.RegisterPrescriptionRequest, context: object
     ) -> messages.RegisterPrescriptionResponse:
         await self.answer()
         return messages.RegisterPrescriptionResponse()
 
     async def WatchNotices(  # noqa: N802
-        self, request: messages.HospitalServiceWatchNoticesRequest, context: Any
+        self, request: messages.HospitalServiceWatchNoticesRequest, context: object
     ) -> AsyncIterator[messages.HospitalServiceWatchNoticesResponse]:
         async for notice in self.notices():
             yield notice
+
+
+class BuildOptions(TypedDict, total=False):
+    """What a test may ask of the server."""
+
+    limits: CallLimits
+    recheck_seconds: float
 
 
 HOSPITAL_SERVICE = messages.DESCRIPTOR.services_by_name["HospitalService"]
@@ -185,7 +193,7 @@ class Site:
         usages = (*pki.SERVER, *pki.CLIENT)
         return issue(self.home.transport, self.home.platform, usages=usages, dns=(name,))
 
-    def build(self, listen: str = "127.0.0.1:0", **options: Any) -> Server:
+    def build(self, listen: str = "127.0.0.1:0", **options: Unpack[BuildOptions]) -> Server:
         add = stubs.add_HospitalServiceServicer_to_server
         return build_server(
             [Service(add, self.desk, HOSPITAL_SERVICE)],
@@ -198,7 +206,7 @@ class Site:
         )
 
     @asynccontextmanager
-    async def serving(self, **options: Any) -> AsyncIterator[Server]:
+    async def serving(self, **options: Unpack[BuildOptions]) -> AsyncIterator[Server]:
         server = self.build(**options)
         await server.start()
         try:

@@ -1,4 +1,4 @@
-"""Protobuf's wire form as a tree that tests can spoil: an implementation apart from the checked one.
+"""Protobuf's wire form as a tree that tests can spoil, apart from the implementation under test.
 
 A tree is a list of :class:`Node`, one for each field as it stands on the wire. ``parse`` reads
 honest bytes by a descriptor; ``encode`` writes any tree, honest or not.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
 
 VARINT, FIXED64, LENGTH, GROUP, FIXED32 = 0, 1, 2, 3, 5
 
@@ -25,6 +27,11 @@ class Node:
     pad_tag: int = 0
     pad_length: int = 0
     pad_value: int = 0
+
+
+def descriptor_of(kind: type[Message]) -> Descriptor:
+    """The descriptor of a message class; the stubs know it under two names."""
+    return cast(Descriptor, kind.DESCRIPTOR)
 
 
 def varint(value: int, pad: int = 0) -> bytes:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from rxoutflow.certificates import CertificateUntrusted, TrustedPath, Usage, verify_chain
 from support.pki import BEGIN, CLIENT, END, NOW, SERVER, Authority, Credential, ed
@@ -42,7 +43,7 @@ def test_a_tls_certificate_serves_the_use_it_was_issued_for(
         ((), Usage.SERVER),
         (CLIENT, Usage.SIGNING),
         (SERVER, Usage.SIGNING),
-        ((x509.ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,), Usage.SIGNING),
+        ((ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,), Usage.SIGNING),
     ],
 )
 def test_a_certificate_serves_no_other_use(

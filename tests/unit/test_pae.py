@@ -57,4 +57,3 @@ def test_different_statements_never_have_the_same_encoding(
     one: tuple[str, bytes, bytes], other: tuple[str, bytes, bytes]
 ) -> None:
     assert (pae(*one) == pae(*other)) == (one == other)
-

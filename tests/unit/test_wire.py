@@ -10,21 +10,31 @@ from rxoutflow.v1.attempt_pb2 import Attempt, Claim
 from rxoutflow.v1.prescription_pb2 import Prescription
 from support.every_kind import descriptor_with, every_kind
 from support.sheets import Cast
-from support.wire import FIXED32, FIXED64, GROUP, LENGTH, VARINT, Node, encode, varint
+from support.wire import (
+    FIXED32,
+    FIXED64,
+    GROUP,
+    LENGTH,
+    VARINT,
+    Node,
+    descriptor_of,
+    encode,
+    varint,
+)
 
 EveryKind = every_kind()
-KIND = EveryKind.DESCRIPTOR
+KIND = descriptor_of(EveryKind)
 
 INT32, INT64, UINT32, SINT32, BOOL, STRING, BYTES, ENUM, SELF = 1, 2, 3, 5, 7, 14, 15, 16, 17
 MANY_INT32, MANY_BOOL, MANY_DOUBLE, MANY_STRING, MANY_ENUM = 31, 37, 43, 44, 46
 
 
-def number(field: int, value: int, **pad: int) -> Node:
-    return Node(field, VARINT, value, **pad)
+def number(field: int, value: int, pad_tag: int = 0, pad_value: int = 0) -> Node:
+    return Node(field, VARINT, value, pad_tag=pad_tag, pad_value=pad_value)
 
 
-def block(field: int, value: bytes | list[Node], **pad: int) -> Node:
-    return Node(field, LENGTH, value, **pad)
+def block(field: int, value: bytes | list[Node], pad_length: int = 0) -> Node:
+    return Node(field, LENGTH, value, pad_length=pad_length)
 
 
 def check(*nodes: Node) -> None:

@@ -86,7 +86,7 @@ def read_signatures(
     """
     if statement.payload_type != rule.payload_type:
         raise StatementTypeUnexpected(
-            f"this is not a {rule.name}: the payload type must be {rule.payload_type}",
+            f"another kind of statement belongs here: its payload type is {rule.payload_type}",
             expected=rule.payload_type,
         )
     _refuse_unknown_fields(statement, "statement")

@@ -146,7 +146,7 @@ def new_statement(
     settled = _settled_audience(rule, message)
     meant = audience or settled
     if not meant or (settled and meant != settled):
-        raise ValueError(f"audience: a {rule.name} is for {settled or 'the region to name here'}")
+        raise ValueError(f"audience: the {rule.name} is for {settled or 'the region to name here'}")
     payload = message.SerializeToString(deterministic=True)
     return sign(payload, rule.payload_type, signer, role, sign_time, meant)
 

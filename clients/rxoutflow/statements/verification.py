@@ -288,7 +288,7 @@ def _check_name(part: SignaturePart, rule: PayloadRule, name: SignerName, listed
     if named != stated:
         raise _untrusted(part, "names another signer than header and trust list")
     if institution.kind is not rule.signer_kind:
-        raise _untrusted(part, f"is not of a {rule.signer_kind}, as a {rule.name} needs")
+        raise _untrusted(part, f"is not of a {rule.signer_kind}, which the {rule.name} needs")
 
 
 def _check_sign_time(part: SignaturePart, leaf: x509.Certificate, at: datetime) -> None:

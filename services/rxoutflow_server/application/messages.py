@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type import date_pb2
+
 from rxoutflow.v1 import (
     attempt_pb2,
     dispense_pb2,
@@ -16,7 +17,6 @@ from rxoutflow.v1 import (
     prescription_status_pb2,
     settlement_pb2,
 )
-
 from rxoutflow_server.domain.attempt import Attempt, AttemptState, LineQuantity
 from rxoutflow_server.domain.benefit import Category, Line
 from rxoutflow_server.domain.dispense import CommittedLine, Dispense, DispenseState
@@ -211,9 +211,7 @@ def amounts(message: settlement_pb2.Amounts) -> Amounts:
     return Amounts(**{field.name: getattr(message, field.name) for field in fields(Amounts)})
 
 
-def settlement_message(
-    settlement: Settlement, payer_region_code: str
-) -> settlement_pb2.Settlement:
+def settlement_message(settlement: Settlement, payer_region_code: str) -> settlement_pb2.Settlement:
     """A settlement as its payer region states it."""
     return settlement_pb2.Settlement(
         settlement_id=settlement.settlement_id,
@@ -231,9 +229,7 @@ def settlement_message(
     )
 
 
-def catalogued_line(
-    priced: settlement_pb2.PricedLine, line: Line
-) -> settlement_pb2.CataloguedLine:
+def catalogued_line(priced: settlement_pb2.PricedLine, line: Line) -> settlement_pb2.CataloguedLine:
     """A priced line with what the catalogue says of it."""
     return settlement_pb2.CataloguedLine(
         line=priced,
@@ -331,5 +327,6 @@ def _practitioner(person: prescription_pb2.Practitioner) -> Practitioner:
 
 
 def _age_in_months(birth_date: date_pb2.Date, on: date) -> int:
-    months = (on.year - birth_date.year) * 12 + on.month - birth_date.month
-    return months - (1 if on.day < birth_date.day else 0)
+    born = date(birth_date.year, birth_date.month, birth_date.day)
+    months = (on.year - born.year) * 12 + on.month - born.month
+    return months - (1 if on.day < born.day else 0)

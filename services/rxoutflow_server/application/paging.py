@@ -15,7 +15,5 @@ def page_size(wanted: int) -> int:
         Refusal: FIELD_INVALID for a negative size.
     """
     if wanted < 0:
-        raise Refusal(
-            Reason.FIELD_INVALID, "page_size: must not be negative", field="page_size"
-        )
+        raise Refusal(Reason.FIELD_INVALID, "page_size: must not be negative", field="page_size")
     return min(wanted or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
+
 from rxoutflow.v1.home_service_pb2 import (
     CommitAttemptRequest,
     CommitAttemptResponse,
@@ -34,7 +35,6 @@ from rxoutflow.v1.payer_service_pb2 import (
 )
 from rxoutflow.v1.peer_service_pb2 import DeliverEventsRequest, DeliverEventsResponse
 from rxoutflow.v1.statement_pb2 import SignedStatement
-
 from rxoutflow_server.domain.attempt import Attempt
 from rxoutflow_server.domain.dispense import Dispense
 from rxoutflow_server.domain.prescription import Change, Prescription
@@ -199,9 +199,7 @@ class HomeRecords(Protocol):
     def save(self, change: Change) -> None:
         """Store the outcome of a transition."""
 
-    def prescriptions_of(
-        self, issuer_code: str, before: str, limit: int
-    ) -> Sequence[Prescription]:
+    def prescriptions_of(self, issuer_code: str, before: str, limit: int) -> Sequence[Prescription]:
         """A hospital's prescriptions with numbers below ``before`` (empty: all), newest first."""
 
     def overdue_leases(self, now: datetime, limit: int) -> Sequence[str]:
@@ -272,7 +270,7 @@ class DispensingRecords(Protocol):
         """Dispenses whose hold or commit is still to be asked for, oldest first."""
 
     def dispenses_of(self, pharmacy_code: str, before: str, limit: int) -> Sequence[Dispense]:
-        """A pharmacy's dispenses with settlement ids below ``before`` (empty: all), newest first."""
+        """A pharmacy's dispenses, newest first, with settlement ids below ``before`` if given."""
 
     def sell_trace_code(self, code: str, number: str, attempt_id: str, *, loose: bool) -> bool:
         """Note a box as sold; false if it was sold before, unless both were loose sales."""
@@ -311,8 +309,13 @@ class Store(Protocol):
 class Seal(Protocol):
     """Signs for an institution or a platform."""
 
-    def __call__(self, message: Message, *, audience: str, now: datetime) -> SignedStatement:
-        """A new statement with this seal's signature."""
+    def __call__(
+        self, message: Message, *, now: datetime, audience: str | None = None
+    ) -> SignedStatement:
+        """A new statement with this seal's signature.
+
+        Only a pricing and a quote name an audience; for all others it follows from the type.
+        """
 
 
 class HomeGateway(Protocol):
@@ -359,5 +362,3 @@ class Peers(Protocol):
 
     def region(self, region_code: str) -> PeerGateway:
         """The platform of a region. Raises Refusal REGION_UNKNOWN."""
-
-

@@ -18,8 +18,7 @@ from rxoutflow.statements import Verified, Verifier
 from rxoutflow.statements.verification import M
 from rxoutflow.trust import RegionNotTrusted, TrustStore
 from rxoutflow.v1.statement_pb2 import SignedStatement
-from rxoutflow.v1.trust_pb2 import Institution
-
+from rxoutflow.v1.trust_pb2 import Institution, Signer
 from rxoutflow_server.application.ports import Seal
 from rxoutflow_server.domain.catalogue import Catalogue
 from rxoutflow_server.domain.errors import Reason, Refusal
@@ -27,7 +26,7 @@ from rxoutflow_server.domain.prescription_rules import NATIONAL, Parameters
 from rxoutflow_server.domain.tariff import Tariffs
 
 LOCAL_TIME = ZoneInfo("Asia/Shanghai")
-"""All pooling regions keep one civil time. Days of issue and of dispensing are days of this zone."""
+"""All pooling regions keep one civil time: that of the days of issue and of dispensing."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,13 @@ class Region:
         """An institution as its own region's trust list has it, if it is there."""
         try:
             return self.trust.region(region_code, self.now()).institution(institution_code)
+        except RegionNotTrusted:
+            return None
+
+    def listed_signer(self, region_code: str, certificate_sha256: bytes) -> Signer | None:
+        """A signer as its own region's trust list has it now, if it is there."""
+        try:
+            return self.trust.region(region_code, self.now()).signer(certificate_sha256)
         except RegionNotTrusted:
             return None
 
@@ -110,9 +116,7 @@ def opened(pickup_code: str) -> PickupCode:
     try:
         return PickupCode.parse(pickup_code)
     except NumberInvalid as error:
-        raise Refusal(
-            Reason.PICKUP_CODE_INVALID, f"the pickup code is mistyped: {error}"
-        ) from None
+        raise Refusal(Reason.PICKUP_CODE_INVALID, f"the pickup code is mistyped: {error}") from None
 
 
 def require_own_region(caller: CallerName, region_code: str) -> None:

@@ -7,17 +7,18 @@ What the descriptors cannot say (ranges, line numbers, formats) stands here once
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
+from typing import cast
 
 from google.api import field_behavior_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.type import date_pb2
+
 from rxoutflow.v1.dispense_pb2 import DispensedLine, DispenseRecord
 from rxoutflow.v1.prescription_pb2 import Prescription, PrescriptionLine
 from rxoutflow.v1.settlement_pb2 import PricedLine
-
 from rxoutflow_server.domain.errors import Reason, Refusal
 
 _REGION_CODE = re.compile(r"[0-9]{6}")
@@ -34,7 +35,7 @@ def check_required(message: Message, path: str = "") -> None:
     Raises:
         Refusal: FIELD_INVALID naming the field.
     """
-    for field in message.DESCRIPTOR.fields:
+    for field in cast(Sequence[FieldDescriptor], message.DESCRIPTOR.fields):
         here = f"{path}.{field.name}" if path else field.name
         if _is_required(field) and not _is_set(message, field):
             raise invalid(here, "is required")

@@ -21,7 +21,7 @@ from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
 
 
 class Validity(StrEnum):
-    """Whether a prescription may be filled at all. Expiry follows from time; see ``validity_at``."""
+    """Whether a prescription may be filled at all. Expiry follows from time: ``validity_at``."""
 
     ACTIVE = "active"
     EXPIRED = "expired"
@@ -210,7 +210,9 @@ def commit(
         return Change(prescription, (attempt,))
     _require_live(attempt, now)
     _require_within(lines, attempt.lines)
-    held = _move(prescription, attempt.lines, lambda line, n: replace(line, claimed=line.claimed - n))
+    held = _move(
+        prescription, attempt.lines, lambda line, n: replace(line, claimed=line.claimed - n)
+    )
     taken = _move(held, lines, lambda line, n: replace(line, committed=line.committed + n))
     committed = replace(
         attempt,
@@ -243,9 +245,7 @@ def dispense(
     if attempt.state is AttemptState.DISPENSED and attempt.cause_sha256 == reference.cause_sha256:
         return Change(prescription, (attempt,))
     if attempt.state is AttemptState.RESERVED:
-        raise Refusal(
-            Reason.ATTEMPT_NOT_COMMITTED, "commit the claim before handing anything over"
-        )
+        raise Refusal(Reason.ATTEMPT_NOT_COMMITTED, "commit the claim before handing anything over")
     _require_live(attempt, now)
     if lines != attempt.lines:
         raise Refusal(
@@ -257,9 +257,7 @@ def dispense(
     booked = _move(
         prescription,
         lines,
-        lambda line, n: replace(
-            line, committed=line.committed - n, dispensed=line.dispensed + n
-        ),
+        lambda line, n: replace(line, committed=line.committed - n, dispensed=line.dispensed + n),
     )
     return _ended(booked, attempt, AttemptState.DISPENSED, reference.cause_sha256, now)
 

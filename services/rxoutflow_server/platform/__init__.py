@@ -1,0 +1,1 @@
+"""The regional platform: its gRPC services, its way to other platforms, its composition root."""

@@ -8,18 +8,15 @@ two catalogues with one version id hold the same prices.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
 
 from rxoutflow_server.domain.benefit import Category
 from rxoutflow_server.domain.catalogue import DRUG_CODE_LENGTH, Catalogue, Drug, DrugFlag
 from rxoutflow_server.domain.money import WHOLE_BP
-from rxoutflow_server.reference import Problem, ReferenceDataError
+from rxoutflow_server.reference import ReferenceDataError
+from rxoutflow_server.reference.rows import Row, read_bytes, read_rows
 
 COLUMNS = (
     "drug_code",
@@ -38,8 +35,6 @@ COLUMNS = (
 """``first_self_pay_bp``, ``limit_price_yuan``, ``limited_use`` and ``flags`` may be empty; several
 flags are separated by blanks."""
 
-_T = TypeVar("_T")
-
 _REGION_CODE = re.compile(r"[0-9]{6}")
 _DRUG_CODE = re.compile(rf"[0-9A-Z]{{{DRUG_CODE_LENGTH}}}")
 _YUAN = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,6}))?")
@@ -54,91 +49,35 @@ def load_catalogue(path: Path) -> Catalogue:
     """
     if not _REGION_CODE.fullmatch(path.stem):
         raise ReferenceDataError(path, "file name", "must be the six-digit region code and .csv")
-    try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReferenceDataError(path, "file", f"not readable as UTF-8 text: {error}") from error
-    drugs = _read_rows(path, text)
+    content = read_bytes(path)
     digest = sha256(content).hexdigest()[:12]
+    seen: set[str] = set()
+    drugs = read_rows(path, content, COLUMNS, lambda row: _drug(row, seen))
     return Catalogue(region_code=path.stem, version_id=f"{path.stem}-{digest}", drugs=drugs)
 
 
-def _read_rows(path: Path, text: str) -> list[Drug]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    drugs: dict[str, Drug] = {}
-    problems: list[Problem] = []
-    try:
-        _require_columns(path, reader.fieldnames or ())
-        for values in reader:
-            row = _Row(reader.line_num, values)
-            drug = row.drug()
-            if drug.drug_code in drugs:
-                row.fault("drug_code", "used in an earlier row too")
-            drugs[drug.drug_code] = drug
-            problems += row.problems
-    except csv.Error as error:
-        problems.append(Problem(f"row {reader.reader.line_num}", f"not readable as CSV: {error}"))
-    if not drugs and not problems:
-        problems.append(Problem("row 2", "no drugs: the file holds only its header"))
-    if problems:
-        raise ReferenceDataError(path, problems[0].where, problems[0].problem, problems[1:])
-    return list(drugs.values())
-
-
-def _require_columns(path: Path, found: Sequence[str]) -> None:
-    missing = [column for column in COLUMNS if column not in found]
-    unknown = [column for column in found if column not in COLUMNS]
-    if missing:
-        raise ReferenceDataError(path, "row 1", f"missing columns: {', '.join(missing)}")
-    if unknown or len(found) != len(COLUMNS):
-        named = ", ".join(unknown) or "a column twice"
-        raise ReferenceDataError(path, "row 1", f"unexpected columns: {named}")
-
-
-class _Row:
-    """One row of the file; collects its faults and goes on with a stand-in value."""
-
-    def __init__(self, number: int, values: Mapping[str, str | None]) -> None:
-        self.problems: list[Problem] = []
-        self._number = number
-        self._values = values
-        if len(values) > len(COLUMNS):
-            self.fault("flags", "more cells than columns: quote a cell that holds a comma")
-
-    def fault(self, column: str, problem: str) -> None:
-        self.problems.append(Problem(f"row {self._number}, column {column}", problem))
-
-    def drug(self) -> Drug:
-        """The row's drug; of use only while there are no problems."""
-        drug = Drug(
-            drug_code=self._read("drug_code", _drug_code, ""),
-            generic_name=self._read("generic_name", _text, ""),
-            generic_group=self._read("generic_group", _text, ""),
-            dosage_form=self._read("dosage_form", _text, ""),
-            specification=self._read("specification", _text, ""),
-            unit=self._read("unit", _text, ""),
-            price_micro_yuan=self._read("price_yuan", _micro_yuan, 0),
-            category=self._read("category", _category, Category.C),
-            first_self_pay_bp=self._read("first_self_pay_bp", _first_self_pay_bp, 0),
-            limit_price_micro_yuan=self._read("limit_price_yuan", _limit_price, None),
-            limited_use=self._read("limited_use", _limited_use, None),
-            flags=self._read("flags", _flags, frozenset()),
-        )
-        if drug.first_self_pay_bp and drug.category is not Category.B:
-            self.fault("first_self_pay_bp", "only category B has a first self-pay: leave it empty")
-        return drug
-
-    def _read(self, column: str, parse: Callable[[str], _T], stand_in: _T) -> _T:
-        text = self._values.get(column)
-        if text is None:
-            self.fault(column, "missing: the row has too few cells")
-            return stand_in
-        try:
-            return parse(text.strip())
-        except ValueError as error:
-            self.fault(column, str(error))
-            return stand_in
+def _drug(row: Row, seen: set[str]) -> Drug:
+    """The row's drug; of use only while the row has no faults."""
+    drug = Drug(
+        drug_code=row.read("drug_code", _drug_code, ""),
+        generic_name=row.read("generic_name", _text, ""),
+        generic_group=row.read("generic_group", _text, ""),
+        dosage_form=row.read("dosage_form", _text, ""),
+        specification=row.read("specification", _text, ""),
+        unit=row.read("unit", _text, ""),
+        price_micro_yuan=row.read("price_yuan", _micro_yuan, 0),
+        category=row.read("category", _category, Category.C),
+        first_self_pay_bp=row.read("first_self_pay_bp", _first_self_pay_bp, 0),
+        limit_price_micro_yuan=row.read("limit_price_yuan", _limit_price, None),
+        limited_use=row.read("limited_use", _limited_use, None),
+        flags=row.read("flags", _flags, frozenset()),
+    )
+    if drug.first_self_pay_bp and drug.category is not Category.B:
+        row.fault("first_self_pay_bp", "only category B has a first self-pay: leave it empty")
+    if drug.drug_code in seen:
+        row.fault("drug_code", "used in an earlier row too")
+    seen.add(drug.drug_code)
+    return drug
 
 
 def _text(text: str) -> str:

@@ -103,13 +103,13 @@ def _run(directory: Path, *, fresh: bool, script: Path | None, arguments: tuple[
     with running(prepared, _now, tell=_tell) as up:
         if script is not None:
             return _run_script(up, script, arguments)
-        show(up, Console())
-        return _watch(up)
+        return _stay(up)
 
 
-def _watch(up: Running) -> int:
+def _stay(up: Running) -> int:
     """Stay until somebody interrupts, which is the ordinary end."""
     try:
+        show(up, Console())
         while True:
             time.sleep(_WATCH_SECONDS)
             up.supervisor.check()

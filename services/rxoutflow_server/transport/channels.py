@@ -123,7 +123,9 @@ class PeerChannels:
                 load_key_pair(self._own)
         except (OSError, KeyFileError):
             if known is None:
-                raise KeyFileError(self._own.certificate, "cannot be read: check it") from None
+                raise KeyFileError(
+                    self._own.certificate, "cannot be read; check it and its key"
+                ) from None
             log.warning("certificate_not_usable", file=str(self._own.certificate))
             return known.made_for.stamp
         return stamp

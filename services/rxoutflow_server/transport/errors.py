@@ -156,6 +156,16 @@ def status_of(error: Exception) -> status_pb2.Status:
             return _incident_status(error)
 
 
+def reason_of(error: Exception) -> str:
+    """The reason that a caller would be told; for a log line of work that has no caller.
+
+    Logs an incident when the error is a defect.
+    """
+    info = error_details_pb2.ErrorInfo()
+    status_of(error).details[0].Unpack(info)
+    return str(info.reason)
+
+
 def refusal_of(error: grpc.aio.AioRpcError, region_code: str) -> Refusal | Unavailable:
     """The error that another region's platform answered with.
 

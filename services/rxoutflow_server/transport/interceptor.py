@@ -23,7 +23,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import grpc
 import structlog
@@ -50,12 +50,10 @@ log = structlog.get_logger()
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
-_Context = grpc.aio.ServicerContext[Any, Any]
-_Continuation = Callable[
-    [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[_Request, _Response] | None]
-]
-_Unary = Callable[[Any, _Context], Awaitable[Any]]
-_Stream = Callable[[Any, _Context], AsyncGenerator[Any, None] | Awaitable[None]]
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Unary = Callable[[Any, "_Context"], Awaitable[Any]]
+_Stream = Callable[[Any, "_Context"], AsyncGenerator[Any, None] | Awaitable[None]]
 
 
 def current_caller() -> Caller:
@@ -108,11 +106,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._stream_load = _Load(limits.streams, limits.streams_per_caller)
         self._recheck_seconds = recheck_seconds
         self._streams: set[_LiveStream] = set()
-        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._wrapped: dict[str, _Handler] = {}
 
     async def intercept_service(
         self,
-        continuation: _Continuation[_Request, _Response],
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[_Request, _Response] | None]
+        ],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[_Request, _Response] | None:
         """Give gRPC the method's handler with everything around it; none for unknown methods."""
@@ -137,16 +137,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         for stream in tuple(self._streams):
             stream.end(_Stopping())
 
-    def _wrap(
-        self, method: str, handler: grpc.RpcMethodHandler[Any, Any]
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    def _wrap(self, method: str, handler: _Handler) -> _Handler:
         make, inner = _parts(handler)
         serve = self._serve_stream if handler.response_streaming else self._serve_unary
 
         async def behaviour(request: Any, context: _Context) -> Any:  # noqa: ANN401 - of any method
             return await serve(method, inner, request, context)
 
-        wrapped: grpc.RpcMethodHandler[Any, Any] = make(
+        wrapped: _Handler = make(
             behaviour, handler.request_deserializer, handler.response_serializer
         )
         return wrapped
@@ -359,7 +357,7 @@ def _code_of(context: _Context) -> str:
     return _CODES.get(code, "UNKNOWN") if isinstance(code, int) else code.name
 
 
-def _parts(handler: grpc.RpcMethodHandler[Any, Any]) -> tuple[Any, Any]:
+def _parts(handler: _Handler) -> tuple[Any, Any]:
     """How to make a handler of the same kind, and the function in this one."""
     match handler.request_streaming, handler.response_streaming:
         case False, False:

@@ -136,10 +136,13 @@ def build_server(
     return Server(server, interceptor, names, address)
 
 
-async def serve(server: Server) -> None:
-    """Start, log that the server is ready, and stop with grace on SIGTERM or SIGINT."""
+async def serve(server: Server, stop: asyncio.Event | None = None) -> None:
+    """Start, log that the server is ready, and stop with grace on SIGTERM or SIGINT.
+
+    ``stop`` is another way to be told to stop, for a service whose store has failed.
+    """
     loop = asyncio.get_running_loop()
-    told_to_stop = asyncio.Event()
+    told_to_stop = stop or asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_stop.set)
     await server.start()
@@ -207,7 +210,9 @@ def _stamp(files: KeyFiles) -> Stamp:
     try:
         return files.stamp()
     except OSError as error:
-        raise KeyFileError(files.certificate, f"{error.strerror}: check it and its key") from None
+        raise KeyFileError(
+            files.certificate, f"cannot be read ({error.strerror}); check it and its key"
+        ) from None
 
 
 def _open(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials) -> str:

@@ -76,7 +76,7 @@ def load_key_pair(files: KeyFiles) -> KeyPair:
     key = _private_key(files)
     if _public_der(key.public_key()) != _public_der(certificate.public_key()):
         raise KeyFileError(
-            files.key, f"is not the key of {files.certificate.name}: configure the pair together"
+            files.key, f"is not the key of {files.certificate.name}; configure the pair together"
         )
     key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return KeyPair(certificate, certificate_pem, key_pem)
@@ -94,14 +94,14 @@ def _private_key(files: KeyFiles) -> PrivateKeyTypes:
         return load_pem_private_key(pem, password)
     except TypeError:
         wanted = (
-            "is not encrypted: remove key_password_file"
+            "is not encrypted; remove key_password_file"
             if password
-            else ("is encrypted: give key_password_file")
+            else ("is encrypted; give key_password_file")
         )
         raise KeyFileError(files.key, wanted) from None
     except (ValueError, UnsupportedAlgorithm):
         raise KeyFileError(
-            files.key, "holds no private key in PEM that this password opens: check both files"
+            files.key, "holds no private key in PEM that this password opens; check both files"
         ) from None
 
 
@@ -109,7 +109,7 @@ def _leaf(path: Path, pem: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificates(pem)[0]
     except (ValueError, IndexError):
-        raise KeyFileError(path, "holds no certificate in PEM: export it as PEM") from None
+        raise KeyFileError(path, "holds no certificate in PEM; export it as PEM") from None
 
 
 def _read(path: Path) -> bytes:
@@ -117,7 +117,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise KeyFileError(
-            path, f"cannot be read ({error.strerror}): check path and owner"
+            path, f"cannot be read ({error.strerror}); check path and owner"
         ) from None
 
 

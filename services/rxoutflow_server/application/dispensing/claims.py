@@ -22,7 +22,6 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     ReleaseClaimRequest,
     ReleaseClaimResponse,
 )
-
 from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.exchange.evidence import keep, step
 from rxoutflow_server.application.exchange.idempotency import (
@@ -31,7 +30,13 @@ from rxoutflow_server.application.exchange.idempotency import (
     once,
     unverified_number,
 )
-from rxoutflow_server.application.ports import ClaimCopy, Flow, RegionRole, StoredOutcome, Transaction
+from rxoutflow_server.application.ports import (
+    ClaimCopy,
+    Flow,
+    RegionRole,
+    StoredOutcome,
+    Transaction,
+)
 from rxoutflow_server.application.region import Region, opened
 from rxoutflow_server.domain.dispense import DispenseState, advanced
 from rxoutflow_server.domain.errors import Reason, Refusal
@@ -132,9 +137,7 @@ async def release(
     )
 
 
-def require_claim(
-    tx: Transaction, caller: CallerName, number: str, attempt_id: str
-) -> ClaimCopy:
+def require_claim(tx: Transaction, caller: CallerName, number: str, attempt_id: str) -> ClaimCopy:
     """The copy of a claim of the caller's.
 
     Raises:

@@ -8,7 +8,6 @@ from datetime import datetime
 from rxoutflow.identity import CallerName
 from rxoutflow.v1 import attempt_pb2, prescription_status_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
-
 from rxoutflow_server.application.exchange.evidence import keep, step, tell_institution
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import Region, require_own_region

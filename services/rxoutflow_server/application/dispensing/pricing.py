@@ -7,7 +7,6 @@ from datetime import datetime
 
 from rxoutflow.v1 import prescription_pb2, settlement_pb2
 from rxoutflow.v1.statement_pb2 import SignedStatement
-
 from rxoutflow_server.application.messages import catalogued_line
 from rxoutflow_server.application.region import LOCAL_TIME, Region
 from rxoutflow_server.application.validation import check_priced_lines

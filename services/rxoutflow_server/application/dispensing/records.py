@@ -16,7 +16,6 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     RecordDispenseRequest,
     RecordDispenseResponse,
 )
-
 from rxoutflow_server.application.dispensing.claims import require_claim
 from rxoutflow_server.application.exchange.evidence import keep, step, tell_region
 from rxoutflow_server.application.exchange.idempotency import RequestKey, once, unverified_number
@@ -65,9 +64,7 @@ def _record(
     require_claim(tx, caller, content.prescription_number, content.attempt_id)
     dispense = tx.dispensing.dispense(content.prescription_number, content.settlement_id)
     if dispense is None or dispense.attempt_id != content.attempt_id:
-        raise Refusal(
-            Reason.ATTEMPT_NOT_COMMITTED, "commit the claim before handing anything over"
-        )
+        raise Refusal(Reason.ATTEMPT_NOT_COMMITTED, "commit the claim before handing anything over")
     if dispense.record_sha256 == verified.sha256:
         return RecordDispenseResponse(progress=progress_message(dispense))
     dispensed = recorded(dispense, content.fence, committed_lines(content.lines), now=now)

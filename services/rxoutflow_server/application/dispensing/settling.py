@@ -21,7 +21,6 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     QuoteSettlementResponse,
 )
 from rxoutflow.v1.statement_pb2 import SignedStatement
-
 from rxoutflow_server.application.dispensing.claims import require_claim
 from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.dispensing.pricing import priced
@@ -104,7 +103,7 @@ async def drive(exchange: Exchange, dispense: Dispense) -> Dispense:
     return dispense
 
 
-async def resume(exchange: Exchange, limit: int) -> list[Dispense]:
+async def undecided(exchange: Exchange, limit: int) -> list[Dispense]:
     """Dispenses that a crash or an unreachable region left undecided, oldest first."""
     return list(await exchange.store.read(lambda tx: tx.dispensing.undecided(limit)))
 
@@ -243,7 +242,10 @@ def _keep_hold(
     if verified.content.settlement_id != dispense.settlement_id:
         raise InvariantBroken("the payer answered for another settlement")
     digest = keep(tx, dispense.prescription_number, settlement, now)
-    held = replace(advanced(dispense, DispenseState.HELD, now=now), settlement_sha256=digest)
+    current = _current(tx, dispense)
+    if current.state is not DispenseState.COMMITTING:
+        return current
+    held = replace(advanced(current, DispenseState.HELD, now=now), settlement_sha256=digest)
     tx.dispensing.save_dispense(held)
     _step(tx, held, Flow.MONEY, "hold confirmed", dispense.payer_region_code, digest, now)
     return held
@@ -276,13 +278,24 @@ def _keep_commit(
     verified = region.verified(attempt, attempt_pb2.Attempt, now)
     if verified.content.attempt_id != dispense.attempt_id:
         raise InvariantBroken("the home region answered for another attempt")
+    current = _current(tx, dispense)
+    if current.state is not DispenseState.HELD:
+        return current
     digest = keep(tx, dispense.prescription_number, attempt, now)
     renew_claim(tx, dispense, digest, now)
-    committed = advanced(dispense, DispenseState.COMMITTED, now=now)
+    committed = advanced(current, DispenseState.COMMITTED, now=now)
     tx.dispensing.save_dispense(committed)
     home = dispense.prescription_number[:6]
     _step(tx, committed, Flow.INFORMATION, "commit confirmed", home, digest, now)
     return committed
+
+
+def _current(tx: Transaction, dispense: Dispense) -> Dispense:
+    """The dispense as it stands: the call and the recovery may both be driving it."""
+    current = tx.dispensing.dispense(dispense.prescription_number, dispense.settlement_id)
+    if current is None:
+        raise InvariantBroken("a dispense vanished")
+    return current
 
 
 def renew_claim(tx: Transaction, dispense: Dispense, attempt_sha256: bytes, now: datetime) -> None:
@@ -293,9 +306,8 @@ def renew_claim(tx: Transaction, dispense: Dispense, attempt_sha256: bytes, now:
 
 def _refused(tx: Transaction, region: Region, dispense: Dispense) -> None:
     now = region.now()
-    current = tx.dispensing.dispense(dispense.prescription_number, dispense.settlement_id)
-    undecided = (DispenseState.COMMITTING, DispenseState.HELD)
-    if current is not None and current.state in undecided:
+    current = _current(tx, dispense)
+    if current.state in (DispenseState.COMMITTING, DispenseState.HELD):
         tx.dispensing.save_dispense(advanced(current, DispenseState.REFUSED, now=now))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from google.protobuf.message import Message
+
 from rxoutflow.statements import statement_sha256
 from rxoutflow.v1.statement_pb2 import SignedStatement
-
 from rxoutflow_server.application.ports import (
     Flow,
     NoticeRecord,
@@ -32,11 +32,9 @@ def stated(
     number: str,
     content: Message,
     now: datetime,
-    *,
-    audience: str = "*",
 ) -> tuple[SignedStatement, bytes]:
     """Sign a statement of this platform and keep it."""
-    statement = region.seal(content, audience=audience, now=now)
+    statement = region.seal(content, now=now)
     return statement, keep(tx, number, statement, now)
 
 

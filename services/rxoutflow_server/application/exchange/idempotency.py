@@ -16,9 +16,9 @@ from typing import TypeVar
 from uuid import UUID
 
 from google.protobuf.message import DecodeError, Message
+
 from rxoutflow.v1.outcome_pb2 import Outcome
 from rxoutflow.v1.statement_pb2 import SignedStatement
-
 from rxoutflow_server.application.ports import Journal, StoredOutcome
 from rxoutflow_server.domain.errors import Reason, Refusal
 

@@ -10,6 +10,7 @@ import hmac
 from datetime import datetime
 
 from google.protobuf.message import Message
+
 from rxoutflow.identity import CallerName
 from rxoutflow.v1 import attempt_pb2, settlement_pb2
 from rxoutflow.v1.home_service_pb2 import (
@@ -25,7 +26,6 @@ from rxoutflow.v1.home_service_pb2 import (
     ReleaseAttemptResponse,
 )
 from rxoutflow.v1.statement_pb2 import SignedStatement
-
 from rxoutflow_server.application.exchange.evidence import keep
 from rxoutflow_server.application.exchange.idempotency import (
     RequestKey,
@@ -352,4 +352,4 @@ def _signed(
     region: Region, attempt: Attempt, prescription: Prescription, now: datetime
 ) -> SignedStatement:
     message = attempt_message(attempt, prescription.payer_region_code)
-    return region.seal(message, audience="*", now=now)
+    return region.seal(message, now=now)

@@ -7,7 +7,6 @@ from datetime import datetime
 from rxoutflow.identity import CallerName
 from rxoutflow.v1 import dispense_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
-
 from rxoutflow_server.application.exchange.evidence import keep, step, tell_institution
 from rxoutflow_server.application.home import facts
 from rxoutflow_server.application.messages import committed_lines
@@ -66,7 +65,9 @@ def note_settlement(
     digest = keep(tx, number, event.statement, now)
     if content.state != settlement_pb2.Settlement.STATE_POSTED:
         return
-    step(tx, number, RegionRole.HOME, Flow.MONEY, "settlement known", caller.region_code, digest, now)
+    step(
+        tx, number, RegionRole.HOME, Flow.MONEY, "settlement known", caller.region_code, digest, now
+    )
     tell_institution(
         tx,
         prescription.issuer_code,

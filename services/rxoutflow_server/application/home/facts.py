@@ -6,7 +6,6 @@ from datetime import datetime
 
 from rxoutflow.v1.prescription_status_pb2 import PrescriptionStatus
 from rxoutflow.v1.statement_pb2 import SignedStatement
-
 from rxoutflow_server.application.exchange.evidence import (
     stated,
     step,
@@ -57,7 +56,7 @@ def not_found() -> Refusal:
 
 def signed_status(region: Region, prescription: Prescription, now: datetime) -> SignedStatement:
     """The state of a prescription, signed by this platform."""
-    return region.seal(_status(region, prescription, now), audience="*", now=now)
+    return region.seal(_status(region, prescription, now), now=now)
 
 
 def save(tx: Transaction, region: Region, change: Change, now: datetime) -> None:
@@ -87,9 +86,7 @@ def index(
     return statement
 
 
-def warn_holder(
-    tx: Transaction, region: Region, prescription: Prescription, now: datetime
-) -> None:
+def warn_holder(tx: Transaction, region: Region, prescription: Prescription, now: datetime) -> None:
     """Tell the region of the pharmacy that holds it that the issuer wants it back."""
     live = prescription.live_attempt
     if live is None or prescription.validity is not Validity.MARKED_FOR_REVOCATION:

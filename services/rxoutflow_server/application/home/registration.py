@@ -24,9 +24,7 @@ from rxoutflow.v1.hospital_service_pb2 import (
     RevokePrescriptionRequest,
     RevokePrescriptionResponse,
 )
-
 from rxoutflow.v1.statement_pb2 import SignedStatement
-
 from rxoutflow_server.application.exchange.evidence import keep, step, tell_institution
 from rxoutflow_server.application.exchange.idempotency import (
     RequestKey,
@@ -240,9 +238,7 @@ def _findings(region: Region, content: prescription_pb2.Prescription) -> list[Ru
     return [finding_message(finding) for finding in _rule_findings(region, content)]
 
 
-def _rule_findings(
-    region: Region, content: prescription_pb2.Prescription
-) -> tuple[Finding, ...]:
+def _rule_findings(region: Region, content: prescription_pb2.Prescription) -> tuple[Finding, ...]:
     issue_day = instant(content.issue_time).astimezone(LOCAL_TIME).date()
     return findings(
         prescription_facts(content, issue_day), region.rule_parameters, region.catalogue.flags()

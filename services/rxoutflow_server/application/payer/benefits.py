@@ -16,7 +16,6 @@ from rxoutflow.v1.payer_service_pb2 import (
     QuoteBenefitResponse,
 )
 from rxoutflow.v1.statement_pb2 import SignedStatement
-
 from rxoutflow_server.application.exchange.evidence import keep, stated, step
 from rxoutflow_server.application.messages import (
     amounts,
@@ -134,9 +133,7 @@ def state_settlement(
 def _insured_here(
     region: Region, statement: SignedStatement, now: datetime
 ) -> prescription_pb2.Prescription:
-    content = region.verified(
-        statement, prescription_pb2.Prescription, now, decides=False
-    ).content
+    content = region.verified(statement, prescription_pb2.Prescription, now, decides=False).content
     if content.patient.payer_region_code != region.code:
         raise Refusal(
             Reason.PERSON_NOT_INSURED,
@@ -281,7 +278,7 @@ def _again(
 
 
 def _signed(region: Region, settlement: Settlement, now: datetime) -> SignedStatement:
-    return region.seal(settlement_message(settlement, region.code), audience="*", now=now)
+    return region.seal(settlement_message(settlement, region.code), now=now)
 
 
 def _mismatch(field: str, problem: str) -> Refusal:

@@ -1,4 +1,4 @@
-"""Facts that other regions tell the payer region: handovers to pay, attempts that ended, the index."""
+"""Facts that other regions tell the payer: handovers to pay, attempts that ended, the index."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from datetime import datetime
 from rxoutflow.identity import CallerName
 from rxoutflow.v1 import attempt_pb2, dispense_pb2, prescription_status_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
-
 from rxoutflow_server.application.exchange.evidence import keep, tell_region
 from rxoutflow_server.application.payer.benefits import state_settlement
 from rxoutflow_server.application.ports import IndexEntry, Transaction
@@ -31,9 +30,7 @@ def post_settlement(
     require_own_region(caller, verified.signers[-1].region_code)
     held = tx.payer.settlement(event.insured_person_id, content.settlement_id)
     if held is None or not _pays(held, content):
-        raise Refusal(
-            Reason.SETTLEMENT_NOT_FOUND, "nothing is held for this handover and attempt"
-        )
+        raise Refusal(Reason.SETTLEMENT_NOT_FOUND, "nothing is held for this handover and attempt")
     posted = transitions.post(held, cause_sha256=verified.sha256, now=now)
     if posted is held:
         return
@@ -80,9 +77,7 @@ def index_prescription(
     require_own_region(caller, verified.signers[-1].region_code)
     digest = keep(tx, content.prescription_number, event.statement, now)
     tx.payer.index(
-        IndexEntry(
-            event.insured_person_id, content.prescription_number, content.version, digest
-        )
+        IndexEntry(event.insured_person_id, content.prescription_number, content.version, digest)
     )
 
 

@@ -23,10 +23,10 @@ class Cursor(Protocol):
     def rowcount(self) -> int:
         """How many rows a change touched."""
 
-    def fetchone(self) -> Any:
+    def fetchone(self) -> Row | None:
         """The next row, or None."""
 
-    def fetchall(self) -> list[Any]:
+    def fetchall(self) -> list[Row]:
         """All rows that are left."""
 
 

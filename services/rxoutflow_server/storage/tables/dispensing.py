@@ -1,7 +1,7 @@
 """Claims, dispenses and sold boxes: what the dispensing region alone writes.
 
-What a pharmacy committed is fixed; only how far its dispense has come is written again. A trace
-code is kept with its first sale.
+What a pharmacy committed is fixed; only how far its dispense has come is written again, with the
+statements that brought it there. A trace code is kept with its first sale.
 """
 
 from __future__ import annotations
@@ -34,31 +34,37 @@ ON CONFLICT (prescription_number, attempt_id) DO UPDATE SET
 """
 _DISPENSE = """
 SELECT prescription_number, settlement_id, attempt_id, fence, pharmacy_code, payer_region_code,
-       insured_person_id, insured, lines, state, create_time, update_time, booked, posted
+       insured_person_id, insured, lines, state, create_time, update_time, request_id,
+       commitment_sha256, pricing_sha256, settlement_sha256, record_sha256, booked, posted
 FROM dispenses WHERE prescription_number = ? AND settlement_id = ?"""
 _DISPENSE_OF_ATTEMPT = """
 SELECT prescription_number, settlement_id, attempt_id, fence, pharmacy_code, payer_region_code,
-       insured_person_id, insured, lines, state, create_time, update_time, booked, posted
+       insured_person_id, insured, lines, state, create_time, update_time, request_id,
+       commitment_sha256, pricing_sha256, settlement_sha256, record_sha256, booked, posted
 FROM dispenses WHERE prescription_number = ? AND attempt_id = ?
 ORDER BY create_time DESC, settlement_id DESC LIMIT 1"""
 _ADD_DISPENSE = """
 INSERT INTO dispenses (
     prescription_number, settlement_id, attempt_id, fence, pharmacy_code, payer_region_code,
-    insured_person_id, insured, lines, state, create_time, update_time, booked, posted)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    insured_person_id, insured, lines, state, create_time, update_time, request_id,
+    commitment_sha256, pricing_sha256, settlement_sha256, record_sha256, booked, posted)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _SAVE_DISPENSE = """
-UPDATE dispenses SET state = ?, booked = ?, posted = ?, update_time = ?
+UPDATE dispenses
+SET state = ?, settlement_sha256 = ?, record_sha256 = ?, booked = ?, posted = ?, update_time = ?
 WHERE prescription_number = ? AND settlement_id = ?
 """
 _SWEEP_UNDECIDED = """
 SELECT prescription_number, settlement_id, attempt_id, fence, pharmacy_code, payer_region_code,
-       insured_person_id, insured, lines, state, create_time, update_time, booked, posted
+       insured_person_id, insured, lines, state, create_time, update_time, request_id,
+       commitment_sha256, pricing_sha256, settlement_sha256, record_sha256, booked, posted
 FROM dispenses WHERE state IN ('committing', 'held') ORDER BY create_time, settlement_id LIMIT ?
 """
 _SWEEP_DISPENSES_OF = """
 SELECT prescription_number, settlement_id, attempt_id, fence, pharmacy_code, payer_region_code,
-       insured_person_id, insured, lines, state, create_time, update_time, booked, posted
+       insured_person_id, insured, lines, state, create_time, update_time, request_id,
+       commitment_sha256, pricing_sha256, settlement_sha256, record_sha256, booked, posted
 FROM dispenses WHERE pharmacy_code = ? AND settlement_id < ? ORDER BY settlement_id DESC LIMIT ?
 """
 _SELL_TRACE_CODE = """
@@ -111,7 +117,9 @@ class DispensingTables:
         saved = self._connection.execute(
             _SAVE_DISPENSE,
             (
-                dispense.state,
+                dispense.state.value,
+                dispense.settlement_sha256,
+                dispense.record_sha256,
                 int(dispense.booked),
                 int(dispense.posted),
                 micros(dispense.update_time),
@@ -126,7 +134,7 @@ class DispensingTables:
         return self._listed(_SWEEP_UNDECIDED, limit)
 
     def dispenses_of(self, pharmacy_code: str, before: str, limit: int) -> Sequence[Dispense]:
-        """A pharmacy's dispenses with settlement ids below ``before`` (empty: all), newest first."""
+        """A pharmacy's dispenses with ids below ``before`` (empty: all), newest first."""
         return self._listed(_SWEEP_DISPENSES_OF, pharmacy_code, before or AFTER_EVERYTHING, limit)
 
     def sell_trace_code(self, code: str, number: str, attempt_id: str, *, loose: bool) -> bool:
@@ -134,8 +142,8 @@ class DispensingTables:
         sale = (code, int(loose), number, attempt_id)
         if self._connection.execute(_SELL_TRACE_CODE, sale).rowcount == 1:
             return True
-        (sold_loose,) = self._connection.execute(_SOLD_LOOSE, (code,)).fetchone()
-        return loose and bool(sold_loose)
+        before = self._connection.execute(_SOLD_LOOSE, (code,)).fetchone()
+        return loose and before is not None and bool(before[0])
 
     def _locked(self, sql: str, *key: str) -> Dispense | None:
         row = self._connection.execute(sql + self._lock, key).fetchone()
@@ -163,9 +171,14 @@ def _dispense_row(dispense: Dispense) -> tuple[Value, ...]:
         dispense.insured_person_id,
         int(dispense.insured),
         committed_text(dispense.lines),
-        dispense.state,
+        dispense.state.value,
         micros(dispense.create_time),
         micros(dispense.update_time),
+        dispense.request_id,
+        dispense.commitment_sha256,
+        dispense.pricing_sha256,
+        dispense.settlement_sha256,
+        dispense.record_sha256,
         int(dispense.booked),
         int(dispense.posted),
     )
@@ -173,7 +186,8 @@ def _dispense_row(dispense: Dispense) -> tuple[Value, ...]:
 
 def _dispense(row: Row) -> Dispense:
     (number, settlement_id, attempt_id, fence, pharmacy, payer, person, insured, lines, state,
-     create, update, booked, posted) = row  # fmt: skip
+     create, update, request_id, commitment_sha256, pricing_sha256, settlement_sha256,
+     record_sha256, booked, posted) = row  # fmt: skip
     return Dispense(
         prescription_number=number,
         settlement_id=settlement_id,
@@ -187,6 +201,11 @@ def _dispense(row: Row) -> Dispense:
         state=DispenseState(state),
         create_time=instant(create),
         update_time=instant(update),
+        request_id=request_id,
+        commitment_sha256=commitment_sha256,
+        pricing_sha256=pricing_sha256,
+        settlement_sha256=settlement_sha256,
+        record_sha256=record_sha256,
         booked=bool(booked),
         posted=bool(posted),
     )

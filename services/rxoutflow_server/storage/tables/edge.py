@@ -1,6 +1,7 @@
-"""What an edge owes to its platform: issued prescriptions, handovers, and how far streams were read.
+"""What an edge owes to its platform: issued prescriptions and handovers on their way out.
 
-What an institution's systems handed in is fixed; only its progress is written again.
+What an institution's systems handed in is fixed; only its progress is written again. Beside them
+stands how far each stream of the platform has been stored.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ SELECT prescription_number, attempt_id, request_id, statement_sha256, delivered,
 FROM handovers
 WHERE delivered = 0 AND refusal = '' ORDER BY create_time, prescription_number, attempt_id LIMIT ?
 """
-_RESUME_TOKEN = "SELECT token FROM resume_tokens WHERE stream = ?"  # noqa: S105 - a statement
-_SAVE_RESUME_TOKEN = """
+_RESUME_POINT = "SELECT token FROM resume_tokens WHERE stream = ?"
+_SAVE_RESUME_POINT = """
 INSERT INTO resume_tokens (stream, token) VALUES (?, ?)
 ON CONFLICT (stream) DO UPDATE SET token = excluded.token
 """
@@ -86,7 +87,7 @@ class EdgeTables:
                 issued.request_id,
                 issued.statement_sha256,
                 issued.pickup_secret,
-                issued.registration,
+                issued.registration.value,
                 micros(issued.create_time),
                 issued.status_sha256,
                 optional_micros(issued.status_time),
@@ -99,7 +100,7 @@ class EdgeTables:
         saved = self._connection.execute(
             _SAVE_ISSUED,
             (
-                issued.registration,
+                issued.registration.value,
                 issued.status_sha256,
                 optional_micros(issued.status_time),
                 issued.prescription_number,
@@ -153,12 +154,12 @@ class EdgeTables:
 
     def resume_token(self, stream: str) -> str:
         """The token of the last notice stored from a stream; empty at first."""
-        row = self._connection.execute(_RESUME_TOKEN, (stream,)).fetchone()
+        row = self._connection.execute(_RESUME_POINT, (stream,)).fetchone()
         return "" if row is None else str(row[0])
 
     def save_resume_token(self, stream: str, token: str) -> None:
         """Remember how far a stream has been stored."""
-        self._connection.execute(_SAVE_RESUME_TOKEN, (stream, token))
+        self._connection.execute(_SAVE_RESUME_POINT, (stream, token))
 
 
 def _issued(row: Row) -> IssuedPrescription:

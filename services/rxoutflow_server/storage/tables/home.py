@@ -134,9 +134,7 @@ class HomeTables:
         for attempt in change.attempts:
             self._connection.execute(_SAVE_ATTEMPT, _attempt_row(attempt))
 
-    def prescriptions_of(
-        self, issuer_code: str, before: str, limit: int
-    ) -> Sequence[Prescription]:
+    def prescriptions_of(self, issuer_code: str, before: str, limit: int) -> Sequence[Prescription]:
         """A hospital's prescriptions with numbers below ``before`` (empty: all), newest first."""
         rows = self._connection.execute(
             _SWEEP_PRESCRIPTIONS_OF, (issuer_code, before or AFTER_EVERYTHING, limit)
@@ -199,7 +197,7 @@ class HomeTables:
         saved = self._connection.execute(
             _SAVE_PRESCRIPTION,
             (
-                prescription.validity,
+                prescription.validity.value,
                 int(prescription.pharmacy_reviewed),
                 prescription.fence,
                 prescription.version,
@@ -231,7 +229,7 @@ def _prescription_row(prescription: Prescription) -> tuple[str | int | bytes, ..
         micros(prescription.update_time),
         prescription.statement_sha256,
         prescription.pickup_hash,
-        prescription.validity,
+        prescription.validity.value,
         int(prescription.pharmacy_reviewed),
         prescription.fence,
         prescription.version,
@@ -243,7 +241,7 @@ def _attempt_row(attempt: Attempt) -> tuple[str | int | bytes | None, ...]:
         attempt.prescription_number,
         attempt.attempt_id,
         attempt.fence,
-        attempt.state,
+        attempt.state.value,
         attempt.pharmacy_code,
         attempt.dispensing_region_code,
         quantities_text(attempt.lines),

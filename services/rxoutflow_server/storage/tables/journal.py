@@ -1,8 +1,8 @@
 """Evidence, outcomes, notices and messages: the journal that every role and every edge writes.
 
 Statements, steps, outcomes and notices are only ever added. Events wait in the outbox until they
-are acknowledged or set aside, and keep their order within a prescription: none is due while an
-earlier one to the same region waits for its next try.
+are acknowledged or set aside, and keep their order within a prescription: none is due before an
+earlier one to the same region is due again, or has left.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from rxoutflow.v1.statement_pb2 import SignedStatement
-
 from rxoutflow_server.application.ports import (
     Flow,
     NoticeRecord,
@@ -21,7 +20,7 @@ from rxoutflow_server.application.ports import (
     TraceStep,
 )
 from rxoutflow_server.domain.errors import InvariantBroken
-from rxoutflow_server.storage.tables.connection import Connection, Row, require_one
+from rxoutflow_server.storage.tables.connection import Connection, Row
 from rxoutflow_server.storage.tables.values import instant, micros
 
 _KEEP_STATEMENT = """
@@ -81,8 +80,8 @@ WHERE peer_region_code = ? AND state = 'pending' AND next_try_time <= ?
     WHERE earlier.prescription_number = due.prescription_number
       AND earlier.peer_region_code = due.peer_region_code
       AND earlier.state = 'pending' AND earlier.sequence < due.sequence
-      AND earlier.next_try_time > ?)
-ORDER BY create_time, prescription_number, sequence LIMIT ?
+      AND earlier.next_try_time > due.next_try_time)
+ORDER BY next_try_time, create_time, prescription_number, sequence LIMIT ?
 """
 _SWEEP_DUE_PEERS = """
 SELECT DISTINCT peer_region_code FROM outbox
@@ -93,11 +92,11 @@ DELETE FROM outbox WHERE prescription_number = ? AND peer_region_code = ? AND ev
 """
 _EVENT_REFUSED = """
 UPDATE outbox SET state = 'dead', error = ?, tries = tries + 1
-WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ?
+WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ? AND state = 'pending'
 """
 _EVENT_DELAYED = """
 UPDATE outbox SET next_try_time = ?, tries = tries + 1
-WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ?
+WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ? AND state = 'pending'
 """
 _RECEIVE_EVENT = """
 INSERT INTO inbox (prescription_number, origin, event_id, receive_time) VALUES (?, ?, ?, ?)
@@ -162,8 +161,8 @@ class JournalTables:
                 number,
                 number,
                 micros(step.time),
-                step.role,
-                step.flow,
+                step.role.value,
+                step.flow.value,
                 step.action,
                 step.actor_code,
                 step.statement_sha256,
@@ -216,9 +215,8 @@ class JournalTables:
         )
 
     def due_events(self, peer: str, now: datetime, limit: int) -> Sequence[OutgoingEvent]:
-        """Events for a peer that are to be sent now, oldest first."""
-        time = micros(now)
-        rows = self._connection.execute(_SWEEP_DUE_EVENTS, (peer, time, time, limit)).fetchall()
+        """Events for a peer that are to be sent now: those first whose turn came first."""
+        rows = self._connection.execute(_SWEEP_DUE_EVENTS, (peer, micros(now), limit)).fetchall()
         return [_event(row) for row in rows]
 
     def peers_with_due_events(self, now: datetime) -> Sequence[str]:
@@ -231,14 +229,12 @@ class JournalTables:
         self._connection.execute(_EVENT_ACKNOWLEDGED, _event_key(event))
 
     def event_refused(self, event: OutgoingEvent, reason: str) -> None:
-        """Set an event aside for an operator, with the reason."""
-        refused = self._connection.execute(_EVENT_REFUSED, (reason, *_event_key(event)))
-        require_one(refused, f"event {event.event_id}")
+        """Set an event aside for an operator, with the reason, unless it has left the outbox."""
+        self._connection.execute(_EVENT_REFUSED, (reason, *_event_key(event)))
 
     def event_delayed(self, event: OutgoingEvent, until: datetime) -> None:
         """Send the event again later, and those behind it on its prescription after it."""
-        delayed = self._connection.execute(_EVENT_DELAYED, (micros(until), *_event_key(event)))
-        require_one(delayed, f"event {event.event_id}")
+        self._connection.execute(_EVENT_DELAYED, (micros(until), *_event_key(event)))
 
     def receive_event(self, number: str, origin: str, event_id: str, time: datetime) -> bool:
         """Note an event of another region; false if it was noted before."""

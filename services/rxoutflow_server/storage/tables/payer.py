@@ -127,7 +127,7 @@ class PayerTables:
         saved = self._connection.execute(
             _SAVE_SETTLEMENT,
             (
-                settlement.state,
+                settlement.state.value,
                 micros(settlement.update_time),
                 settlement.cause_sha256,
                 settlement.insured_person_id,
@@ -166,8 +166,8 @@ class PayerTables:
 
 def _person_row(person: InsuredPerson) -> tuple[Value, ...]:
     return (
-        person.person_type,
-        person.area_status,
+        person.person_type.value,
+        person.area_status.value,
         person.own_account_fen,
         amounts_text(person.family_accounts_fen),
         person.year,
@@ -202,7 +202,7 @@ def _settlement_row(settlement: Settlement) -> tuple[Value, ...]:
         settlement.insured_person_id,
         settlement.dispensing_region_code,
         settlement.pharmacy_code,
-        settlement.state,
+        settlement.state.value,
         amounts_text(settlement.family_accounts_fen),
         settlement.tariff_version,
         settlement.year,

@@ -1,0 +1,1 @@
+"""Parts of the demo beside its story: the stage, the refusals, the report."""

@@ -1,0 +1,246 @@
+"""Commands of a pharmacy: find, claim, quote, commit, dispense, release, forget.
+
+After ``claim`` the others work on the current claim, which the session remembers.
+"""
+
+from __future__ import annotations
+
+import click
+
+from rxoutflow.cli import show
+from rxoutflow.cli.desk import Desk
+from rxoutflow.cli.options import answers_json, dispensed_line, line_quantities, substitute
+from rxoutflow.errors import InvalidInput
+from rxoutflow.numbers import PickupCode
+from rxoutflow.plain import plain
+from rxoutflow.sandbox_goods import invented_boxes
+from rxoutflow.v1.attempt_pb2 import Attempt, Collector
+from rxoutflow.v1.dispense_pb2 import Delivery, DispensedLine
+from rxoutflow.v1.pos_service_pb2 import (
+    PosServiceClaimPrescriptionRequest,
+    PosServiceCommitClaimRequest,
+    PosServiceRecordDispenseRequest,
+    PosServiceReleaseClaimRequest,
+)
+from rxoutflow.v1.prescription_pb2 import Prescription, PrescriptionLine
+from rxoutflow.v1.settlement_pb2 import PricedLine
+
+_COLLECTORS = {
+    "patient": Collector.KIND_PATIENT,
+    "representative": Collector.KIND_REPRESENTATIVE,
+    "courier": Collector.KIND_COURIER,
+}
+
+
+@click.command()
+@click.argument("code")
+@answers_json
+def find(desk: Desk, code: str) -> None:
+    """Open the prescription of pickup code CODE."""
+    found = desk.pharmacy.find(PickupCode.parse(code))
+    prescription, status = found.prescription.content, found.status.content
+
+    def tell() -> None:
+        desk.console.print(show.prescription_table(prescription, status))
+        desk.console.print(show.status_line(status), markup=False)
+
+    desk.say({"prescription": plain(prescription), "status": plain(status)}, tell)
+
+
+@click.command()
+@click.argument("code")
+@click.option("--line", "lines", multiple=True, metavar="LINE:QUANTITY", help="Only this much.")
+@click.option("--collector", type=click.Choice(list(_COLLECTORS)), default="patient")
+@click.option("--identity-proof", default="", help="What a representative showed; no numbers.")
+@answers_json
+def claim(
+    desk: Desk, code: str, lines: tuple[str, ...], collector: str, identity_proof: str
+) -> None:
+    """Claim the prescription of pickup code CODE: no other pharmacy can then."""
+    client, session = desk.pharmacy, desk.session
+    pickup_code, quantities = PickupCode.parse(code), line_quantities(lines)
+    who = Collector(kind=_COLLECTORS[collector], identity_proof=identity_proof)
+    found = client.find(pickup_code)
+    attempt = desk.send(
+        f"claim {pickup_code.number}",
+        lambda: client.claim_request(pickup_code, quantities, who),
+        PosServiceClaimPrescriptionRequest,
+        client.send_claim,
+    ).content
+    session.forget_claim()
+    session.attempt.CopyFrom(attempt)
+    session.goods.CopyFrom(_goods(found.prescription.content))
+    session.save()
+
+    def tell() -> None:
+        desk.console.print(show.attempt_line(attempt), markup=False)
+        desk.console.print("next: rxoutflow quote", markup=False)
+
+    desk.say(plain(attempt), tell)
+
+
+@click.command()
+@click.option("--substitute", "others", multiple=True, metavar="LINE:DRUG_CODE",
+              help="Hand out this product of the same generic group instead.")  # fmt: skip
+@answers_json
+def quote(desk: Desk, others: tuple[str, ...]) -> None:
+    """Ask the payer region what patient and fund would pay for the current claim."""
+    client, session = desk.pharmacy, desk.session
+    attempt = session.current()
+    lines = _priced(desk, attempt, others)
+    quoted = client.quote(attempt, lines).content
+    session.commitment.Clear()
+    session.commitment.lines.extend(lines)
+    session.accepted.CopyFrom(quoted.amounts)
+    session.save()
+
+    def tell() -> None:
+        desk.console.print(show.priced_table(lines, session.goods))
+        title = f"payer {quoted.payer_region_code}, tariff {quoted.tariff_version}"
+        desk.console.print(show.amounts_table(quoted.amounts, title))
+        desk.console.print("next: rxoutflow commit, if the patient agrees", markup=False)
+
+    desk.say(plain(quoted), tell)
+
+
+@click.command()
+@click.option("--self-pay", is_flag=True, help="The patient pays everything.")
+@click.option("--substitute", "others", multiple=True, metavar="LINE:DRUG_CODE",
+              help="With --self-pay: hand out this product instead.")  # fmt: skip
+@answers_json
+def commit(desk: Desk, self_pay: bool, others: tuple[str, ...]) -> None:
+    """Commit to the handover at the quoted amounts. Hand over only after this succeeded."""
+    client, session = desk.pharmacy, desk.session
+    attempt = session.current()
+    if self_pay:
+        lines = _priced(desk, attempt, others)
+    elif others or not session.accepted.ListFields():
+        raise InvalidInput("quote first (substitutes go there), or commit with --self-pay")
+    else:
+        lines = list(session.commitment.lines)
+    committed = desk.send(
+        f"commit {attempt.attempt_id}",
+        lambda: client.commit_request(attempt, lines, None if self_pay else session.accepted),
+        PosServiceCommitClaimRequest,
+        client.send_commit,
+    )
+    session.attempt.CopyFrom(committed.attempt.content)
+    session.commitment.Clear()
+    session.commitment.settlement_id = committed.settlement_id
+    session.commitment.lines.extend(committed.lines)
+    session.save()
+    settlement = committed.settlement.content if committed.settlement else None
+
+    def tell() -> None:
+        desk.console.print("committed: hand over, then rxoutflow dispense", markup=False)
+        if settlement is not None:
+            title = f"settlement {settlement.settlement_id}, held"
+            desk.console.print(show.amounts_table(settlement.amounts, title))
+
+    desk.say(
+        {
+            "attempt": plain(session.attempt),
+            "settlement_id": committed.settlement_id,
+            "settlement": plain(settlement) if settlement is not None else None,
+        },
+        tell,
+    )
+
+
+@click.command()
+@click.option("--line", "lines", multiple=True, metavar="LINE:BATCH,...:TRACE,...",
+              help="Batches and trace codes of a line; TRACE~ for a part of a box.")  # fmt: skip
+@click.option("--invent-boxes", is_flag=True, help="Sandbox only: make batches and codes up.")
+@click.option("--carrier", default="", help="Sent, not handed over: the courier.")
+@click.option("--parcel", default="", help="The courier's number of the parcel.")
+@click.option("--fee-fen", type=click.IntRange(0), default=0, help="Delivery fee, all cash.")
+@answers_json
+def dispense(
+    desk: Desk, lines: tuple[str, ...], invent_boxes: bool, carrier: str, parcel: str, fee_fen: int
+) -> None:
+    """Record what was handed over for the current claim."""
+    client, session = desk.pharmacy, desk.session
+    attempt = session.current()
+    if attempt.state != Attempt.STATE_COMMITTED:
+        raise InvalidInput("the current claim is not committed: rxoutflow commit first")
+    goods = _handed_over(desk, lines, invent_boxes)
+    delivery = None
+    if carrier or parcel or fee_fen:
+        state = Delivery.STATE_DISPATCHED
+        delivery = Delivery(state=state, carrier=carrier, parcel_number=parcel, fee_fen=fee_fen)
+    progress = desk.send(
+        f"dispense {attempt.attempt_id}",
+        lambda: client.dispense_request(attempt, session.commitment.settlement_id, goods, delivery),
+        PosServiceRecordDispenseRequest,
+        client.send_dispense,
+    )
+
+    def tell() -> None:
+        home = "booked" if progress and progress.booked_by_home else "on its way"
+        payer = "posted" if progress and progress.posted_by_payer else "on its way"
+        desk.console.print(f"recorded; home: {home}; payer: {payer}. See rxoutflow status")
+
+    desk.say(plain(progress) if progress else {}, tell)
+
+
+@click.command()
+@click.option("--reason", required=True, help="Why, for people. Says that nothing was handed over.")
+@answers_json
+def release(desk: Desk, reason: str) -> None:
+    """Let go of the current claim: nothing was handed over."""
+    client, session = desk.pharmacy, desk.session
+    current = session.current()
+    attempt = desk.send(
+        f"release {current.attempt_id}",
+        lambda: client.release_request(current, reason),
+        PosServiceReleaseClaimRequest,
+        client.send_release,
+    ).content
+    session.forget_claim()
+    session.save()
+    desk.say(plain(attempt), lambda: desk.console.print(show.attempt_line(attempt)))
+
+
+@click.command()
+@answers_json
+def forget(desk: Desk) -> None:
+    """Forget the current claim and a request without an answer, at this terminal only."""
+    desk.session.path.unlink(missing_ok=True)
+    desk.say({}, lambda: desk.console.print("forgotten here; releases nothing at the platform"))
+
+
+def _priced(desk: Desk, attempt: Attempt, others: tuple[str, ...]) -> list[PricedLine]:
+    if attempt.state == Attempt.STATE_COMMITTED:
+        raise InvalidInput("the current claim is committed: rxoutflow dispense, or release it")
+    priced = desk.pharmacy.price(desk.session.goods, attempt.lines)
+    return substitute(priced, others, desk.profile.prices)
+
+
+def _goods(prescription: Prescription) -> Prescription:
+    """What of a prescription a session may keep: nothing personal."""
+    return Prescription(
+        type=prescription.type,
+        lines=[
+            PrescriptionLine(
+                line_id=line.line_id,
+                drug_code=line.drug_code,
+                generic_name=line.generic_name,
+                unit=line.unit,
+            )
+            for line in prescription.lines
+        ],
+    )
+
+
+def _handed_over(desk: Desk, texts: tuple[str, ...], invent: bool) -> list[DispensedLine]:
+    session, committed = desk.session, desk.session.commitment.lines
+    if invent:
+        if texts or desk.selection.sandbox is None:
+            raise InvalidInput("--invent-boxes: only with --sandbox, and not beside --line")
+        herbal = session.goods.type == Prescription.TYPE_HERBAL
+        return invented_boxes(committed, herbal, desk.pharmacy.surroundings.random_bytes)
+    lines = [dispensed_line(text, committed) for text in texts]
+    missing = {line.line_id for line in committed} - {line.line_id for line in lines}
+    if missing or len(lines) != len(committed):
+        raise InvalidInput("--line: give each committed line once, with batches and trace codes")
+    return lines

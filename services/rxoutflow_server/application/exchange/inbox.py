@@ -1,0 +1,85 @@
+"""Facts that other regions tell us, each taking effect once.
+
+An event is noted as received in the transaction in which it takes effect, so one that arrives
+twice, or again after a crash, changes nothing the second time. An event to the payer role carries
+the number of the insured person; by that, a region with several roles knows which one is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from rxoutflow.identity import CallerName
+from rxoutflow.statements.payloads import rule_for
+from rxoutflow.v1.attempt_pb2 import Attempt
+from rxoutflow.v1.dispense_pb2 import DispenseRecord
+from rxoutflow.v1.peer_service_pb2 import PeerEvent
+from rxoutflow.v1.prescription_status_pb2 import PrescriptionStatus
+from rxoutflow.v1.settlement_pb2 import Settlement
+from rxoutflow_server.application.dispensing import events as dispensing
+from rxoutflow_server.application.home import events as home
+from rxoutflow_server.application.payer import events as payer
+from rxoutflow_server.application.ports import Transaction
+from rxoutflow_server.application.region import Region, routed
+from rxoutflow_server.application.validation import check_required
+from rxoutflow_server.domain.errors import Reason, Refusal
+
+Handler = Callable[[Transaction, Region, CallerName, PeerEvent, datetime], None]
+
+_TO_PAYER: dict[str, Handler] = {
+    rule_for(PrescriptionStatus).payload_type: payer.index_prescription,
+    rule_for(Attempt).payload_type: payer.note_attempt_end,
+    rule_for(DispenseRecord).payload_type: payer.post_settlement,
+}
+_TO_OTHERS: dict[str, Handler] = {
+    rule_for(PrescriptionStatus).payload_type: dispensing.warn_claimant,
+    rule_for(Attempt).payload_type: dispensing.note_attempt,
+    rule_for(DispenseRecord).payload_type: home.book_dispense,
+}
+
+
+def take_effect(tx: Transaction, region: Region, caller: CallerName, event: PeerEvent) -> None:
+    """Let an event of another region take effect, unless it did before.
+
+    Raises:
+        StatementError: what it carries does not verify.
+        Refusal: it contradicts what this region knows; an operator of the sender has to look.
+    """
+    check_required(event)
+    now = region.now()
+    first = tx.journal.receive_event(
+        event.prescription_number, caller.region_code, event.event_id, now
+    )
+    if not first:
+        return
+    for handle in _handlers(region, event):
+        handle(tx, region, caller, event, now)
+
+
+def _handlers(region: Region, event: PeerEvent) -> list[Handler]:
+    payload_type = event.statement.payload_type
+    if payload_type == rule_for(Settlement).payload_type:
+        return _settlement_handlers(region, event)
+    handlers = _TO_PAYER if event.insured_person_id else _TO_OTHERS
+    if payload_type not in handlers:
+        raise Refusal(
+            Reason.STATEMENT_TYPE_UNEXPECTED,
+            "no region acts on events of this type",
+            expected=", ".join(sorted(handlers)),
+        )
+    return [handlers[payload_type]]
+
+
+def _settlement_handlers(region: Region, event: PeerEvent) -> list[Handler]:
+    """A settlement concerns the home region and the dispensing region, which may be one."""
+    at_home = routed(event.prescription_number).region_code == region.code
+    dispensed_here = (
+        Settlement.FromString(event.statement.payload).dispensing_region_code == region.code
+    )
+    handlers: list[Handler] = []
+    if at_home:
+        handlers.append(home.note_settlement)
+    if dispensed_here:
+        handlers.append(dispensing.note_settlement)
+    return handlers

@@ -1,0 +1,411 @@
+"""Configuration of the three servers, read from TOML and checked as a whole.
+
+A configuration is either complete and usable or refused with *all* of its problems at once, each
+with file, key and what to do. Checked are spelling and types, files and their permissions, and
+what the files hold: keys fit certificates, certificates name exactly the configured region and
+institution and are in force, the trust folder verifies and vouches for this server.
+
+Relative paths are relative to the file. Secrets are read by whoever needs them, are never part of
+a configuration object, and no message repeats a value.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final, TypedDict, TypeVar
+
+from cryptography import x509
+
+from rxoutflow.certificates import CertificateUntrusted, Usage, certificate_sha256, verify_chain
+from rxoutflow.identity import (
+    CallerKind,
+    CallerName,
+    IdentityError,
+    KeyPurpose,
+    SignerName,
+    caller_name,
+    signer_name,
+)
+from rxoutflow.trust import RegionNotTrusted, RegionTrust, TrustListRefused, TrustStore
+from rxoutflow_server.config_table import Problem, Table
+from rxoutflow_server.telemetry import LEVELS
+from rxoutflow_server.transport.channels import edge_server_name, platform_server_name
+from rxoutflow_server.transport.identity import KINDS
+from rxoutflow_server.transport.policy import Place
+from rxoutflow_server.transport.tls import KeyFileError, KeyFiles, KeyPair, load_key_pair
+
+LEASE_SECONDS: Final = (60, 86_400)
+"""Shortest and longest time for which a claim may be reserved."""
+
+DEFAULT_LEASE_SECONDS: Final = 1800
+
+PICKUP_KEY: Final = re.compile(r"(?:[0-9a-fA-F]{2}){32,128}")
+"""The key under which pickup codes are hashed: at least 32 random bytes, in hexadecimal."""
+
+_REGION = re.compile(r"[0-9]{6}")
+_ADDRESS = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)"
+    r":(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+)
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+_ADDRESS_ADVICE = 'use host:port, for instance "127.0.0.1:8443"'
+
+_Edge = TypeVar("_Edge", bound="EdgeConfig")
+
+
+class ConfigError(Exception):
+    """A configuration cannot be used; ``problems`` holds everything that is wrong with it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        """Keep the problems in the order in which they were found."""
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class TrustConfig:
+    """Where trust lists are, and which registries may sign them."""
+
+    folder: Path
+    registry_roots: Mapping[str, str]
+    """Region code to SHA-256 of the registry's certificate, in hexadecimal."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceConfig:
+    """A region's reference data."""
+
+    tariffs: Path
+    """A folder."""
+    catalogue: Path
+    insured: Path | None
+    """Nothing for a region of which no insured persons are kept here."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """What every server needs."""
+
+    file: Path
+    region_code: str
+    listen: str
+    tls: KeyFiles
+    signing: KeyFiles
+    trust: TrustConfig
+    store: Path
+    log_level: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformConfig(ServerConfig):
+    """The platform of a region."""
+
+    pickup_key_file: Path
+    reference: ReferenceConfig
+    lease_seconds: int
+
+    @property
+    def place(self) -> Place:
+        """For whom the server stands."""
+        return Place(self.region_code)
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeConfig(ServerConfig):
+    """The edge service of an institution."""
+
+    institution_code: str
+    platform_target: str
+
+    @property
+    def place(self) -> Place:
+        """For whom the server stands."""
+        return Place(self.region_code, self.institution_code)
+
+
+class HospitalConfig(EdgeConfig):
+    """The edge service of a hospital."""
+
+    __slots__ = ()
+
+
+class PharmacyConfig(EdgeConfig):
+    """The edge service of a pharmacy."""
+
+    __slots__ = ()
+
+
+def load_platform(file: Path, now: datetime) -> PlatformConfig:
+    """Read and check the configuration of a platform. ``now`` is aware.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    with _reading(file) as root:
+        common = _common(root, file)
+        pickup, reference, claim = map(root.table, ("pickup", "reference", "claim"))
+        config = PlatformConfig(
+            **common,
+            pickup_key_file=pickup.secret_file("hash_key_file"),
+            reference=ReferenceConfig(
+                reference.folder("tariffs"),
+                reference.file("catalogue"),
+                reference.optional_file("insured"),
+            ),
+            lease_seconds=claim.integer("lease_seconds", *LEASE_SECONDS, DEFAULT_LEASE_SECONDS),
+        )
+        _check_pickup_key(config.pickup_key_file, pickup)
+        if code := config.region_code:
+            holder = CallerName(code, CallerKind.PLATFORM, code)
+            _Vouching(root, config, holder, platform_server_name(code), now).check()
+    return config
+
+
+def load_hospital(file: Path, now: datetime) -> HospitalConfig:
+    """Read and check the configuration of a hospital's edge. ``now`` is aware.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    return _load_edge(file, now, HospitalConfig, CallerKind.HOSPITAL)
+
+
+def load_pharmacy(file: Path, now: datetime) -> PharmacyConfig:
+    """Read and check the configuration of a pharmacy's edge. ``now`` is aware.
+
+    Raises:
+        ConfigError: with everything that is wrong.
+    """
+    return _load_edge(file, now, PharmacyConfig, CallerKind.PHARMACY)
+
+
+def read_pickup_key(file: Path) -> bytes:
+    """The key under which pickup codes are hashed.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no such key.
+    """
+    text = file.read_text("ascii").strip()
+    if not PICKUP_KEY.fullmatch(text):
+        raise ValueError(f"{file}: must hold 32 to 128 random bytes in hexadecimal")
+    return bytes.fromhex(text)
+
+
+def _load_edge(file: Path, now: datetime, make: type[_Edge], kind: CallerKind) -> _Edge:
+    letter = kind.value[0].upper()
+    with _reading(file) as root:
+        common = _common(root, file)
+        code = root.text(
+            "institution",
+            re.compile(rf"{letter}{common['region_code'] or '[0-9]{6}'}[0-9]{{5}}"),
+            f"use the {kind}'s code: {letter}, the region and five digits",
+        )
+        target = root.table("platform").text("target", _ADDRESS, _ADDRESS_ADVICE)
+        config = make(**common, institution_code=code, platform_target=target)
+        if code and config.region_code:
+            holder = CallerName(config.region_code, kind, code)
+            name = edge_server_name(config.region_code, code)
+            _Vouching(root, config, holder, name, now).check()
+    return config
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[Table]:
+    """The file's root table; raises ConfigError in the end if anything was noted."""
+    problems: list[Problem] = []
+    try:
+        values = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError([Problem(file, "", f"cannot be read ({error.strerror})")]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([Problem(file, "", "is no text; save it as UTF-8")]) from None
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"\(at .*\)$", str(error))
+        where = place.group() if place else ""
+        raise ConfigError([Problem(file, "", f"is no TOML {where}; correct it")]) from None
+    root = Table(file, values, problems)
+    yield root
+    root.close()
+    if problems:
+        raise ConfigError(problems)
+
+
+class _Common(TypedDict):
+    file: Path
+    region_code: str
+    listen: str
+    tls: KeyFiles
+    signing: KeyFiles
+    trust: TrustConfig
+    store: Path
+    log_level: str
+
+
+def _common(root: Table, file: Path) -> _Common:
+    trust = root.table("trust")
+    return _Common(
+        file=file,
+        region_code=root.text("region", _REGION, 'use the six-digit code, for instance "350200"'),
+        listen=root.text("listen", _ADDRESS, _ADDRESS_ADVICE),
+        tls=_key_files(root.table("tls")),
+        signing=_key_files(root.table("signing")),
+        trust=TrustConfig(
+            trust.folder("folder"),
+            trust.texts(
+                "registry_roots",
+                _REGION,
+                _DIGEST,
+                'write "region code" = "SHA-256 of its registry\'s certificate in hexadecimal"',
+            ),
+        ),
+        store=root.table("store").writable_file("path"),
+        log_level=root.table("log").choice("level", LEVELS, "info"),
+    )
+
+
+def _key_files(table: Table) -> KeyFiles:
+    return KeyFiles(
+        table.file("certificate"),
+        table.secret_file("key"),
+        table.optional_secret_file("key_password_file"),
+    )
+
+
+def _check_pickup_key(file: Path, pickup: Table) -> None:
+    if not file.is_file():
+        return
+    try:
+        read_pickup_key(file)
+    except (OSError, ValueError):
+        pickup.note(
+            "hash_key_file",
+            f"{file} does not hold 32 to 128 bytes in hexadecimal; "
+            "make one with: openssl rand -hex 32",
+        )
+
+
+class _Vouching:
+    """Checks that certificates and trust lists say of this server what its configuration says."""
+
+    def __init__(
+        self, root: Table, config: ServerConfig, holder: CallerName, dns: str, now: datetime
+    ) -> None:
+        self._root = root
+        self._config = config
+        self._holder = holder
+        self._dns = dns
+        self._now = now
+
+    def check(self) -> None:
+        """Note everything that does not fit."""
+        region = self._region()
+        self._check_tls(region)
+        self._check_signing(region)
+        if region is not None and self._holder.kind is not CallerKind.PLATFORM:
+            listed = region.institution(self._holder.institution_code)
+            if listed is None or KINDS.get(listed.kind) is not self._holder.kind:
+                self._root.note(
+                    "institution",
+                    f"is not on the region's trust list as a {self._holder.kind}; "
+                    "have the registry list it",
+                )
+
+    def _region(self) -> RegionTrust | None:
+        """The trust list of the own region, if there is one."""
+        trust = self._config.trust
+        table = self._root.table("trust")
+        try:
+            store = TrustStore.load(trust.folder, trust.registry_roots, self._now)
+            return store.region(self._config.region_code, self._now)
+        except (TrustListRefused, RegionNotTrusted) as error:
+            if trust.folder.is_dir():
+                table.note("folder", f"{error}; get the lists from the regions' registries")
+        except ValueError:
+            pass  # a root of the wrong form, which is noted already
+        return None
+
+    def _check_tls(self, region: RegionTrust | None) -> None:
+        table = self._root.table("tls")
+        pair = self._pair(self._config.tls, table)
+        if pair is None:
+            return
+        _check_holder(table, pair, caller_name, self._holder)
+        if self._dns not in _dns_names(pair.certificate):
+            table.note("certificate", f"lacks the DNS name {self._dns}; have it issued with it")
+        self._check_trusted(table, pair, region, Usage.SERVER, Usage.CLIENT)
+
+    def _check_signing(self, region: RegionTrust | None) -> None:
+        table = self._root.table("signing")
+        pair = self._pair(self._config.signing, table)
+        if pair is None:
+            return
+        name = SignerName(self._holder, KeyPurpose.SEAL)
+        _check_holder(table, pair, signer_name, name)
+        self._check_trusted(table, pair, region, Usage.SIGNING)
+        if region is not None and not region.signer(certificate_sha256(pair.certificate)):
+            table.note(
+                "certificate", "is not on the region's trust list; have the registry list it"
+            )
+
+    def _pair(self, files: KeyFiles, table: Table) -> KeyPair | None:
+        """Certificate and key; nothing if they cannot be used, which is noted."""
+        if not (files.certificate.is_file() and files.key.is_file()):
+            return None
+        try:
+            return load_key_pair(files)
+        except KeyFileError as error:
+            keys = {files.certificate: "certificate", files.key: "key"}
+            table.note(keys.get(error.path, "key_password_file"), error.problem)
+            return None
+
+    def _check_trusted(
+        self, table: Table, pair: KeyPair, region: RegionTrust | None, *usages: Usage
+    ) -> None:
+        """The certificate is valid, leads to the region's anchors for these uses, is not denied."""
+        leaf, *intermediates = x509.load_pem_x509_certificates(pair.certificate_pem)
+        begin, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+        if not begin <= self._now <= end:
+            valid = f"is valid from {begin:%Y-%m-%d} to {end:%Y-%m-%d}"
+            table.note("certificate", f"{valid}; renew it, or set the clock")
+            return
+        if region is None:
+            return
+        if region.is_denied(certificate_sha256(leaf)):
+            table.note("certificate", "is on the region's deny list; have a new one issued")
+        for usage in usages:
+            signing = usage is Usage.SIGNING
+            anchors = region.signing_anchors if signing else region.transport_anchors
+            try:
+                verify_chain(leaf, intermediates, anchors, self._now, usage)
+            except CertificateUntrusted as error:
+                table.note("certificate", f"{error}; have one issued by the region")
+
+
+def _check_holder(
+    table: Table,
+    pair: KeyPair,
+    read: Callable[[x509.Certificate], object],
+    expected: CallerName | SignerName,
+) -> None:
+    try:
+        named = read(pair.certificate)
+    except IdentityError as error:
+        table.note("certificate", f"{error}; have one issued for {expected}")
+        return
+    if named != expected:
+        table.note("certificate", f"names another holder; have one issued for {expected}")
+
+
+def _dns_names(certificate: x509.Certificate) -> Sequence[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    return names.value.get_values_for_type(x509.DNSName)

@@ -1,0 +1,181 @@
+"""The desk at which platforms are served, over the network or from inside this process.
+
+One class runs the home, payer and exchange commands for a platform that calls. The gRPC servicers
+put other regions through to it; ``LocalPeer`` puts this region itself through, so that the case in
+which one region plays several roles takes the same path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from rxoutflow.identity import CallerName
+from rxoutflow.statements import StatementError
+from rxoutflow.v1.home_service_pb2 import (
+    CommitAttemptRequest,
+    CommitAttemptResponse,
+    GetAttemptRequest,
+    GetAttemptResponse,
+    GrantClaimRequest,
+    GrantClaimResponse,
+    OpenPrescriptionRequest,
+    OpenPrescriptionResponse,
+    ReleaseAttemptRequest,
+    ReleaseAttemptResponse,
+)
+from rxoutflow.v1.payer_service_pb2 import (
+    GetSettlementRequest,
+    GetSettlementResponse,
+    HoldBenefitRequest,
+    HoldBenefitResponse,
+    QuoteBenefitRequest,
+    QuoteBenefitResponse,
+)
+from rxoutflow.v1.peer_service_pb2 import (
+    DeliverEventsRequest,
+    DeliverEventsResponse,
+    PeerEvent,
+)
+from rxoutflow_server.application.exchange import inbox
+from rxoutflow_server.application.exchange.outbox import BATCH
+from rxoutflow_server.application.home import attempts
+from rxoutflow_server.application.payer import benefits
+from rxoutflow_server.application.ports import Store, Transaction
+from rxoutflow_server.application.region import Region
+from rxoutflow_server.application.validation import invalid
+from rxoutflow_server.domain.errors import Refusal, Unavailable
+from rxoutflow_server.transport.errors import status_of
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Command = Callable[[Transaction, Region, CallerName, Request], Response]
+
+
+class Desk:
+    """Runs the commands that platforms may give, each in one transaction."""
+
+    def __init__(self, region: Region, store: Store) -> None:
+        self._region = region
+        self._store = store
+
+    async def open_prescription(
+        self, caller: CallerName, request: OpenPrescriptionRequest
+    ) -> OpenPrescriptionResponse:
+        """See HomeService.OpenPrescription."""
+        return await self._query(attempts.open_prescription, caller, request)
+
+    async def grant_claim(
+        self, caller: CallerName, request: GrantClaimRequest
+    ) -> GrantClaimResponse:
+        """See HomeService.GrantClaim."""
+        return await self._command(attempts.grant_claim, caller, request)
+
+    async def commit_attempt(
+        self, caller: CallerName, request: CommitAttemptRequest
+    ) -> CommitAttemptResponse:
+        """See HomeService.CommitAttempt."""
+        return await self._command(attempts.commit_attempt, caller, request)
+
+    async def release_attempt(
+        self, caller: CallerName, request: ReleaseAttemptRequest
+    ) -> ReleaseAttemptResponse:
+        """See HomeService.ReleaseAttempt."""
+        return await self._command(attempts.release_attempt, caller, request)
+
+    async def get_attempt(
+        self, caller: CallerName, request: GetAttemptRequest
+    ) -> GetAttemptResponse:
+        """See HomeService.GetAttempt."""
+        return await self._query(attempts.get_attempt, caller, request)
+
+    async def quote_benefit(
+        self, caller: CallerName, request: QuoteBenefitRequest
+    ) -> QuoteBenefitResponse:
+        """See PayerService.QuoteBenefit."""
+        return await self._query(benefits.quote_benefit, caller, request)
+
+    async def hold_benefit(
+        self, caller: CallerName, request: HoldBenefitRequest
+    ) -> HoldBenefitResponse:
+        """See PayerService.HoldBenefit."""
+        return await self._command(benefits.hold_benefit, caller, request)
+
+    async def get_settlement(
+        self, caller: CallerName, request: GetSettlementRequest
+    ) -> GetSettlementResponse:
+        """See PayerService.GetSettlement."""
+        return await self._query(benefits.get_settlement, caller, request)
+
+    async def deliver_events(
+        self, caller: CallerName, request: DeliverEventsRequest
+    ) -> DeliverEventsResponse:
+        """See PeerService.DeliverEvents. Each event takes effect, or is refused, by itself."""
+        if not 1 <= len(request.events) <= BATCH:
+            raise invalid("events", f"must be 1 to {BATCH}")
+        decided = await asyncio.gather(*(self._receive(caller, event) for event in request.events))
+        return DeliverEventsResponse(acknowledgements=[each for each in decided if each])
+
+    async def _receive(
+        self, caller: CallerName, event: PeerEvent
+    ) -> DeliverEventsResponse.Acknowledgement | None:
+        """The acknowledgement of one event; none if it could not be decided now."""
+        acknowledgement = DeliverEventsResponse.Acknowledgement(event_id=event.event_id)
+        try:
+            await self._command(inbox.take_effect, caller, event)
+        except (Refusal, StatementError) as error:
+            acknowledgement.error.CopyFrom(status_of(error))
+        except Unavailable:
+            return None
+        return acknowledgement
+
+    async def _command(
+        self, command: Command[Request, Response], caller: CallerName, request: Request
+    ) -> Response:
+        return await self._store.transact(lambda tx: command(tx, self._region, caller, request))
+
+    async def _query(
+        self, query: Command[Request, Response], caller: CallerName, request: Request
+    ) -> Response:
+        return await self._store.read(lambda tx: query(tx, self._region, caller, request))
+
+
+class LocalPeer:
+    """This region as a peer of itself: the port ``PeerGateway`` without a network."""
+
+    def __init__(self, desk: Desk, caller: CallerName) -> None:
+        self._desk = desk
+        self._caller = caller
+
+    async def open_prescription(self, request: OpenPrescriptionRequest) -> OpenPrescriptionResponse:
+        """See HomeService.OpenPrescription."""
+        return await self._desk.open_prescription(self._caller, request)
+
+    async def grant_claim(self, request: GrantClaimRequest) -> GrantClaimResponse:
+        """See HomeService.GrantClaim."""
+        return await self._desk.grant_claim(self._caller, request)
+
+    async def commit_attempt(self, request: CommitAttemptRequest) -> CommitAttemptResponse:
+        """See HomeService.CommitAttempt."""
+        return await self._desk.commit_attempt(self._caller, request)
+
+    async def release_attempt(self, request: ReleaseAttemptRequest) -> ReleaseAttemptResponse:
+        """See HomeService.ReleaseAttempt."""
+        return await self._desk.release_attempt(self._caller, request)
+
+    async def get_attempt(self, request: GetAttemptRequest) -> GetAttemptResponse:
+        """See HomeService.GetAttempt."""
+        return await self._desk.get_attempt(self._caller, request)
+
+    async def quote_benefit(self, request: QuoteBenefitRequest) -> QuoteBenefitResponse:
+        """See PayerService.QuoteBenefit."""
+        return await self._desk.quote_benefit(self._caller, request)
+
+    async def hold_benefit(self, request: HoldBenefitRequest) -> HoldBenefitResponse:
+        """See PayerService.HoldBenefit."""
+        return await self._desk.hold_benefit(self._caller, request)
+
+    async def deliver_events(self, request: DeliverEventsRequest) -> DeliverEventsResponse:
+        """See PeerService.DeliverEvents."""
+        return await self._desk.deliver_events(self._caller, request)

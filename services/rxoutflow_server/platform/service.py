@@ -1,0 +1,183 @@
+"""The composition root of a regional platform: from a checked configuration to a service."""
+
+from __future__ import annotations
+
+import hmac
+import random
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from hashlib import sha256
+
+from rxoutflow.identity import CallerKind, CallerName
+from rxoutflow.statements import Verifier
+from rxoutflow.trust import TrustStore
+from rxoutflow.v1 import (
+    home_service_pb2,
+    home_service_pb2_grpc,
+    hospital_service_pb2,
+    hospital_service_pb2_grpc,
+    payer_service_pb2,
+    payer_service_pb2_grpc,
+    peer_service_pb2,
+    peer_service_pb2_grpc,
+    pharmacy_service_pb2,
+    pharmacy_service_pb2_grpc,
+    supervision_service_pb2,
+    supervision_service_pb2_grpc,
+)
+from rxoutflow_server.application.dispensing.exchange import Exchange
+from rxoutflow_server.application.ports import Store, Transaction
+from rxoutflow_server.application.region import LOCAL_TIME, Region
+from rxoutflow_server.config import PlatformConfig
+from rxoutflow_server.domain.settlement import InsuredPerson
+from rxoutflow_server.platform import tasks
+from rxoutflow_server.platform.changes import AnnouncingStore, Changes
+from rxoutflow_server.platform.desk import Desk, LocalPeer
+from rxoutflow_server.platform.peers import RegionalPeers
+from rxoutflow_server.platform.servicers import (
+    HomeServicer,
+    HospitalServicer,
+    PayerServicer,
+    PeerServicer,
+    PharmacyServicer,
+    SupervisionServicer,
+)
+from rxoutflow_server.reference.catalogues import load_catalogue
+from rxoutflow_server.reference.insured import load_insured
+from rxoutflow_server.reference.tariffs import load_tariffs
+from rxoutflow_server.storage.sqlite import SqliteStore
+from rxoutflow_server.transport.channels import PeerChannels
+from rxoutflow_server.transport.server import Service, build_server, serve
+from rxoutflow_server.trust_folder import TrustFolder
+from rxoutflow_server.wiring import (
+    StoreFailure,
+    fresh_id,
+    load_signer,
+    load_trust,
+    platform_seal,
+    running,
+    utc_now,
+)
+
+
+async def serve_platform(config: PlatformConfig) -> None:
+    """Run a regional platform until it is told to stop, or its store fails.
+
+    Raises:
+        StoreError: the store cannot be opened.
+        ReferenceDataError: tariffs, catalogue or insured persons cannot be used.
+        ListenError: the address cannot be opened.
+    """
+    async with AsyncExitStack() as stack:
+        region = build_region(config, load_trust(config))
+        failure = StoreFailure()
+        disk = SqliteStore.open(config.store, "platform", on_failure=failure)
+        changes = Changes()
+        store = AnnouncingStore(await stack.enter_async_context(disk), changes)
+        await _admit_insured(store, config)
+        channels = PeerChannels(region.trust, config.tls, utc_now)
+        stack.push_async_callback(channels.close)
+        desk = Desk(region, store)
+        itself = CallerName(region.code, CallerKind.PLATFORM, region.code)
+        peers = RegionalPeers(region.code, LocalPeer(desk, itself), channels)
+        exchange = Exchange(region, store, peers)
+        server = build_server(
+            _services(exchange, desk, changes),
+            listen=config.listen,
+            tls=config.tls,
+            trust=region.trust,
+            place=config.place,
+            clock=utc_now,
+        )
+        folder = TrustFolder(config.trust.folder, region.trust, utc_now)
+        async with running(
+            tasks.repeat("outbox", lambda: tasks.deliver_facts(exchange, _jitter), changes),
+            tasks.repeat("leases", lambda: tasks.end_leases(exchange)),
+            tasks.repeat("commitments", lambda: tasks.finish_commitments(exchange)),
+            tasks.repeat("trust", folder.offer_changed),
+        ):
+            await serve(server, failure.happened)
+
+
+def build_region(config: PlatformConfig, trust: TrustStore) -> Region:
+    """The region of a checked configuration, with its reference data.
+
+    Raises:
+        ReferenceDataError: tariffs or catalogue cannot be used.
+    """
+    return Region(
+        code=config.region_code,
+        trust=trust,
+        verifier=Verifier(trust),
+        seal=platform_seal(load_signer(config.signing)),
+        now=utc_now,
+        new_id=fresh_id,
+        hash_pickup_secret=pickup_hasher(bytes.fromhex(config.pickup_key_file.read_text().strip())),
+        lease=timedelta(seconds=config.lease_seconds),
+        tariffs=load_tariffs(config.reference.tariffs),
+        catalogue=load_catalogue(config.reference.catalogue),
+    )
+
+
+def pickup_hasher(key: bytes) -> Callable[[str, str], bytes]:
+    """The keyed hash of a pickup secret, bound to its prescription number."""
+
+    def hashed(number: str, secret: str) -> bytes:
+        return hmac.new(key, f"{number}.{secret}".encode(), sha256).digest()
+
+    return hashed
+
+
+async def _admit_insured(store: Store, config: PlatformConfig) -> None:
+    """Take in the insured persons of the reference data whom the store does not know yet."""
+    if config.reference.insured is None:
+        return
+    year = utc_now().astimezone(LOCAL_TIME).year
+    people = load_insured(config.reference.insured, year)
+    await store.transact(lambda tx: _add_people(tx, people))
+
+
+def _add_people(tx: Transaction, people: Sequence[InsuredPerson]) -> None:
+    for person in people:
+        tx.payer.add_person(person)
+
+
+def _services(exchange: Exchange, desk: Desk, changes: Changes) -> list[Service]:
+    region, store = exchange.region, exchange.store
+    return [
+        Service(
+            hospital_service_pb2_grpc.add_HospitalServiceServicer_to_server,
+            HospitalServicer(region, store, changes),
+            hospital_service_pb2.DESCRIPTOR.services_by_name["HospitalService"],
+        ),
+        Service(
+            pharmacy_service_pb2_grpc.add_PharmacyServiceServicer_to_server,
+            PharmacyServicer(exchange, changes),
+            pharmacy_service_pb2.DESCRIPTOR.services_by_name["PharmacyService"],
+        ),
+        Service(
+            home_service_pb2_grpc.add_HomeServiceServicer_to_server,
+            HomeServicer(desk),
+            home_service_pb2.DESCRIPTOR.services_by_name["HomeService"],
+        ),
+        Service(
+            payer_service_pb2_grpc.add_PayerServiceServicer_to_server,
+            PayerServicer(desk),
+            payer_service_pb2.DESCRIPTOR.services_by_name["PayerService"],
+        ),
+        Service(
+            peer_service_pb2_grpc.add_PeerServiceServicer_to_server,
+            PeerServicer(region, desk),
+            peer_service_pb2.DESCRIPTOR.services_by_name["PeerService"],
+        ),
+        Service(
+            supervision_service_pb2_grpc.add_SupervisionServiceServicer_to_server,
+            SupervisionServicer(region, store),
+            supervision_service_pb2.DESCRIPTOR.services_by_name["SupervisionService"],
+        ),
+    ]
+
+
+def _jitter() -> float:
+    return random.uniform(0.5, 1.5)  # noqa: S311 - spreads retries, keeps no secret

@@ -1,0 +1,328 @@
+"""The gRPC services of a regional platform: each method hands its request to one command.
+
+Who is calling has been established before a method runs; see ``transport``. Errors pass through to
+the interceptor, which alone turns them into statuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any, TypeAlias
+
+import grpc
+
+from rxoutflow.identity import CallerName
+from rxoutflow.statements import StatementError
+from rxoutflow.v1 import (
+    home_service_pb2,
+    home_service_pb2_grpc,
+    hospital_service_pb2,
+    hospital_service_pb2_grpc,
+    payer_service_pb2,
+    payer_service_pb2_grpc,
+    peer_service_pb2,
+    peer_service_pb2_grpc,
+    pharmacy_service_pb2,
+    pharmacy_service_pb2_grpc,
+    supervision_service_pb2,
+    supervision_service_pb2_grpc,
+)
+from rxoutflow_server.application import supervision
+from rxoutflow_server.application.dispensing import claims, records, settling
+from rxoutflow_server.application.dispensing.exchange import Exchange
+from rxoutflow_server.application.home import registration
+from rxoutflow_server.application.ports import Store
+from rxoutflow_server.application.region import Region
+from rxoutflow_server.application.validation import invalid
+from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
+from rxoutflow_server.platform import notices
+from rxoutflow_server.platform.changes import Changes
+from rxoutflow_server.platform.desk import Desk
+from rxoutflow_server.transport.errors import status_of
+from rxoutflow_server.transport.interceptor import current_caller
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+MAX_REGISTRATIONS = 100
+
+
+def _caller() -> CallerName:
+    caller = current_caller()
+    return CallerName(caller.region_code, caller.kind, caller.institution_code)
+
+
+class HospitalServicer(hospital_service_pb2_grpc.HospitalServiceServicer):
+    """HospitalService."""
+
+    def __init__(self, region: Region, store: Store, changes: Changes) -> None:
+        self._region = region
+        self._store = store
+        self._changes = changes
+
+    async def PrecheckPrescription(
+        self, request: hospital_service_pb2.PrecheckPrescriptionRequest, context: Context
+    ) -> hospital_service_pb2.PrecheckPrescriptionResponse:
+        """See the contract."""
+        return registration.precheck(self._region, request)
+
+    async def RegisterPrescription(
+        self, request: hospital_service_pb2.RegisterPrescriptionRequest, context: Context
+    ) -> hospital_service_pb2.RegisterPrescriptionResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.transact(
+            lambda tx: registration.register(tx, self._region, caller, request)
+        )
+
+    async def BatchRegisterPrescriptions(
+        self, request: hospital_service_pb2.BatchRegisterPrescriptionsRequest, context: Context
+    ) -> hospital_service_pb2.BatchRegisterPrescriptionsResponse:
+        """See the contract."""
+        if not 1 <= len(request.requests) <= MAX_REGISTRATIONS:
+            raise invalid("requests", f"must be 1 to {MAX_REGISTRATIONS}")
+        results = await asyncio.gather(
+            *(self._register_one(_caller(), each) for each in request.requests)
+        )
+        return hospital_service_pb2.BatchRegisterPrescriptionsResponse(results=results)
+
+    async def _register_one(
+        self, caller: CallerName, request: hospital_service_pb2.RegisterPrescriptionRequest
+    ) -> hospital_service_pb2.BatchRegisterPrescriptionsResponse.Result:
+        result = hospital_service_pb2.BatchRegisterPrescriptionsResponse.Result()
+        try:
+            response = await self._store.transact(
+                lambda tx: registration.register(tx, self._region, caller, request)
+            )
+        except (Refusal, StatementError, Unavailable) as error:
+            result.error.CopyFrom(status_of(error))
+        else:
+            result.response.CopyFrom(response)
+        return result
+
+    async def RevokePrescription(
+        self, request: hospital_service_pb2.RevokePrescriptionRequest, context: Context
+    ) -> hospital_service_pb2.RevokePrescriptionResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.transact(
+            lambda tx: registration.revoke(tx, self._region, caller, request)
+        )
+
+    async def GetPrescription(
+        self, request: hospital_service_pb2.GetPrescriptionRequest, context: Context
+    ) -> hospital_service_pb2.GetPrescriptionResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.read(
+            lambda tx: registration.get(tx, self._region, caller, request)
+        )
+
+    async def ListPrescriptions(
+        self, request: hospital_service_pb2.ListPrescriptionsRequest, context: Context
+    ) -> hospital_service_pb2.ListPrescriptionsResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.read(
+            lambda tx: registration.list_own(tx, self._region, caller, request)
+        )
+
+    async def WatchNotices(
+        self, request: hospital_service_pb2.HospitalServiceWatchNoticesRequest, context: Context
+    ) -> AsyncGenerator[hospital_service_pb2.HospitalServiceWatchNoticesResponse, None]:
+        """See the contract."""
+        institution, token = _caller().institution_code, request.resume_token
+        async for notice in notices.watch(
+            self._region, self._store, self._changes, institution, token
+        ):
+            yield hospital_service_pb2.HospitalServiceWatchNoticesResponse(notice=notice)
+
+    async def GetOutcome(
+        self, request: hospital_service_pb2.HospitalServiceGetOutcomeRequest, context: Context
+    ) -> hospital_service_pb2.HospitalServiceGetOutcomeResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.read(lambda tx: registration.get_outcome(tx, caller, request))
+
+
+class PharmacyServicer(pharmacy_service_pb2_grpc.PharmacyServiceServicer):
+    """PharmacyService."""
+
+    def __init__(self, exchange: Exchange, changes: Changes) -> None:
+        self._exchange = exchange
+        self._region = exchange.region
+        self._store = exchange.store
+        self._changes = changes
+
+    async def FindPrescription(
+        self, request: pharmacy_service_pb2.FindPrescriptionRequest, context: Context
+    ) -> pharmacy_service_pb2.FindPrescriptionResponse:
+        """See the contract."""
+        return await claims.find(self._exchange, _caller(), request)
+
+    async def ClaimPrescription(
+        self, request: pharmacy_service_pb2.ClaimPrescriptionRequest, context: Context
+    ) -> pharmacy_service_pb2.ClaimPrescriptionResponse:
+        """See the contract."""
+        return await claims.claim(self._exchange, _caller(), request)
+
+    async def ReleaseClaim(
+        self, request: pharmacy_service_pb2.ReleaseClaimRequest, context: Context
+    ) -> pharmacy_service_pb2.ReleaseClaimResponse:
+        """See the contract."""
+        return await claims.release(self._exchange, _caller(), request)
+
+    async def QuoteSettlement(
+        self, request: pharmacy_service_pb2.QuoteSettlementRequest, context: Context
+    ) -> pharmacy_service_pb2.QuoteSettlementResponse:
+        """See the contract."""
+        return await settling.quote(self._exchange, _caller(), request)
+
+    async def CommitClaim(
+        self, request: pharmacy_service_pb2.CommitClaimRequest, context: Context
+    ) -> pharmacy_service_pb2.CommitClaimResponse:
+        """See the contract."""
+        return await settling.commit(self._exchange, _caller(), request)
+
+    async def RecordDispense(
+        self, request: pharmacy_service_pb2.RecordDispenseRequest, context: Context
+    ) -> pharmacy_service_pb2.RecordDispenseResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.transact(
+            lambda tx: records.record(tx, self._region, caller, request)
+        )
+
+    async def GetDispense(
+        self, request: pharmacy_service_pb2.GetDispenseRequest, context: Context
+    ) -> pharmacy_service_pb2.GetDispenseResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.read(lambda tx: records.get(tx, caller, request))
+
+    async def ListDispenses(
+        self, request: pharmacy_service_pb2.ListDispensesRequest, context: Context
+    ) -> pharmacy_service_pb2.ListDispensesResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.read(lambda tx: records.list_own(tx, caller, request))
+
+    async def WatchNotices(
+        self, request: pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest, context: Context
+    ) -> AsyncGenerator[pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse, None]:
+        """See the contract."""
+        institution, token = _caller().institution_code, request.resume_token
+        async for notice in notices.watch(
+            self._region, self._store, self._changes, institution, token
+        ):
+            yield pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse(notice=notice)
+
+    async def GetOutcome(
+        self, request: pharmacy_service_pb2.PharmacyServiceGetOutcomeRequest, context: Context
+    ) -> pharmacy_service_pb2.PharmacyServiceGetOutcomeResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.read(lambda tx: claims.get_outcome(tx, caller, request))
+
+
+class HomeServicer(home_service_pb2_grpc.HomeServiceServicer):
+    """HomeService."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def OpenPrescription(
+        self, request: home_service_pb2.OpenPrescriptionRequest, context: Context
+    ) -> home_service_pb2.OpenPrescriptionResponse:
+        """See the contract."""
+        return await self._desk.open_prescription(_caller(), request)
+
+    async def GrantClaim(
+        self, request: home_service_pb2.GrantClaimRequest, context: Context
+    ) -> home_service_pb2.GrantClaimResponse:
+        """See the contract."""
+        return await self._desk.grant_claim(_caller(), request)
+
+    async def CommitAttempt(
+        self, request: home_service_pb2.CommitAttemptRequest, context: Context
+    ) -> home_service_pb2.CommitAttemptResponse:
+        """See the contract."""
+        return await self._desk.commit_attempt(_caller(), request)
+
+    async def ReleaseAttempt(
+        self, request: home_service_pb2.ReleaseAttemptRequest, context: Context
+    ) -> home_service_pb2.ReleaseAttemptResponse:
+        """See the contract."""
+        return await self._desk.release_attempt(_caller(), request)
+
+    async def GetAttempt(
+        self, request: home_service_pb2.GetAttemptRequest, context: Context
+    ) -> home_service_pb2.GetAttemptResponse:
+        """See the contract."""
+        return await self._desk.get_attempt(_caller(), request)
+
+
+class PayerServicer(payer_service_pb2_grpc.PayerServiceServicer):
+    """PayerService."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def QuoteBenefit(
+        self, request: payer_service_pb2.QuoteBenefitRequest, context: Context
+    ) -> payer_service_pb2.QuoteBenefitResponse:
+        """See the contract."""
+        return await self._desk.quote_benefit(_caller(), request)
+
+    async def HoldBenefit(
+        self, request: payer_service_pb2.HoldBenefitRequest, context: Context
+    ) -> payer_service_pb2.HoldBenefitResponse:
+        """See the contract."""
+        return await self._desk.hold_benefit(_caller(), request)
+
+    async def GetSettlement(
+        self, request: payer_service_pb2.GetSettlementRequest, context: Context
+    ) -> payer_service_pb2.GetSettlementResponse:
+        """See the contract."""
+        return await self._desk.get_settlement(_caller(), request)
+
+
+class PeerServicer(peer_service_pb2_grpc.PeerServiceServicer):
+    """PeerService."""
+
+    def __init__(self, region: Region, desk: Desk) -> None:
+        self._region = region
+        self._desk = desk
+
+    async def DeliverEvents(
+        self, request: peer_service_pb2.DeliverEventsRequest, context: Context
+    ) -> peer_service_pb2.DeliverEventsResponse:
+        """See the contract."""
+        return await self._desk.deliver_events(_caller(), request)
+
+    async def GetTrustList(
+        self, request: peer_service_pb2.GetTrustListRequest, context: Context
+    ) -> peer_service_pb2.GetTrustListResponse:
+        """See the contract."""
+        trust_list = self._region.trust.statement(self._region.code)
+        if trust_list is None:
+            raise Refusal(
+                Reason.REGION_UNKNOWN,
+                "this platform has no trust list of its own region; tell its operator",
+                region=self._region.code,
+            )
+        return peer_service_pb2.GetTrustListResponse(trust_list=trust_list)
+
+
+class SupervisionServicer(supervision_service_pb2_grpc.SupervisionServiceServicer):
+    """SupervisionService."""
+
+    def __init__(self, region: Region, store: Store) -> None:
+        self._region = region
+        self._store = store
+
+    async def TracePrescription(
+        self, request: supervision_service_pb2.TracePrescriptionRequest, context: Context
+    ) -> supervision_service_pb2.TracePrescriptionResponse:
+        """See the contract."""
+        return await self._store.read(lambda tx: supervision.trace(tx, self._region, request))

@@ -1,0 +1,392 @@
+"""The schema of the two kinds of store, as migrations of sqlite-utils.
+
+State is keyed by its shard key first and stored in the order of that key; evidence is appended.
+Times are microseconds since 1970, digests raw bytes, short lists JSON. The constraints repeat what
+the domain promises: a defect above them breaks a transaction, never the records. A migration that
+was released is never edited; a change is a new one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from sqlite_utils import Database, Migrations
+
+from rxoutflow_server.storage.errors import StoreError
+
+Kind: TypeAlias = Literal["platform", "edge"]
+
+_JOURNAL = (
+    """
+    CREATE TABLE statements (
+        prescription_number TEXT NOT NULL,
+        sha256 BLOB NOT NULL CHECK (length(sha256) = 32),
+        payload_type TEXT NOT NULL,
+        statement BLOB NOT NULL,
+        keep_time INTEGER NOT NULL,
+        PRIMARY KEY (prescription_number, sha256)
+    ) STRICT
+    """,
+    """
+    CREATE TABLE steps (
+        prescription_number TEXT NOT NULL,
+        sequence INTEGER NOT NULL CHECK (sequence >= 1),
+        time INTEGER NOT NULL,
+        role TEXT NOT NULL,
+        flow TEXT NOT NULL,
+        action TEXT NOT NULL,
+        actor_code TEXT NOT NULL,
+        statement_sha256 BLOB NOT NULL,
+        PRIMARY KEY (prescription_number, sequence)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE outcomes (
+        prescription_number TEXT NOT NULL,
+        caller TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        method TEXT NOT NULL,
+        request_sha256 BLOB NOT NULL,
+        response_type TEXT NOT NULL,
+        response BLOB NOT NULL,
+        effect_time INTEGER NOT NULL,
+        PRIMARY KEY (prescription_number, caller, request_id)
+    ) STRICT
+    """,
+    """
+    CREATE TABLE outbox (
+        prescription_number TEXT NOT NULL,
+        peer_region_code TEXT NOT NULL,
+        event_id TEXT NOT NULL,
+        sequence INTEGER NOT NULL CHECK (sequence >= 1),
+        insured_person_id TEXT NOT NULL,
+        statement_sha256 BLOB NOT NULL,
+        create_time INTEGER NOT NULL,
+        next_try_time INTEGER NOT NULL,
+        tries INTEGER NOT NULL CHECK (tries >= 0),
+        state TEXT NOT NULL CHECK (state IN ('pending', 'dead')),
+        error TEXT NOT NULL,
+        PRIMARY KEY (prescription_number, peer_region_code, event_id)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE INDEX outbox_pending ON outbox
+        (peer_region_code, next_try_time, create_time, prescription_number, sequence)
+        WHERE state = 'pending'
+    """,
+    """
+    CREATE TABLE inbox (
+        prescription_number TEXT NOT NULL,
+        origin TEXT NOT NULL,
+        event_id TEXT NOT NULL,
+        receive_time INTEGER NOT NULL,
+        PRIMARY KEY (prescription_number, origin, event_id)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE notice_counters (
+        institution_code TEXT NOT NULL PRIMARY KEY,
+        sequence INTEGER NOT NULL CHECK (sequence >= 1)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE notices (
+        institution_code TEXT NOT NULL,
+        sequence INTEGER NOT NULL CHECK (sequence >= 1),
+        kind TEXT NOT NULL,
+        prescription_number TEXT NOT NULL,
+        other_institution_code TEXT NOT NULL,
+        statement_sha256 BLOB NOT NULL,
+        summary TEXT NOT NULL,
+        time INTEGER NOT NULL,
+        PRIMARY KEY (institution_code, sequence)
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+_HOME = (
+    """
+    CREATE TABLE prescriptions (
+        prescription_number TEXT NOT NULL PRIMARY KEY,
+        issuer_code TEXT NOT NULL,
+        hospital_prescription_number TEXT NOT NULL,
+        payer_region_code TEXT NOT NULL,
+        insured_person_id TEXT NOT NULL,
+        issue_time INTEGER NOT NULL,
+        expire_time INTEGER NOT NULL,
+        register_time INTEGER NOT NULL,
+        update_time INTEGER NOT NULL,
+        statement_sha256 BLOB NOT NULL,
+        pickup_hash BLOB NOT NULL,
+        validity TEXT NOT NULL
+            CHECK (validity IN ('active', 'expired', 'revoked', 'marked_for_revocation')),
+        pharmacy_reviewed INTEGER NOT NULL CHECK (pharmacy_reviewed IN (0, 1)),
+        fence INTEGER NOT NULL CHECK (fence >= 0),
+        version INTEGER NOT NULL CHECK (version >= 1)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX prescriptions_of_issuer ON prescriptions (issuer_code, prescription_number)",
+    """
+    CREATE TABLE hospital_numbers (
+        issuer_code TEXT NOT NULL,
+        hospital_prescription_number TEXT NOT NULL,
+        prescription_number TEXT NOT NULL,
+        PRIMARY KEY (issuer_code, hospital_prescription_number)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE prescription_lines (
+        prescription_number TEXT NOT NULL REFERENCES prescriptions,
+        line_id INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        authorised INTEGER NOT NULL CHECK (authorised >= 0),
+        claimed INTEGER NOT NULL CHECK (claimed >= 0),
+        committed INTEGER NOT NULL CHECK (committed >= 0),
+        dispensed INTEGER NOT NULL CHECK (dispensed >= 0),
+        returned INTEGER NOT NULL CHECK (returned >= 0),
+        PRIMARY KEY (prescription_number, line_id),
+        CHECK (claimed + committed + dispensed - returned <= authorised)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE attempts (
+        prescription_number TEXT NOT NULL REFERENCES prescriptions,
+        attempt_id TEXT NOT NULL,
+        fence INTEGER NOT NULL CHECK (fence >= 1),
+        state TEXT NOT NULL
+            CHECK (state IN ('reserved', 'committed', 'dispensed', 'released', 'expired')),
+        pharmacy_code TEXT NOT NULL,
+        dispensing_region_code TEXT NOT NULL,
+        lines TEXT NOT NULL,
+        create_time INTEGER NOT NULL,
+        lease_expire_time INTEGER,
+        update_time INTEGER NOT NULL,
+        settlement_id TEXT NOT NULL,
+        cause_sha256 BLOB NOT NULL,
+        PRIMARY KEY (prescription_number, attempt_id),
+        UNIQUE (prescription_number, fence),
+        CHECK ((state = 'reserved') = (lease_expire_time IS NOT NULL))
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE UNIQUE INDEX attempts_one_live ON attempts (prescription_number)
+        WHERE state IN ('reserved', 'committed')
+    """,
+    """
+    CREATE INDEX attempts_by_lease ON attempts (lease_expire_time) WHERE state = 'reserved'
+    """,
+)
+_PAYER = (
+    """
+    CREATE TABLE insured_persons (
+        insured_person_id TEXT NOT NULL PRIMARY KEY,
+        person_type TEXT NOT NULL,
+        area_status TEXT NOT NULL,
+        own_account_fen INTEGER NOT NULL CHECK (own_account_fen >= 0),
+        family_accounts_fen TEXT NOT NULL CHECK (family_accounts_fen NOT LIKE '%-%'),
+        year INTEGER NOT NULL,
+        used_deductible_fen INTEGER NOT NULL CHECK (used_deductible_fen >= 0),
+        used_cap_fen INTEGER NOT NULL CHECK (used_cap_fen >= 0),
+        direct_settlement_suspended INTEGER NOT NULL
+            CHECK (direct_settlement_suspended IN (0, 1))
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE settlements (
+        insured_person_id TEXT NOT NULL,
+        settlement_id TEXT NOT NULL,
+        attempt_id TEXT NOT NULL,
+        prescription_number TEXT NOT NULL,
+        dispensing_region_code TEXT NOT NULL,
+        pharmacy_code TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('held', 'posted', 'voided', 'reversed')),
+        family_accounts_fen TEXT NOT NULL CHECK (family_accounts_fen NOT LIKE '%-%'),
+        tariff_version TEXT NOT NULL,
+        year INTEGER NOT NULL,
+        create_time INTEGER NOT NULL,
+        update_time INTEGER NOT NULL,
+        cause_sha256 BLOB NOT NULL,
+        total_fen INTEGER NOT NULL,
+        own_fen INTEGER NOT NULL CHECK (own_fen >= 0),
+        excess_fen INTEGER NOT NULL CHECK (excess_fen >= 0),
+        first_self_pay_fen INTEGER NOT NULL CHECK (first_self_pay_fen >= 0),
+        inscope_fen INTEGER NOT NULL,
+        deductible_fen INTEGER NOT NULL CHECK (deductible_fen >= 0),
+        pool_fen INTEGER NOT NULL CHECK (pool_fen >= 0),
+        ratio_self_fen INTEGER NOT NULL CHECK (ratio_self_fen >= 0),
+        person_fen INTEGER NOT NULL,
+        account_fen INTEGER NOT NULL CHECK (account_fen >= 0),
+        family_fen INTEGER NOT NULL CHECK (family_fen >= 0),
+        cash_fen INTEGER NOT NULL CHECK (cash_fen >= 0),
+        PRIMARY KEY (insured_person_id, settlement_id),
+        CHECK (total_fen = own_fen + excess_fen + first_self_pay_fen + inscope_fen),
+        CHECK (inscope_fen = deductible_fen + pool_fen + ratio_self_fen),
+        CHECK (total_fen = pool_fen + person_fen),
+        CHECK (person_fen = account_fen + family_fen + cash_fen)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX settlements_of_attempt ON settlements (insured_person_id, attempt_id)",
+    """
+    CREATE TABLE attempt_ends (
+        insured_person_id TEXT NOT NULL,
+        attempt_id TEXT NOT NULL,
+        state TEXT NOT NULL,
+        PRIMARY KEY (insured_person_id, attempt_id)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE prescription_index (
+        insured_person_id TEXT NOT NULL,
+        prescription_number TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        status_sha256 BLOB NOT NULL,
+        PRIMARY KEY (insured_person_id, prescription_number)
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+_DISPENSING = (
+    """
+    CREATE TABLE claims (
+        prescription_number TEXT NOT NULL,
+        attempt_id TEXT NOT NULL,
+        pharmacy_code TEXT NOT NULL,
+        prescription_sha256 BLOB NOT NULL,
+        attempt_sha256 BLOB NOT NULL,
+        update_time INTEGER NOT NULL,
+        PRIMARY KEY (prescription_number, attempt_id)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE dispenses (
+        prescription_number TEXT NOT NULL,
+        settlement_id TEXT NOT NULL,
+        attempt_id TEXT NOT NULL,
+        fence INTEGER NOT NULL CHECK (fence >= 1),
+        pharmacy_code TEXT NOT NULL,
+        payer_region_code TEXT NOT NULL,
+        insured_person_id TEXT NOT NULL,
+        insured INTEGER NOT NULL CHECK (insured IN (0, 1)),
+        lines TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('committing', 'held', 'committed', 'refused',
+                                             'dispensed', 'completed', 'released')),
+        create_time INTEGER NOT NULL,
+        update_time INTEGER NOT NULL,
+        request_id TEXT NOT NULL,
+        commitment_sha256 BLOB NOT NULL,
+        pricing_sha256 BLOB NOT NULL,
+        settlement_sha256 BLOB NOT NULL,
+        record_sha256 BLOB NOT NULL,
+        booked INTEGER NOT NULL CHECK (booked IN (0, 1)),
+        posted INTEGER NOT NULL CHECK (posted IN (0, 1)),
+        PRIMARY KEY (prescription_number, settlement_id),
+        CHECK (state <> 'completed' OR (booked = 1 AND posted = 1))
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX dispenses_of_attempt ON dispenses (prescription_number, attempt_id)",
+    "CREATE INDEX dispenses_of_pharmacy ON dispenses (pharmacy_code, settlement_id)",
+    """
+    CREATE INDEX dispenses_undecided ON dispenses (create_time, settlement_id)
+        WHERE state IN ('committing', 'held')
+    """,
+    """
+    CREATE TABLE trace_codes (
+        code TEXT NOT NULL PRIMARY KEY,
+        loose INTEGER NOT NULL CHECK (loose IN (0, 1)),
+        prescription_number TEXT NOT NULL,
+        attempt_id TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+_EDGE = (
+    """
+    CREATE TABLE issued_prescriptions (
+        prescription_number TEXT NOT NULL PRIMARY KEY,
+        request_id TEXT NOT NULL,
+        statement_sha256 BLOB NOT NULL,
+        pickup_secret TEXT NOT NULL,
+        registration TEXT NOT NULL
+            CHECK (registration IN ('queued', 'registered', 'refused', 'withdrawn')),
+        create_time INTEGER NOT NULL,
+        status_sha256 BLOB NOT NULL,
+        status_time INTEGER
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE INDEX issued_queued ON issued_prescriptions (create_time, prescription_number)
+        WHERE registration = 'queued'
+    """,
+    """
+    CREATE TABLE handovers (
+        prescription_number TEXT NOT NULL,
+        attempt_id TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        statement_sha256 BLOB NOT NULL,
+        delivered INTEGER NOT NULL CHECK (delivered IN (0, 1)),
+        create_time INTEGER NOT NULL,
+        refusal TEXT NOT NULL,
+        PRIMARY KEY (prescription_number, attempt_id)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE INDEX handovers_undelivered ON handovers (create_time, prescription_number, attempt_id)
+        WHERE delivered = 0 AND refusal = ''
+    """,
+    """
+    CREATE TABLE resume_tokens (
+        stream TEXT NOT NULL PRIMARY KEY,
+        token TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+
+
+_MIGRATIONS: dict[Kind, dict[str, tuple[str, ...]]] = {
+    "platform": {
+        "0001_journal": _JOURNAL,
+        "0002_home": _HOME,
+        "0003_payer": _PAYER,
+        "0004_dispensing": _DISPENSING,
+    },
+    "edge": {"0001_journal": _JOURNAL, "0002_edge": _EDGE},
+}
+
+
+def migrate(connection: sqlite3.Connection, path: Path, kind: Kind) -> None:
+    """Bring a new or older store to the present schema, one migration to a transaction.
+
+    Raises:
+        StoreError: the file holds a store of another kind, or of a newer release.
+    """
+    database = Database(connection, recursive_triggers=False, execute_plugins=False)
+    _require_kind(database, path, kind)
+    _require_known(database, path, kind)
+    migrations = Migrations(kind)
+    for name, statements in _MIGRATIONS[kind].items():
+        _register(migrations, name, statements)
+    migrations.apply(database)
+
+
+def _register(migrations: Migrations, name: str, statements: Sequence[str]) -> None:
+    @migrations(name=name)
+    def apply(database: Database) -> None:
+        for statement in statements:
+            database.execute(statement)
+
+
+def _require_kind(database: Database, path: Path, kind: Kind) -> None:
+    other: Kind = "edge" if kind == "platform" else "platform"
+    if Migrations(other).applied(database):
+        raise StoreError(
+            f"{path} is the store of a service of kind {other}; give each service its own file"
+        )
+
+
+def _require_known(database: Database, path: Path, kind: Kind) -> None:
+    applied = {migration.name for migration in Migrations(kind).applied(database)}
+    if newer := sorted(applied - set(_MIGRATIONS[kind])):
+        raise StoreError(
+            f"{path} was written by a newer release ({', '.join(newer)});"
+            " use that release, or restore a backup made before it"
+        )

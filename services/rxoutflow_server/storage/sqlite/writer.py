@@ -1,0 +1,146 @@
+"""The one thread that writes: it takes every command that waits and commits them together.
+
+No timer and no window: while one commit is on its way to the disk the next batch gathers, so a slow
+disk costs latency and not rate. Each command runs in a savepoint of its own; its exception undoes
+it alone and reaches its caller alone. When SQLite reports trouble, nothing is retried: every
+command that waits, and every later one, is answered ``Unavailable``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Generic, TypeVar
+
+from rxoutflow_server.storage.sqlite.failures import for_caller, is_trouble, unavailable
+
+X = TypeVar("X")
+
+MAX_BATCH = 256
+"""Most commands in one commit: bounds how long the first of them waits for the last."""
+
+
+@dataclass(slots=True)
+class Job(Generic[X]):
+    """A command, the future of its caller, and what became of it."""
+
+    command: Callable[[X], Any]
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: Exception | None = None
+
+    def resolve(self) -> None:
+        """Answer the caller, on the caller's event loop."""
+        if self.future.done():  # the caller has gone away
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class Writer(Generic[X]):
+    """Runs jobs on a connection of its own, in the order in which they were submitted.
+
+    ``on_batch`` is called on the event loop of the jobs with each batch that was answered, and with
+    the error if the batch failed. ``on_commit`` is called on the writer's thread with the number of
+    commands in each commit; it must be quick.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        transaction: X,
+        *,
+        on_batch: Callable[[list[Job[X]], BaseException | None], None],
+        on_commit: Callable[[int], None],
+    ) -> None:
+        """Start the thread."""
+        self._connection = connection
+        self._transaction = transaction
+        self._on_batch = on_batch
+        self._on_commit = on_commit
+        self._queue: SimpleQueue[Job[X] | None] = SimpleQueue()
+        self._failure: BaseException | None = None
+        # A daemon, so that a process can end without closing: what was answered is on the disk.
+        self._thread = Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job[X]) -> None:
+        """Queue a job. Returns at once."""
+        self._queue.put(job)
+
+    def close(self) -> None:
+        """Run what waits, checkpoint, close the connection. Blocks until that is done."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            jobs, closing = self._take()
+            self._carry_out(jobs)
+            self._answer(jobs)
+        self._close_connection()
+
+    def _take(self) -> tuple[list[Job[X]], bool]:
+        """All jobs that wait, at least one, and whether that was the end."""
+        jobs: list[Job[X]] = []
+        item = self._queue.get()
+        while item is not None:
+            jobs.append(item)
+            if len(jobs) == MAX_BATCH:
+                return jobs, False
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return jobs, False
+        return jobs, True
+
+    def _carry_out(self, jobs: list[Job[X]]) -> None:
+        if self._failure is None and jobs:
+            try:
+                self._commit(jobs)
+            except BaseException as error:  # whatever it was, nobody may be left waiting
+                self._failure = error
+                with suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+        if self._failure is not None:
+            for job in jobs:
+                job.error = unavailable()
+
+    def _commit(self, jobs: list[Job[X]]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        for job in jobs:
+            if not job.future.cancelled():
+                self._try(job)
+        self._connection.execute("COMMIT")
+        self._on_commit(len(jobs))
+
+    def _try(self, job: Job[X]) -> None:
+        self._connection.execute("SAVEPOINT command")
+        try:
+            job.result = job.command(self._transaction)
+        except Exception as error:
+            if is_trouble(error):
+                raise
+            job.error = for_caller(error)
+            self._connection.execute("ROLLBACK TO command")
+        self._connection.execute("RELEASE command")
+
+    def _answer(self, jobs: list[Job[X]]) -> None:
+        if not jobs:
+            return
+        with suppress(RuntimeError):  # the event loop is closed: nobody listens any more
+            jobs[0].future.get_loop().call_soon_threadsafe(self._on_batch, jobs, self._failure)
+
+    def _close_connection(self) -> None:
+        with suppress(sqlite3.Error):  # the write-ahead log holds whatever is not checkpointed
+            if self._failure is None:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._connection.close()

@@ -1,0 +1,83 @@
+"""What the composition roots of platform and edges share: trust, seals, ids, tasks, the store."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from google.protobuf.message import Message
+
+from rxoutflow.numbers import new_id
+from rxoutflow.statements import FileSigner, new_statement
+from rxoutflow.trust import TrustStore
+from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_PLATFORM, SignedStatement
+from rxoutflow_server.application.ports import Seal
+from rxoutflow_server.config import ServerConfig
+from rxoutflow_server.storage.errors import StoreError
+from rxoutflow_server.transport.tls import KeyFiles
+
+log = structlog.get_logger()
+
+
+def utc_now() -> datetime:
+    """The time of this machine, aware."""
+    return datetime.now(UTC)
+
+
+def fresh_id(now: datetime) -> str:
+    """A UUIDv7 that nobody else makes."""
+    return new_id(now, secrets.token_bytes)
+
+
+def load_trust(config: ServerConfig) -> TrustStore:
+    """The trust lists of a configuration that has been checked."""
+    return TrustStore.load(config.trust.folder, config.trust.registry_roots, utc_now())
+
+
+def load_signer(files: KeyFiles) -> FileSigner:
+    """The signing key of a configuration that has been checked."""
+    password = files.key_password_file
+    return FileSigner.load(
+        files.certificate,
+        files.key,
+        password.read_bytes().strip() if password is not None else None,
+    )
+
+
+def platform_seal(signer: FileSigner) -> Seal:
+    """The seal of a platform."""
+
+    def seal(message: Message, *, now: datetime, audience: str | None = None) -> SignedStatement:
+        return new_statement(message, signer, SIGNER_ROLE_PLATFORM, now, audience)
+
+    return seal
+
+
+@asynccontextmanager
+async def running(*work: Coroutine[Any, Any, None]) -> AsyncGenerator[None, None]:
+    """Run tasks beside what happens inside, and cancel them at its end."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class StoreFailure:
+    """Ends the service when its store has stopped: nothing may be written to a failing disk."""
+
+    def __init__(self) -> None:
+        self.happened = asyncio.Event()
+
+    def __call__(self, error: StoreError) -> None:
+        """Note the failure; called by the store, once."""
+        log.error("store_failed", exception=type(error).__name__)
+        self.happened.set()
