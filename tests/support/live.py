@@ -177,14 +177,17 @@ class Site:
     def __post_init__(self) -> None:
         self.hospital = self.home.hospital()
         self.files = write_pair(self.folder, "platform", self.server_credential())
-        self.trust = TrustStore(
-            {each.code: each.registry.sha256.hex() for each in (self.home, self.other)}
-        )
+        self.trust = self.empty_trust()
         self.publish()
 
-    def publish(self) -> None:
-        """Bring the regions' lists, as they are now, to the server."""
-        for region in (self.home, self.other):
+    def empty_trust(self) -> TrustStore:
+        """A store that knows the registries of both regions and holds no list yet."""
+        regions = (self.home, self.other)
+        return TrustStore({region.code: region.registry.sha256.hex() for region in regions})
+
+    def publish(self, *regions: pki.Region) -> None:
+        """Bring the lists of these regions, or of both, as they are now, to the server."""
+        for region in regions or (self.home, self.other):
             region.trust_list.sequence += 1
             self.trust.offer(region.signed_list(), self.clock.now)
 

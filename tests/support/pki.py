@@ -105,6 +105,7 @@ class Authority:
         begin: datetime = BEGIN,
         end: datetime = END,
         digital_signature: bool = True,
+        ca: bool = False,
         common_name: str = "leaf",
     ) -> Credential:
         """Issue a leaf with these URI names."""
@@ -112,7 +113,7 @@ class Authority:
         alternative = [*map(x509.UniformResourceIdentifier, names), *map(x509.DNSName, dns)]
         builder = (
             _builder(common_name, key, self, begin, end)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(_key_usage(digital_signature=digital_signature), critical=True)
         )
         if alternative:

@@ -69,6 +69,11 @@ def test_an_issuing_certificate_is_no_leaf(root: Authority) -> None:
         path(Credential(authority.certificate, authority.key), root, Usage.SIGNING)
 
 
+def test_a_certificate_with_the_constraints_of_an_issuer_is_no_leaf(root: Authority) -> None:
+    with pytest.raises(CertificateUntrusted, match="basic constraints"):
+        path(root.issue(NAME, ca=True), root, Usage.SIGNING)
+
+
 def test_three_intermediates_are_accepted_and_four_are_not(root: Authority) -> None:
     third = root.subordinate("1").subordinate("2").subordinate("3")
     assert len(path(third.issue(NAME), root, Usage.SIGNING).certificates) == 5

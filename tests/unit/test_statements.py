@@ -627,6 +627,16 @@ def test_the_person_on_the_list_must_be_the_person_in_the_certificate() -> None:
     )
 
 
+def test_a_person_signs_only_for_the_institution_on_the_list() -> None:
+    """The certificate still names the hospital that the person has left."""
+    cast = Cast.create()
+    (entry,) = (each for each in cast.region.trust_list.signers if each.person_code == "D001")
+    entry.institution_code = cast.region.hospital().institution_code
+    error = refused(Verifier(cast.trust()), cast.statement(Prescription))
+    assert isinstance(error, SignerUntrusted)
+    assert "for this institution" in error.message
+
+
 def test_a_denied_certificate_is_refused() -> None:
     cast = Cast.create()
     cast.region.deny(cast.platform_seal.certificate)
@@ -639,7 +649,7 @@ def test_a_certificate_of_a_denied_issuer_is_refused() -> None:
     credential = issuer.issue(str(seal_name(cast)))
     cast.region.list_signer(credential, seal_name(cast), SIGNER_ROLE_PLATFORM)
     cast.region.deny(issuer.certificate)
-    assert "issuer on the deny list" in untrusted(cast, credential).message
+    assert "deny list" in untrusted(cast, credential).message
 
 
 def test_the_seal_of_an_institution_that_has_withdrawn_is_refused() -> None:

@@ -251,15 +251,13 @@ def _untrusted(part: SignaturePart, problem: str) -> SignerUntrusted:
 
 
 def _listed_signer(part: SignaturePart, region: RegionTrust) -> Signer:
-    """Look the signer up: listed for this role and institution, not denied, not withdrawn."""
+    """Look the signer up: listed for this role and institution, not withdrawn."""
     header = part.header
     listed = region.signer(header.certificate_sha256)
     if listed is None or header.role not in listed.roles:
         raise _untrusted(part, "is not on the trust list of its region for this role")
     if listed.institution_code != header.institution_code:
         raise _untrusted(part, "is not on the trust list of its region for this institution")
-    if region.is_denied(header.certificate_sha256):
-        raise _untrusted(part, "is on the deny list of its region")
     if region.has_withdrawn(header.institution_code):
         raise _untrusted(part, "is of an institution that has withdrawn")
     return listed
@@ -275,7 +273,7 @@ def _read_holder(part: SignaturePart, region: RegionTrust, at: datetime) -> _Hol
     except ValueError:
         raise _untrusted(part, "or one of its issuers cannot be read") from None
     if any(region.is_denied(certificate_sha256(each)) for each in path.certificates):
-        raise _untrusted(part, "has an issuer on the deny list of its region")
+        raise _untrusted(part, "or an issuer of it is on the deny list of its region")
     return _Holder(path, name, key)
 
 

@@ -38,6 +38,12 @@ class IssuedPrescription:
     create_time: datetime
     status_sha256: bytes = b""
     status_time: datetime | None = None
+    sent: bool = False
+    """Whether the platform may have it: noted before the first try, and never taken back."""
+    refusal: str = ""
+    """The platform's refusal, as ``edge.refusals`` writes it."""
+    revocation_request_id: str = ""
+    """The request to revoke it that waits for the platform, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ class EdgeRecords(Protocol):
         """Store a new one; false if the attempt has one."""
 
     def save_handover(self, handover: Handover) -> None:
-        """Store its progress."""
+        """Store its progress, or the corrected record in the place of a refused one."""
 
     def undelivered(self, limit: int) -> Sequence[Handover]:
         """Those that the platform does not have yet and has not refused, oldest first."""

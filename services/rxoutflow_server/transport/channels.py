@@ -121,11 +121,9 @@ class PeerChannels:
             stamp = self._own.stamp()
             if known is not None and stamp != known.made_for.stamp:
                 load_key_pair(self._own)
-        except (OSError, KeyFileError):
+        except KeyFileError:
             if known is None:
-                raise KeyFileError(
-                    self._own.certificate, "cannot be read; check it and its key"
-                ) from None
+                raise
             log.warning("certificate_not_usable", file=str(self._own.certificate))
             return known.made_for.stamp
         return stamp

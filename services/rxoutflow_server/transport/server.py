@@ -184,12 +184,12 @@ class _Credentials:
             if (self._files.stamp(), self._trust.version) == self._seen:
                 return None
             return self._configuration()
-        except (OSError, KeyFileError):
+        except KeyFileError:
             log.warning("certificate_not_usable", file=str(self._files.certificate))
             return None
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        seen = (_stamp(self._files), self._trust.version)
+        seen = (self._files.stamp(), self._trust.version)
         pair = load_key_pair(self._files)
         configuration = grpc.ssl_server_certificate_configuration(
             [(pair.key_pem, pair.certificate_pem)], root_certificates=self._roots()
@@ -204,15 +204,6 @@ class _Credentials:
             with contextlib.suppress(RegionNotTrusted):
                 roots += to_pem(self._trust.region(region_code, self._clock()).transport_anchors)
         return roots
-
-
-def _stamp(files: KeyFiles) -> Stamp:
-    try:
-        return files.stamp()
-    except OSError as error:
-        raise KeyFileError(
-            files.certificate, f"cannot be read ({error.strerror}); check it and its key"
-        ) from None
 
 
 def _open(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials) -> str:

@@ -24,8 +24,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-Stamp = tuple[tuple[int, int, int], ...]
-"""What changes when files do: inode, time of change and size of each."""
+State = tuple[int, int, int]
+"""What changes when a file does: inode, time of change, size."""
+
+Stamp = tuple[State, ...]
+"""What changes when one of several files does."""
 
 
 class KeyFileError(Exception):
@@ -50,10 +53,9 @@ class KeyFiles:
         """Something that differs when the files have been replaced.
 
         Raises:
-            OSError: a file is gone.
+            KeyFileError: a file is gone.
         """
-        states = (path.stat() for path in (self.certificate, self.key))
-        return tuple((state.st_ino, state.st_mtime_ns, state.st_size) for state in states)
+        return tuple(map(_state, (self.certificate, self.key)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,14 @@ def _private_key(files: KeyFiles) -> PrivateKeyTypes:
         ) from None
 
 
+def _state(path: Path) -> State:
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return state.st_ino, state.st_mtime_ns, state.st_size
+
+
 def _leaf(path: Path, pem: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificates(pem)[0]
@@ -116,9 +126,11 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise KeyFileError(
-            path, f"cannot be read ({error.strerror}); check path and owner"
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> KeyFileError:
+    return KeyFileError(path, f"cannot be read ({error.strerror}); check path and owner")
 
 
 def _public_der(key: object) -> bytes:

@@ -310,7 +310,11 @@ _EDGE = (
             CHECK (registration IN ('queued', 'registered', 'refused', 'withdrawn')),
         create_time INTEGER NOT NULL,
         status_sha256 BLOB NOT NULL,
-        status_time INTEGER
+        status_time INTEGER,
+        sent INTEGER NOT NULL CHECK (sent IN (0, 1)),
+        refusal TEXT NOT NULL,
+        revocation_request_id TEXT NOT NULL,
+        CHECK (registration <> 'withdrawn' OR sent = 0)
     ) STRICT, WITHOUT ROWID
     """,
     """

@@ -19,23 +19,25 @@ from rxoutflow_server.storage.tables.values import (
 
 _ISSUED = """
 SELECT prescription_number, request_id, statement_sha256, pickup_secret, registration, create_time,
-       status_sha256, status_time
+       status_sha256, status_time, sent, refusal, revocation_request_id
 FROM issued_prescriptions WHERE prescription_number = ?
 """
 _ADD_ISSUED = """
 INSERT INTO issued_prescriptions (
     prescription_number, request_id, statement_sha256, pickup_secret, registration, create_time,
-    status_sha256, status_time)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    status_sha256, status_time, sent, refusal, revocation_request_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (prescription_number) DO NOTHING
 """
 _SAVE_ISSUED = """
-UPDATE issued_prescriptions SET registration = ?, status_sha256 = ?, status_time = ?
+UPDATE issued_prescriptions
+SET registration = ?, status_sha256 = ?, status_time = ?, sent = ?, refusal = ?,
+    revocation_request_id = ?
 WHERE prescription_number = ?
 """
 _SWEEP_QUEUED = """
 SELECT prescription_number, request_id, statement_sha256, pickup_secret, registration, create_time,
-       status_sha256, status_time
+       status_sha256, status_time, sent, refusal, revocation_request_id
 FROM issued_prescriptions
 WHERE registration = 'queued' ORDER BY create_time, prescription_number LIMIT ?
 """
@@ -51,7 +53,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (prescription_number, attempt_id) DO NOTHING
 """
 _SAVE_HANDOVER = """
-UPDATE handovers SET delivered = ?, refusal = ?
+UPDATE handovers SET request_id = ?, statement_sha256 = ?, delivered = ?, refusal = ?
 WHERE prescription_number = ? AND attempt_id = ?
 """
 _SWEEP_UNDELIVERED = """
@@ -91,18 +93,24 @@ class EdgeTables:
                 micros(issued.create_time),
                 issued.status_sha256,
                 optional_micros(issued.status_time),
+                int(issued.sent),
+                issued.refusal,
+                issued.revocation_request_id,
             ),
         )
         return added.rowcount == 1
 
     def save_issued(self, issued: IssuedPrescription) -> None:
-        """Store its progress: registration and status."""
+        """Store its progress: registration, status, and what waits for the platform."""
         saved = self._connection.execute(
             _SAVE_ISSUED,
             (
                 issued.registration.value,
                 issued.status_sha256,
                 optional_micros(issued.status_time),
+                int(issued.sent),
+                issued.refusal,
+                issued.revocation_request_id,
                 issued.prescription_number,
             ),
         )
@@ -135,10 +143,12 @@ class EdgeTables:
         return added.rowcount == 1
 
     def save_handover(self, handover: Handover) -> None:
-        """Store its progress: delivered, or refused and why."""
+        """Store its progress, or the corrected record in the place of a refused one."""
         saved = self._connection.execute(
             _SAVE_HANDOVER,
             (
+                handover.request_id,
+                handover.statement_sha256,
                 int(handover.delivered),
                 handover.refusal,
                 handover.prescription_number,
@@ -163,7 +173,8 @@ class EdgeTables:
 
 
 def _issued(row: Row) -> IssuedPrescription:
-    number, request_id, sha256, secret, registration, create, status_sha256, status_time = row
+    number, request_id, sha256, secret, registration, create, status_sha256, status_time = row[:8]
+    sent, refusal, revocation_request_id = row[8:]
     return IssuedPrescription(
         prescription_number=number,
         request_id=request_id,
@@ -173,6 +184,9 @@ def _issued(row: Row) -> IssuedPrescription:
         create_time=instant(create),
         status_sha256=status_sha256,
         status_time=optional_instant(status_time),
+        sent=bool(sent),
+        refusal=refusal,
+        revocation_request_id=revocation_request_id,
     )
 
 
