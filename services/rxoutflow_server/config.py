@@ -321,6 +321,8 @@ class _Vouching:
         """The trust list of the own region, if there is one."""
         trust = self._config.trust
         table = self._root.table("trust")
+        if not trust.registry_roots:
+            return None  # which is noted already
         try:
             store = TrustStore.load(trust.folder, trust.registry_roots, self._now)
             return store.region(self._config.region_code, self._now)

@@ -137,7 +137,7 @@ class Table:
         """Note the keys that nobody asked for, in this table and those inside."""
         for key in self._values:
             if key not in self._known:
-                nearest = get_close_matches(key, self._known, 1)
+                nearest = get_close_matches(key, self._known, 1, cutoff=0.5)
                 advice = f"did you mean {nearest[0]}?" if nearest else "remove it"
                 self.note(key, f"is not a known key; {advice}")
         for inner in self._tables.values():

@@ -6,11 +6,13 @@ the test states how many it misses, so that nobody believes more than is true.
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stdnum.iso7064 import mod_11_10
 
 from rxoutflow.numbers import (
     NumberInvalid,
@@ -57,14 +59,18 @@ def test_every_single_wrong_digit_is_found(text: str, place: int, shift: int) ->
     assert not is_accepted(text[:place] + wrong + text[place + 1 :])
 
 
-@given(NUMBERS)
-def test_at_most_a_few_swaps_of_neighbours_go_unnoticed(text: str) -> None:
-    swaps = [
-        text[:place] + text[place + 1] + text[place] + text[place + 2 :]
-        for place in range(29)
-        if text[place] != text[place + 1]
-    ]
-    assert sum(map(is_accepted, swaps)) <= len(swaps) / 3
+def test_of_swapped_neighbours_more_than_97_in_100_are_found() -> None:
+    numbers = random.Random(11064)  # noqa: S311 - a sample that is the same every time
+    swapped = missed = 0
+    for _ in range(500):
+        body = f"{numbers.randrange(10**29):029}"
+        text = body + mod_11_10.calc_check_digit(body)
+        for place in range(29):
+            if text[place] != text[place + 1]:
+                swap = text[:place] + text[place + 1] + text[place] + text[place + 2 :]
+                swapped += 1
+                missed += is_accepted(swap)
+    assert missed / swapped < 0.03
 
 
 @given(NUMBERS, st.binary(min_size=10, max_size=10))

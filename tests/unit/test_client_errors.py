@@ -30,9 +30,7 @@ from rxoutflow.errors import (
 from rxoutflow.v1.error_reason_pb2 import ErrorReason
 
 PROTO = Path(__file__).parents[2] / "protos/rxoutflow/v1/error_reason.proto"
-ENTRY = re.compile(
-    r"((?:  //[^\n]*\n)+)  ERROR_REASON_([A-Z_]+) = [1-9]", re.MULTILINE
-)
+ENTRY = re.compile(r"((?:  //[^\n]*\n)+)  ERROR_REASON_([A-Z_]+) = [1-9]", re.MULTILINE)
 CATALOGUE = {name: comment for comment, name in ENTRY.findall(PROTO.read_text("utf-8"))}
 REASONS = [name.removeprefix(errors.PREFIX) for name in ErrorReason.keys()[1:]]
 
@@ -53,16 +51,17 @@ class Failed(grpc.RpcError, grpc.Call):
     def details(self) -> str:
         return self._details
 
-    def trailing_metadata(self) -> object:
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         return self._trailers
 
-    initial_metadata = trailing_metadata
+    def initial_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return ()
 
     def is_active(self) -> bool:
         return False
 
-    def time_remaining(self) -> None:
-        return None
+    def time_remaining(self) -> float:
+        return 0.0
 
     def cancel(self) -> bool:
         return False
@@ -80,9 +79,7 @@ def refusal(
     **metadata: str,
 ) -> Failed:
     status = Status(code=code.value[0], message=message)
-    status.details.add().Pack(
-        ErrorInfo(reason=reason, domain=errors.DOMAIN, metadata=metadata)
-    )
+    status.details.add().Pack(ErrorInfo(reason=reason, domain=errors.DOMAIN, metadata=metadata))
     if retry_seconds is not None:
         status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=retry_seconds)))
     return Failed(code, message, status)

@@ -6,22 +6,18 @@ import copy
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
-from rxoutflow.documents import parse_draft, read_draft
+from rxoutflow.documents import parse_draft
 from rxoutflow.errors import InvalidInput
 from rxoutflow.v1.prescription_pb2 import Encounter, Prescription
-from rxoutflow_server.domain.prescription_rules import is_resident_number
-from rxoutflow_server.reference.catalogues import load_catalogue
-from rxoutflow_server.reference.insured import load_insured
 
-ROOT = Path(__file__).parents[2]
-DATA = ROOT / "services/rxoutflow_server/sandbox/data"
-DEMONSTRATIONS = sorted((ROOT / "clients/prescriptions").glob("*.json"))
-SHEET: dict[str, Any] = {
+Json: TypeAlias = Any
+"""What json.loads gives."""
+
+SHEET: dict[str, Json] = {
     "type": "WESTERN",
     "outflow_basis": "OUTPATIENT_POOL",
     "issuer": {"department_name": "内科"},
@@ -88,8 +84,8 @@ def test_late_in_the_evening_utc_it_is_the_next_day_in_china() -> None:
     assert expire_time.astimezone(UTC).isoformat() == "2026-03-03T16:00:00+00:00"
 
 
-def edit(*keys: str | int, to: object) -> Callable[[Any], None]:
-    def apply(values: Any) -> None:
+def edit(*keys: str | int, to: object) -> Callable[[Json], None]:
+    def apply(values: Json) -> None:
         for key in keys[:-1]:
             values = values[key]
         values[keys[-1]] = to
@@ -97,8 +93,8 @@ def edit(*keys: str | int, to: object) -> Callable[[Any], None]:
     return apply
 
 
-def remove(*keys: str | int) -> Callable[[Any], None]:
-    def apply(values: Any) -> None:
+def remove(*keys: str | int) -> Callable[[Json], None]:
+    def apply(values: Json) -> None:
         for key in keys[:-1]:
             values = values[key]
         del values[keys[-1]]
@@ -140,7 +136,7 @@ def remove(*keys: str | int) -> Callable[[Any], None]:
         (edit("validity_day", to=1), "validity_day: unknown key; did you mean validity_days?"),
     ],
 )
-def test_mistakes_are_named_by_their_path(change: Callable[[Any], None], words: str) -> None:
+def test_mistakes_are_named_by_their_path(change: Callable[[Json], None], words: str) -> None:
     values = copy.deepcopy(SHEET)
     change(values)
     with pytest.raises(InvalidInput) as caught:
@@ -159,40 +155,3 @@ def test_mistakes_never_repeat_what_may_be_personal() -> None:
 def test_broken_json_is_told_with_line_and_column() -> None:
     with pytest.raises(InvalidInput, match="sheet: line 2 column 1: not valid JSON"):
         parse_draft('{"type":\n', "sheet")
-
-
-def test_there_are_enough_demonstration_prescriptions() -> None:
-    assert len(DEMONSTRATIONS) >= 14
-
-
-@pytest.mark.parametrize("path", DEMONSTRATIONS, ids=lambda path: path.stem)
-def test_a_demonstration_prescription_is_synthetic_and_its_drugs_are_catalogued(
-    path: Path,
-) -> None:
-    draft = read_draft(path)
-    patient = draft.content.patient
-    assert draft.about
-    assert "合成" in patient.name
-    assert patient.identity_number.startswith("999999"), "no such county: nobody's number"
-    assert is_resident_number(patient.identity_number)
-    birth = patient.birth_date
-    assert patient.identity_number[6:14] == f"{birth.year}{birth.month:02}{birth.day:02}"
-    assert int(patient.identity_number[16]) % 2 == (patient.sex == patient.SEX_MALE)
-    catalogue = load_catalogue(DATA / "catalogues/350500.csv")
-    for line in draft.content.lines:
-        drug = catalogue.drug(line.drug_code)
-        assert (drug.generic_name, drug.unit) == (line.generic_name, line.unit)
-
-
-def test_the_insured_of_the_sandbox_are_those_of_the_prescriptions_but_for_the_child() -> None:
-    insured = {
-        (path.stem, person.insured_person_id)
-        for path in (DATA / "insured").glob("*.csv")
-        for person in load_insured(path, 2026)
-    }
-    prescribed = {
-        (draft.content.patient.payer_region_code, draft.content.patient.insured_person_id)
-        for draft in map(read_draft, DEMONSTRATIONS)
-    }
-    assert prescribed - insured == {("350500", "SYN350500099")}
-    assert insured <= prescribed

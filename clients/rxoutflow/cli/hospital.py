@@ -28,8 +28,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @answers_json
 def precheck(desk: Desk, file: Path) -> None:
     """Say what the rules have against the prescription in FILE, without issuing it."""
-    client = desk.hospital
-    findings = client.precheck(client.complete(read_draft(file)))
+    draft, client = read_draft(file), desk.hospital
+    findings = client.precheck(client.complete(draft))
 
     def tell() -> None:
         desk.console.print(show.findings_table(findings) if findings else "no findings")
@@ -43,7 +43,7 @@ def precheck(desk: Desk, file: Path) -> None:
 @answers_json
 def issue(desk: Desk, file: Path, picture: Path | None) -> None:
     """Sign and issue the prescription in FILE; prints the patient's pickup code."""
-    client, draft = desk.hospital, read_draft(file)
+    draft, client = read_draft(file), desk.hospital
     issued = desk.send(
         f"issue {file}",
         lambda: client.issue_request(client.complete(draft)),
@@ -75,7 +75,7 @@ def issue(desk: Desk, file: Path, picture: Path | None) -> None:
 @answers_json
 def revoke(desk: Desk, number: str, reason: str) -> None:
     """Take prescription NUMBER back; says what that came to."""
-    client, parsed = desk.hospital, PrescriptionNumber.parse(number)
+    parsed, client = PrescriptionNumber.parse(number), desk.hospital
     revoked = desk.send(
         f"revoke {parsed}",
         lambda: client.revoke_request(parsed, reason),

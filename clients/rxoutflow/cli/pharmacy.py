@@ -37,7 +37,8 @@ _COLLECTORS = {
 @answers_json
 def find(desk: Desk, code: str) -> None:
     """Open the prescription of pickup code CODE."""
-    found = desk.pharmacy.find(PickupCode.parse(code))
+    pickup_code = PickupCode.parse(code)
+    found = desk.pharmacy.find(pickup_code)
     prescription, status = found.prescription.content, found.status.content
 
     def tell() -> None:
@@ -57,8 +58,8 @@ def claim(
     desk: Desk, code: str, lines: tuple[str, ...], collector: str, identity_proof: str
 ) -> None:
     """Claim the prescription of pickup code CODE: no other pharmacy can then."""
-    client, session = desk.pharmacy, desk.session
     pickup_code, quantities = PickupCode.parse(code), line_quantities(lines)
+    client, session = desk.pharmacy, desk.session
     who = Collector(kind=_COLLECTORS[collector], identity_proof=identity_proof)
     found = client.find(pickup_code)
     attempt = desk.send(

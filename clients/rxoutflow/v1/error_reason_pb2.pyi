@@ -118,8 +118,14 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_PICKUP_CODE_INVALID: _ErrorReason.ValueType  # 28
     """NOT_FOUND, definite. The pickup code opens nothing: mistyped, or of another prescription."""
     ERROR_REASON_E_CREDENTIAL_NOT_ACCEPTED: _ErrorReason.ValueType  # 29
-    """FAILED_PRECONDITION, definite. This region does not take e-credentials, or not this one. Use
-    the pickup code.
+    """FAILED_PRECONDITION, definite. The e-credential is not good: its code or token is too old, made
+    for another pharmacy, of another person, or the region takes none. Ask the patient to show a new
+    code, or use the pickup code.
+    """
+    ERROR_REASON_PICKUP_CODE_LOCKED: _ErrorReason.ValueType  # 30
+    """FAILED_PRECONDITION, definite. Too many wrong pickup codes: none is taken for this prescription
+    until `locked_until`. The hospital has been told. The e-credential still works. Metadata:
+    `locked_until`.
     """
     ERROR_REASON_ATTEMPT_NOT_FOUND: _ErrorReason.ValueType  # 40
     """NOT_FOUND, definite. There is no such attempt, or it is not yours."""
@@ -296,8 +302,14 @@ ERROR_REASON_PRESCRIPTION_USED_UP: ErrorReason.ValueType  # 27
 ERROR_REASON_PICKUP_CODE_INVALID: ErrorReason.ValueType  # 28
 """NOT_FOUND, definite. The pickup code opens nothing: mistyped, or of another prescription."""
 ERROR_REASON_E_CREDENTIAL_NOT_ACCEPTED: ErrorReason.ValueType  # 29
-"""FAILED_PRECONDITION, definite. This region does not take e-credentials, or not this one. Use
-the pickup code.
+"""FAILED_PRECONDITION, definite. The e-credential is not good: its code or token is too old, made
+for another pharmacy, of another person, or the region takes none. Ask the patient to show a new
+code, or use the pickup code.
+"""
+ERROR_REASON_PICKUP_CODE_LOCKED: ErrorReason.ValueType  # 30
+"""FAILED_PRECONDITION, definite. Too many wrong pickup codes: none is taken for this prescription
+until `locked_until`. The hospital has been told. The e-credential still works. Metadata:
+`locked_until`.
 """
 ERROR_REASON_ATTEMPT_NOT_FOUND: ErrorReason.ValueType  # 40
 """NOT_FOUND, definite. There is no such attempt, or it is not yours."""

@@ -6,6 +6,7 @@ What a platform decides as the home region: the region where a prescription was 
 import builtins
 import google.protobuf.descriptor
 import google.protobuf.message
+import rxoutflow.v1.credential_pb2
 import rxoutflow.v1.statement_pb2
 import sys
 import typing
@@ -24,18 +25,26 @@ class OpenPrescriptionRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     PICKUP_CODE_FIELD_NUMBER: builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: builtins.int
     PHARMACY_CODE_FIELD_NUMBER: builtins.int
     pickup_code: builtins.str
     """The pickup code."""
     pharmacy_code: builtins.str
     """The pharmacy that asks, in the region of the calling platform."""
+    @property
+    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+        """The insured's e-credential, bound to the pharmacy."""
+
     def __init__(
         self,
         *,
         pickup_code: builtins.str = ...,
+        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
         pharmacy_code: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["pharmacy_code", b"pharmacy_code", "pickup_code", b"pickup_code"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["e_credential", b"e_credential", "pharmacy_code", b"pharmacy_code", "pickup_code", b"pickup_code", "proof", b"proof"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["proof", b"proof"]) -> typing.Literal["pickup_code", "e_credential"] | None: ...
 
 Global___OpenPrescriptionRequest: typing_extensions.TypeAlias = OpenPrescriptionRequest
 
@@ -75,6 +84,7 @@ class GrantClaimRequest(google.protobuf.message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     CLAIM_FIELD_NUMBER: builtins.int
     PICKUP_CODE_FIELD_NUMBER: builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The pharmacy's request_id."""
     pickup_code: builtins.str
@@ -83,15 +93,21 @@ class GrantClaimRequest(google.protobuf.message.Message):
     def claim(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
         """The signed and sealed Claim."""
 
+    @property
+    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+        """The insured's e-credential, bound to the pharmacy."""
+
     def __init__(
         self,
         *,
         request_id: builtins.str = ...,
         claim: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
         pickup_code: builtins.str = ...,
+        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["claim", b"claim"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["claim", b"claim", "pickup_code", b"pickup_code", "request_id", b"request_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof", "request_id", b"request_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["proof", b"proof"]) -> typing.Literal["pickup_code", "e_credential"] | None: ...
 
 Global___GrantClaimRequest: typing_extensions.TypeAlias = GrantClaimRequest
 

@@ -77,7 +77,8 @@ class HomeServiceServicer(object):
     """
 
     def OpenPrescription(self, request, context):
-        """Opens a prescription for a pharmacy that proves the right to collect. Has no effect.
+        """Opens a prescription for a pharmacy that proves the right to collect. Has no effect, but that
+        wrong pickup codes are counted, and too many lock the prescription's code for a while.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -163,7 +163,9 @@ class HomeServiceStub(typing.Generic[_HomeServiceOpenPrescriptionType, _HomeServ
     ], channel: grpc.aio.Channel) -> None: ...
 
     OpenPrescription: _HomeServiceOpenPrescriptionType
-    """Opens a prescription for a pharmacy that proves the right to collect. Has no effect."""
+    """Opens a prescription for a pharmacy that proves the right to collect. Has no effect, but that
+    wrong pickup codes are counted, and too many lock the prescription's code for a while.
+    """
 
     GrantClaim: _HomeServiceGrantClaimType
     """Decides on a claim; see PharmacyService.ClaimPrescription."""
@@ -219,7 +221,9 @@ class HomeServiceServicer(metaclass=abc.ABCMeta):
         request: rxoutflow.v1.home_service_pb2.OpenPrescriptionRequest,
         context: _ServicerContext,
     ) -> typing.Union[rxoutflow.v1.home_service_pb2.OpenPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.home_service_pb2.OpenPrescriptionResponse]]:
-        """Opens a prescription for a pharmacy that proves the right to collect. Has no effect."""
+        """Opens a prescription for a pharmacy that proves the right to collect. Has no effect, but that
+        wrong pickup codes are counted, and too many lock the prescription's code for a while.
+        """
 
     @abc.abstractmethod
     def GrantClaim(

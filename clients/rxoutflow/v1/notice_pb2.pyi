@@ -56,6 +56,8 @@ class Notice(google.protobuf.message.Message):
         """The issuer marked it for revocation; whoever holds it should let go if it can."""
         KIND_REGISTRATION_REFUSED: Notice._Kind.ValueType  # 9
         """The home region refused a prescription that the edge had accepted from the HIS."""
+        KIND_PICKUP_CODE_LOCKED: Notice._Kind.ValueType  # 10
+        """Too many wrong pickup codes were tried; the code is locked for a while."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What happened."""
@@ -80,6 +82,8 @@ class Notice(google.protobuf.message.Message):
     """The issuer marked it for revocation; whoever holds it should let go if it can."""
     KIND_REGISTRATION_REFUSED: Notice.Kind.ValueType  # 9
     """The home region refused a prescription that the edge had accepted from the HIS."""
+    KIND_PICKUP_CODE_LOCKED: Notice.Kind.ValueType  # 10
+    """Too many wrong pickup codes were tried; the code is locked for a while."""
 
     RESUME_TOKEN_FIELD_NUMBER: builtins.int
     EVENT_TIME_FIELD_NUMBER: builtins.int

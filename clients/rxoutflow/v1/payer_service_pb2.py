@@ -27,13 +27,17 @@ from rxoutflow.v1 import annotations_pb2 as rxoutflow_dot_v1_dot_annotations__pb
 from rxoutflow.v1 import statement_pb2 as rxoutflow_dot_v1_dot_statement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rxoutflow/v1/payer_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1crxoutflow/v1/statement.proto\"\x86\x01\n\x13QuoteBenefitRequest\x12\x39\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x34\n\x07pricing\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"D\n\x14QuoteBenefitResponse\x12,\n\x05quote\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\xf4\x01\n\x12HoldBenefitRequest\x12\x39\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x34\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x37\n\ncommitment\x18\x03 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x34\n\x07pricing\x18\x04 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"H\n\x13HoldBenefitResponse\x12\x31\n\nsettlement\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"T\n\x14GetSettlementRequest\x12\x1f\n\x11insured_person_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rsettlement_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"J\n\x15GetSettlementResponse\x12\x31\n\nsettlement\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement2\xb4\x02\n\x0cPayerService\x12`\n\x0cQuoteBenefit\x12!.rxoutflow.v1.QuoteBenefitRequest\x1a\".rxoutflow.v1.QuoteBenefitResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12]\n\x0bHoldBenefit\x12 .rxoutflow.v1.HoldBenefitRequest\x1a!.rxoutflow.v1.HoldBenefitResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12\x63\n\rGetSettlement\x12\".rxoutflow.v1.GetSettlementRequest\x1a#.rxoutflow.v1.GetSettlementResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n rxoutflow/v1/payer_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1crxoutflow/v1/statement.proto\"U\n\x17IssueECredentialRequest\x12\x1d\n\x0f\x63redential_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rpharmacy_code\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"y\n\x18IssueECredentialResponse\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12/\n\x08statuses\x18\x02 \x03(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\x86\x01\n\x13QuoteBenefitRequest\x12\x39\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x34\n\x07pricing\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"D\n\x14QuoteBenefitResponse\x12,\n\x05quote\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\xf4\x01\n\x12HoldBenefitRequest\x12\x39\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x34\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x37\n\ncommitment\x18\x03 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x34\n\x07pricing\x18\x04 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"H\n\x13HoldBenefitResponse\x12\x31\n\nsettlement\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"T\n\x14GetSettlementRequest\x12\x1f\n\x11insured_person_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rsettlement_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"J\n\x15GetSettlementResponse\x12\x31\n\nsettlement\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement2\xa2\x03\n\x0cPayerService\x12l\n\x10IssueECredential\x12%.rxoutflow.v1.IssueECredentialRequest\x1a&.rxoutflow.v1.IssueECredentialResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12`\n\x0cQuoteBenefit\x12!.rxoutflow.v1.QuoteBenefitRequest\x1a\".rxoutflow.v1.QuoteBenefitResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12]\n\x0bHoldBenefit\x12 .rxoutflow.v1.HoldBenefitRequest\x1a!.rxoutflow.v1.HoldBenefitResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12\x63\n\rGetSettlement\x12\".rxoutflow.v1.GetSettlementRequest\x1a#.rxoutflow.v1.GetSettlementResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rxoutflow.v1.payer_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ISSUEECREDENTIALREQUEST'].fields_by_name['credential_code']._loaded_options = None
+  _globals['_ISSUEECREDENTIALREQUEST'].fields_by_name['credential_code']._serialized_options = b'\342A\001\002'
+  _globals['_ISSUEECREDENTIALREQUEST'].fields_by_name['pharmacy_code']._loaded_options = None
+  _globals['_ISSUEECREDENTIALREQUEST'].fields_by_name['pharmacy_code']._serialized_options = b'\342A\001\002'
   _globals['_QUOTEBENEFITREQUEST'].fields_by_name['prescription']._loaded_options = None
   _globals['_QUOTEBENEFITREQUEST'].fields_by_name['prescription']._serialized_options = b'\342A\001\002'
   _globals['_QUOTEBENEFITREQUEST'].fields_by_name['pricing']._loaded_options = None
@@ -50,24 +54,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSETTLEMENTREQUEST'].fields_by_name['insured_person_id']._serialized_options = b'\342A\001\002'
   _globals['_GETSETTLEMENTREQUEST'].fields_by_name['settlement_id']._loaded_options = None
   _globals['_GETSETTLEMENTREQUEST'].fields_by_name['settlement_id']._serialized_options = b'\342A\001\002'
+  _globals['_PAYERSERVICE'].methods_by_name['IssueECredential']._loaded_options = None
+  _globals['_PAYERSERVICE'].methods_by_name['IssueECredential']._serialized_options = b'\372\342\030\005\n\001\003\020\007'
   _globals['_PAYERSERVICE'].methods_by_name['QuoteBenefit']._loaded_options = None
   _globals['_PAYERSERVICE'].methods_by_name['QuoteBenefit']._serialized_options = b'\372\342\030\005\n\001\003\020\007'
   _globals['_PAYERSERVICE'].methods_by_name['HoldBenefit']._loaded_options = None
   _globals['_PAYERSERVICE'].methods_by_name['HoldBenefit']._serialized_options = b'\372\342\030\005\n\001\003\020\007'
   _globals['_PAYERSERVICE'].methods_by_name['GetSettlement']._loaded_options = None
   _globals['_PAYERSERVICE'].methods_by_name['GetSettlement']._serialized_options = b'\372\342\030\005\n\001\003\020\006'
-  _globals['_QUOTEBENEFITREQUEST']._serialized_start=146
-  _globals['_QUOTEBENEFITREQUEST']._serialized_end=280
-  _globals['_QUOTEBENEFITRESPONSE']._serialized_start=282
-  _globals['_QUOTEBENEFITRESPONSE']._serialized_end=350
-  _globals['_HOLDBENEFITREQUEST']._serialized_start=353
-  _globals['_HOLDBENEFITREQUEST']._serialized_end=597
-  _globals['_HOLDBENEFITRESPONSE']._serialized_start=599
-  _globals['_HOLDBENEFITRESPONSE']._serialized_end=671
-  _globals['_GETSETTLEMENTREQUEST']._serialized_start=673
-  _globals['_GETSETTLEMENTREQUEST']._serialized_end=757
-  _globals['_GETSETTLEMENTRESPONSE']._serialized_start=759
-  _globals['_GETSETTLEMENTRESPONSE']._serialized_end=833
-  _globals['_PAYERSERVICE']._serialized_start=836
-  _globals['_PAYERSERVICE']._serialized_end=1144
+  _globals['_ISSUEECREDENTIALREQUEST']._serialized_start=145
+  _globals['_ISSUEECREDENTIALREQUEST']._serialized_end=230
+  _globals['_ISSUEECREDENTIALRESPONSE']._serialized_start=232
+  _globals['_ISSUEECREDENTIALRESPONSE']._serialized_end=353
+  _globals['_QUOTEBENEFITREQUEST']._serialized_start=356
+  _globals['_QUOTEBENEFITREQUEST']._serialized_end=490
+  _globals['_QUOTEBENEFITRESPONSE']._serialized_start=492
+  _globals['_QUOTEBENEFITRESPONSE']._serialized_end=560
+  _globals['_HOLDBENEFITREQUEST']._serialized_start=563
+  _globals['_HOLDBENEFITREQUEST']._serialized_end=807
+  _globals['_HOLDBENEFITRESPONSE']._serialized_start=809
+  _globals['_HOLDBENEFITRESPONSE']._serialized_end=881
+  _globals['_GETSETTLEMENTREQUEST']._serialized_start=883
+  _globals['_GETSETTLEMENTREQUEST']._serialized_end=967
+  _globals['_GETSETTLEMENTRESPONSE']._serialized_start=969
+  _globals['_GETSETTLEMENTRESPONSE']._serialized_end=1043
+  _globals['_PAYERSERVICE']._serialized_start=1046
+  _globals['_PAYERSERVICE']._serialized_end=1464
 # @@protoc_insertion_point(module_scope)

@@ -4,7 +4,9 @@ isort:skip_file
 What a platform decides as the payer region: the region where a person is insured."""
 
 import builtins
+import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
 import google.protobuf.message
 import rxoutflow.v1.statement_pb2
 import sys
@@ -16,6 +18,55 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+@typing.final
+class IssueECredentialRequest(google.protobuf.message.Message):
+    """Request of IssueECredential."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CREDENTIAL_CODE_FIELD_NUMBER: builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: builtins.int
+    credential_code: builtins.str
+    """The code that the patient's app shows."""
+    pharmacy_code: builtins.str
+    """The pharmacy that scanned it, in the region of the calling platform."""
+    def __init__(
+        self,
+        *,
+        credential_code: builtins.str = ...,
+        pharmacy_code: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["credential_code", b"credential_code", "pharmacy_code", b"pharmacy_code"]) -> None: ...
+
+Global___IssueECredentialRequest: typing_extensions.TypeAlias = IssueECredentialRequest
+
+@typing.final
+class IssueECredentialResponse(google.protobuf.message.Message):
+    """Response of IssueECredential."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: builtins.int
+    STATUSES_FIELD_NUMBER: builtins.int
+    @property
+    def token(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """An ECredential signed by the payer platform."""
+
+    @property
+    def statuses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.statement_pb2.SignedStatement]:
+        """The person's prescriptions; see PresentECredentialResponse."""
+
+    def __init__(
+        self,
+        *,
+        token: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        statuses: collections.abc.Iterable[rxoutflow.v1.statement_pb2.SignedStatement] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["token", b"token"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["statuses", b"statuses", "token", b"token"]) -> None: ...
+
+Global___IssueECredentialResponse: typing_extensions.TypeAlias = IssueECredentialResponse
 
 @typing.final
 class QuoteBenefitRequest(google.protobuf.message.Message):

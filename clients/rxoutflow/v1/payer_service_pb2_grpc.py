@@ -39,6 +39,11 @@ class PayerServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.IssueECredential = channel.unary_unary(
+                '/rxoutflow.v1.PayerService/IssueECredential',
+                request_serializer=rxoutflow_dot_v1_dot_payer__service__pb2.IssueECredentialRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_payer__service__pb2.IssueECredentialResponse.FromString,
+                _registered_method=True)
         self.QuoteBenefit = channel.unary_unary(
                 '/rxoutflow.v1.PayerService/QuoteBenefit',
                 request_serializer=rxoutflow_dot_v1_dot_payer__service__pb2.QuoteBenefitRequest.SerializeToString,
@@ -63,6 +68,14 @@ class PayerServiceServicer(object):
     A hold is posted when the dispense record arrives and voided when the home region shows that the
     attempt ended; both come as events, see PeerService. A payer never ends a hold by a timer.
     """
+
+    def IssueECredential(self, request, context):
+        """Turns a code that this region's e-credential shows into a token for one pharmacy; see
+        PharmacyService.PresentECredential. The same pharmacy may ask again while the code is good.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def QuoteBenefit(self, request, context):
         """Computes what person and fund would pay. Has no effect and binds nobody.
@@ -91,6 +104,11 @@ class PayerServiceServicer(object):
 
 def add_PayerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'IssueECredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueECredential,
+                    request_deserializer=rxoutflow_dot_v1_dot_payer__service__pb2.IssueECredentialRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_payer__service__pb2.IssueECredentialResponse.SerializeToString,
+            ),
             'QuoteBenefit': grpc.unary_unary_rpc_method_handler(
                     servicer.QuoteBenefit,
                     request_deserializer=rxoutflow_dot_v1_dot_payer__service__pb2.QuoteBenefitRequest.FromString,
@@ -121,6 +139,33 @@ class PayerService(object):
     A hold is posted when the dispense record arrives and voided when the home region shows that the
     attempt ended; both come as events, see PeerService. A payer never ends a hold by a timer.
     """
+
+    @staticmethod
+    def IssueECredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PayerService/IssueECredential',
+            rxoutflow_dot_v1_dot_payer__service__pb2.IssueECredentialRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_payer__service__pb2.IssueECredentialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def QuoteBenefit(request,

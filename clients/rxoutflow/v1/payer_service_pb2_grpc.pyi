@@ -25,6 +25,22 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
+_PayerServiceIssueECredentialType = typing_extensions.TypeVar(
+    '_PayerServiceIssueECredentialType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.payer_service_pb2.IssueECredentialRequest,
+        rxoutflow.v1.payer_service_pb2.IssueECredentialResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.payer_service_pb2.IssueECredentialRequest,
+        rxoutflow.v1.payer_service_pb2.IssueECredentialResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.payer_service_pb2.IssueECredentialRequest,
+        rxoutflow.v1.payer_service_pb2.IssueECredentialResponse,
+    ],
+)
+
 _PayerServiceQuoteBenefitType = typing_extensions.TypeVar(
     '_PayerServiceQuoteBenefitType',
     grpc.UnaryUnaryMultiCallable[
@@ -73,7 +89,7 @@ _PayerServiceGetSettlementType = typing_extensions.TypeVar(
     ],
 )
 
-class PayerServiceStub(typing.Generic[_PayerServiceQuoteBenefitType, _PayerServiceHoldBenefitType, _PayerServiceGetSettlementType]):
+class PayerServiceStub(typing.Generic[_PayerServiceIssueECredentialType, _PayerServiceQuoteBenefitType, _PayerServiceHoldBenefitType, _PayerServiceGetSettlementType]):
     """For other platforms whose pharmacies dispense to this region's insured. The payer region alone
     decides on deductible, ratio, cap, accounts and holds of money, under its own tariffs.
 
@@ -83,6 +99,10 @@ class PayerServiceStub(typing.Generic[_PayerServiceQuoteBenefitType, _PayerServi
 
     @typing.overload
     def __init__(self: PayerServiceStub[
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.payer_service_pb2.IssueECredentialRequest,
+            rxoutflow.v1.payer_service_pb2.IssueECredentialResponse,
+        ],
         grpc.UnaryUnaryMultiCallable[
             rxoutflow.v1.payer_service_pb2.QuoteBenefitRequest,
             rxoutflow.v1.payer_service_pb2.QuoteBenefitResponse,
@@ -100,6 +120,10 @@ class PayerServiceStub(typing.Generic[_PayerServiceQuoteBenefitType, _PayerServi
     @typing.overload
     def __init__(self: PayerServiceStub[
         grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.payer_service_pb2.IssueECredentialRequest,
+            rxoutflow.v1.payer_service_pb2.IssueECredentialResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             rxoutflow.v1.payer_service_pb2.QuoteBenefitRequest,
             rxoutflow.v1.payer_service_pb2.QuoteBenefitResponse,
         ],
@@ -112,6 +136,11 @@ class PayerServiceStub(typing.Generic[_PayerServiceQuoteBenefitType, _PayerServi
             rxoutflow.v1.payer_service_pb2.GetSettlementResponse,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
+
+    IssueECredential: _PayerServiceIssueECredentialType
+    """Turns a code that this region's e-credential shows into a token for one pharmacy; see
+    PharmacyService.PresentECredential. The same pharmacy may ask again while the code is good.
+    """
 
     QuoteBenefit: _PayerServiceQuoteBenefitType
     """Computes what person and fund would pay. Has no effect and binds nobody."""
@@ -127,6 +156,10 @@ class PayerServiceStub(typing.Generic[_PayerServiceQuoteBenefitType, _PayerServi
     """Where a settlement stands."""
 
 PayerServiceAsyncStub: typing_extensions.TypeAlias = PayerServiceStub[
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.payer_service_pb2.IssueECredentialRequest,
+        rxoutflow.v1.payer_service_pb2.IssueECredentialResponse,
+    ],
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.payer_service_pb2.QuoteBenefitRequest,
         rxoutflow.v1.payer_service_pb2.QuoteBenefitResponse,
@@ -148,6 +181,16 @@ class PayerServiceServicer(metaclass=abc.ABCMeta):
     A hold is posted when the dispense record arrives and voided when the home region shows that the
     attempt ended; both come as events, see PeerService. A payer never ends a hold by a timer.
     """
+
+    @abc.abstractmethod
+    def IssueECredential(
+        self,
+        request: rxoutflow.v1.payer_service_pb2.IssueECredentialRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.payer_service_pb2.IssueECredentialResponse, collections.abc.Awaitable[rxoutflow.v1.payer_service_pb2.IssueECredentialResponse]]:
+        """Turns a code that this region's e-credential shows into a token for one pharmacy; see
+        PharmacyService.PresentECredential. The same pharmacy may ask again while the code is good.
+        """
 
     @abc.abstractmethod
     def QuoteBenefit(

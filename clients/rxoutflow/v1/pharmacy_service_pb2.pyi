@@ -8,6 +8,7 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import rxoutflow.v1.credential_pb2
 import rxoutflow.v1.dispense_pb2
 import rxoutflow.v1.notice_pb2
 import rxoutflow.v1.outcome_pb2
@@ -24,6 +25,53 @@ else:
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
+class PresentECredentialRequest(google.protobuf.message.Message):
+    """Request of PresentECredential."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CREDENTIAL_CODE_FIELD_NUMBER: builtins.int
+    credential_code: builtins.str
+    """What the patient's app shows: `<payer region>.<...>`. Good once, for one pharmacy."""
+    def __init__(
+        self,
+        *,
+        credential_code: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["credential_code", b"credential_code"]) -> None: ...
+
+Global___PresentECredentialRequest: typing_extensions.TypeAlias = PresentECredentialRequest
+
+@typing.final
+class PresentECredentialResponse(google.protobuf.message.Message):
+    """Response of PresentECredential."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: builtins.int
+    STATUSES_FIELD_NUMBER: builtins.int
+    @property
+    def token(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """An ECredential signed by the payer platform."""
+
+    @property
+    def statuses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.statement_pb2.SignedStatement]:
+        """The patient's prescriptions that are not revoked, newest first: a PrescriptionStatus each,
+        signed by its home platform, as the payer region heard it last.
+        """
+
+    def __init__(
+        self,
+        *,
+        token: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        statuses: collections.abc.Iterable[rxoutflow.v1.statement_pb2.SignedStatement] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["token", b"token"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["statuses", b"statuses", "token", b"token"]) -> None: ...
+
+Global___PresentECredentialResponse: typing_extensions.TypeAlias = PresentECredentialResponse
+
+@typing.final
 class FindPrescriptionRequest(google.protobuf.message.Message):
     """Request of FindPrescription."""
 
@@ -34,47 +82,20 @@ class FindPrescriptionRequest(google.protobuf.message.Message):
     pickup_code: builtins.str
     """The pickup code (取药码): `<prescription number>.<secret>`."""
     @property
-    def e_credential(self) -> Global___ECredentialProof:
-        """The insured's e-credential (医保电子凭证): a token signed by the payer region, bound to this
-        pharmacy, together with the number that the patient chose.
-        """
+    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+        """The insured's e-credential (医保电子凭证); see PresentECredential."""
 
     def __init__(
         self,
         *,
         pickup_code: builtins.str = ...,
-        e_credential: Global___ECredentialProof | None = ...,
+        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["proof", b"proof"]) -> typing.Literal["pickup_code", "e_credential"] | None: ...
 
 Global___FindPrescriptionRequest: typing_extensions.TypeAlias = FindPrescriptionRequest
-
-@typing.final
-class ECredentialProof(google.protobuf.message.Message):
-    """An e-credential with the prescription it is to open."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    TOKEN_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
-    """The prescription."""
-    @property
-    def token(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
-        """The token, signed by the payer platform."""
-
-    def __init__(
-        self,
-        *,
-        prescription_number: builtins.str = ...,
-        token: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["token", b"token"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["prescription_number", b"prescription_number", "token", b"token"]) -> None: ...
-
-Global___ECredentialProof: typing_extensions.TypeAlias = ECredentialProof
 
 @typing.final
 class FindPrescriptionResponse(google.protobuf.message.Message):
@@ -112,13 +133,18 @@ class ClaimPrescriptionRequest(google.protobuf.message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     CLAIM_FIELD_NUMBER: builtins.int
     PICKUP_CODE_FIELD_NUMBER: builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """UUID of this request."""
     pickup_code: builtins.str
-    """The pickup code. Not part of the signed claim, so that it is never stored."""
+    """The pickup code."""
     @property
     def claim(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
         """The signed and sealed Claim."""
+
+    @property
+    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+        """The insured's e-credential."""
 
     def __init__(
         self,
@@ -126,9 +152,11 @@ class ClaimPrescriptionRequest(google.protobuf.message.Message):
         request_id: builtins.str = ...,
         claim: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
         pickup_code: builtins.str = ...,
+        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["claim", b"claim"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["claim", b"claim", "pickup_code", b"pickup_code", "request_id", b"request_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof", "request_id", b"request_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["proof", b"proof"]) -> typing.Literal["pickup_code", "e_credential"] | None: ...
 
 Global___ClaimPrescriptionRequest: typing_extensions.TypeAlias = ClaimPrescriptionRequest
 
@@ -220,6 +248,7 @@ class QuoteSettlementRequest(google.protobuf.message.Message):
     PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
     ATTEMPT_ID_FIELD_NUMBER: builtins.int
     PICKUP_CODE_FIELD_NUMBER: builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: builtins.int
     LINES_FIELD_NUMBER: builtins.int
     prescription_number: builtins.str
     """The prescription."""
@@ -227,6 +256,10 @@ class QuoteSettlementRequest(google.protobuf.message.Message):
     """The live attempt."""
     pickup_code: builtins.str
     """The pickup code."""
+    @property
+    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+        """The insured's e-credential."""
+
     @property
     def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.settlement_pb2.PricedLine]:
         """What would be handed over and at what price."""
@@ -237,11 +270,12 @@ class QuoteSettlementRequest(google.protobuf.message.Message):
         prescription_number: builtins.str = ...,
         attempt_id: builtins.str = ...,
         pickup_code: builtins.str = ...,
+        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
         lines: collections.abc.Iterable[rxoutflow.v1.settlement_pb2.PricedLine] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "pickup_code", b"pickup_code", "right", b"right"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "lines", b"lines", "pickup_code", b"pickup_code", "prescription_number", b"prescription_number", "right", b"right"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["right", b"right"]) -> typing.Literal["attempt_id", "pickup_code"] | None: ...
+    def HasField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "right", b"right"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "e_credential", b"e_credential", "lines", b"lines", "pickup_code", b"pickup_code", "prescription_number", b"prescription_number", "right", b"right"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["right", b"right"]) -> typing.Literal["attempt_id", "pickup_code", "e_credential"] | None: ...
 
 Global___QuoteSettlementRequest: typing_extensions.TypeAlias = QuoteSettlementRequest
 

@@ -43,6 +43,11 @@ class PharmacyServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.PresentECredential = channel.unary_unary(
+                '/rxoutflow.v1.PharmacyService/PresentECredential',
+                request_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.PresentECredentialRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.PresentECredentialResponse.FromString,
+                _registered_method=True)
         self.FindPrescription = channel.unary_unary(
                 '/rxoutflow.v1.PharmacyService/FindPrescription',
                 request_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.FindPrescriptionRequest.SerializeToString,
@@ -107,9 +112,20 @@ class PharmacyServiceServicer(object):
     see HospitalService. After an indefinite error, repeat the call with the same id.
     """
 
+    def PresentECredential(self, request, context):
+        """Turns the code that the patient's app shows into a token that opens the patient's prescriptions
+        to this pharmacy for some minutes, and lists them. The patient chooses one.
+        Refusals: E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN, PEER_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FindPrescription(self, request, context):
-        """Opens a prescription with the proof that its holder may collect it. Has no effect.
-        Refusals: PICKUP_CODE_INVALID, E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN, PEER_UNAVAILABLE.
+        """Opens a prescription with the proof that its holder may collect it. Has no effect, but that
+        wrong pickup codes are counted.
+        Refusals: PICKUP_CODE_INVALID, PICKUP_CODE_LOCKED, E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN,
+        PEER_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -193,6 +209,11 @@ class PharmacyServiceServicer(object):
 
 def add_PharmacyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'PresentECredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.PresentECredential,
+                    request_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.PresentECredentialRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.PresentECredentialResponse.SerializeToString,
+            ),
             'FindPrescription': grpc.unary_unary_rpc_method_handler(
                     servicer.FindPrescription,
                     request_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.FindPrescriptionRequest.FromString,
@@ -262,6 +283,33 @@ class PharmacyService(object):
     Every mutating method takes a `request_id`: a UUID made by the caller, scoped to the prescription;
     see HospitalService. After an indefinite error, repeat the call with the same id.
     """
+
+    @staticmethod
+    def PresentECredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PharmacyService/PresentECredential',
+            rxoutflow_dot_v1_dot_pharmacy__service__pb2.PresentECredentialRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_pharmacy__service__pb2.PresentECredentialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def FindPrescription(request,

@@ -25,6 +25,22 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
+_PharmacyServicePresentECredentialType = typing_extensions.TypeVar(
+    '_PharmacyServicePresentECredentialType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialRequest,
+        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialRequest,
+        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialRequest,
+        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse,
+    ],
+)
+
 _PharmacyServiceFindPrescriptionType = typing_extensions.TypeVar(
     '_PharmacyServiceFindPrescriptionType',
     grpc.UnaryUnaryMultiCallable[
@@ -185,7 +201,7 @@ _PharmacyServiceGetOutcomeType = typing_extensions.TypeVar(
     ],
 )
 
-class PharmacyServiceStub(typing.Generic[_PharmacyServiceFindPrescriptionType, _PharmacyServiceClaimPrescriptionType, _PharmacyServiceReleaseClaimType, _PharmacyServiceQuoteSettlementType, _PharmacyServiceCommitClaimType, _PharmacyServiceRecordDispenseType, _PharmacyServiceGetDispenseType, _PharmacyServiceListDispensesType, _PharmacyServiceWatchNoticesType, _PharmacyServiceGetOutcomeType]):
+class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType, _PharmacyServiceFindPrescriptionType, _PharmacyServiceClaimPrescriptionType, _PharmacyServiceReleaseClaimType, _PharmacyServiceQuoteSettlementType, _PharmacyServiceCommitClaimType, _PharmacyServiceRecordDispenseType, _PharmacyServiceGetDispenseType, _PharmacyServiceListDispensesType, _PharmacyServiceWatchNoticesType, _PharmacyServiceGetOutcomeType]):
     """For designated pharmacies, at the platform of their own region, wherever the prescription comes
     from and whoever pays. The platform routes: by the first six digits of the prescription number to
     the home region, by the patient's payer region to the payer.
@@ -199,6 +215,10 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServiceFindPrescriptionType, _
 
     @typing.overload
     def __init__(self: PharmacyServiceStub[
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pharmacy_service_pb2.PresentECredentialRequest,
+            rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse,
+        ],
         grpc.UnaryUnaryMultiCallable[
             rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionRequest,
             rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionResponse,
@@ -244,6 +264,10 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServiceFindPrescriptionType, _
     @typing.overload
     def __init__(self: PharmacyServiceStub[
         grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pharmacy_service_pb2.PresentECredentialRequest,
+            rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionRequest,
             rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionResponse,
         ],
@@ -285,9 +309,17 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServiceFindPrescriptionType, _
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
+    PresentECredential: _PharmacyServicePresentECredentialType
+    """Turns the code that the patient's app shows into a token that opens the patient's prescriptions
+    to this pharmacy for some minutes, and lists them. The patient chooses one.
+    Refusals: E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN, PEER_UNAVAILABLE.
+    """
+
     FindPrescription: _PharmacyServiceFindPrescriptionType
-    """Opens a prescription with the proof that its holder may collect it. Has no effect.
-    Refusals: PICKUP_CODE_INVALID, E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN, PEER_UNAVAILABLE.
+    """Opens a prescription with the proof that its holder may collect it. Has no effect, but that
+    wrong pickup codes are counted.
+    Refusals: PICKUP_CODE_INVALID, PICKUP_CODE_LOCKED, E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN,
+    PEER_UNAVAILABLE.
     """
 
     ClaimPrescription: _PharmacyServiceClaimPrescriptionType
@@ -335,6 +367,10 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServiceFindPrescriptionType, _
     """What became of a request whose answer was lost; see HospitalService.GetOutcome."""
 
 PharmacyServiceAsyncStub: typing_extensions.TypeAlias = PharmacyServiceStub[
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialRequest,
+        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse,
+    ],
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionRequest,
         rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionResponse,
@@ -390,13 +426,26 @@ class PharmacyServiceServicer(metaclass=abc.ABCMeta):
     """
 
     @abc.abstractmethod
+    def PresentECredential(
+        self,
+        request: rxoutflow.v1.pharmacy_service_pb2.PresentECredentialRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse]]:
+        """Turns the code that the patient's app shows into a token that opens the patient's prescriptions
+        to this pharmacy for some minutes, and lists them. The patient chooses one.
+        Refusals: E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN, PEER_UNAVAILABLE.
+        """
+
+    @abc.abstractmethod
     def FindPrescription(
         self,
         request: rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionRequest,
         context: _ServicerContext,
     ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionResponse]]:
-        """Opens a prescription with the proof that its holder may collect it. Has no effect.
-        Refusals: PICKUP_CODE_INVALID, E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN, PEER_UNAVAILABLE.
+        """Opens a prescription with the proof that its holder may collect it. Has no effect, but that
+        wrong pickup codes are counted.
+        Refusals: PICKUP_CODE_INVALID, PICKUP_CODE_LOCKED, E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN,
+        PEER_UNAVAILABLE.
         """
 
     @abc.abstractmethod

@@ -8,6 +8,7 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import rxoutflow.v1.credential_pb2
 import rxoutflow.v1.dispense_pb2
 import rxoutflow.v1.notice_pb2
 import rxoutflow.v1.outcome_pb2
@@ -24,20 +25,73 @@ else:
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
+class PosServicePresentECredentialRequest(google.protobuf.message.Message):
+    """Request of PresentECredential."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CREDENTIAL_CODE_FIELD_NUMBER: builtins.int
+    credential_code: builtins.str
+    """What the patient's app shows."""
+    def __init__(
+        self,
+        *,
+        credential_code: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["credential_code", b"credential_code"]) -> None: ...
+
+Global___PosServicePresentECredentialRequest: typing_extensions.TypeAlias = PosServicePresentECredentialRequest
+
+@typing.final
+class PosServicePresentECredentialResponse(google.protobuf.message.Message):
+    """Response of PresentECredential."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: builtins.int
+    STATUSES_FIELD_NUMBER: builtins.int
+    @property
+    def token(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """An ECredential signed by the payer platform."""
+
+    @property
+    def statuses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.statement_pb2.SignedStatement]:
+        """The patient's prescriptions; see PresentECredentialResponse."""
+
+    def __init__(
+        self,
+        *,
+        token: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        statuses: collections.abc.Iterable[rxoutflow.v1.statement_pb2.SignedStatement] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["token", b"token"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["statuses", b"statuses", "token", b"token"]) -> None: ...
+
+Global___PosServicePresentECredentialResponse: typing_extensions.TypeAlias = PosServicePresentECredentialResponse
+
+@typing.final
 class PosServiceFindPrescriptionRequest(google.protobuf.message.Message):
     """Request of FindPrescription."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     PICKUP_CODE_FIELD_NUMBER: builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: builtins.int
     pickup_code: builtins.str
     """The pickup code."""
+    @property
+    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+        """The insured's e-credential."""
+
     def __init__(
         self,
         *,
         pickup_code: builtins.str = ...,
+        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["pickup_code", b"pickup_code"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["proof", b"proof"]) -> typing.Literal["pickup_code", "e_credential"] | None: ...
 
 Global___PosServiceFindPrescriptionRequest: typing_extensions.TypeAlias = PosServiceFindPrescriptionRequest
 
@@ -77,6 +131,7 @@ class PosServiceClaimPrescriptionRequest(google.protobuf.message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     CLAIM_FIELD_NUMBER: builtins.int
     PICKUP_CODE_FIELD_NUMBER: builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """UUID of this request."""
     pickup_code: builtins.str
@@ -85,15 +140,21 @@ class PosServiceClaimPrescriptionRequest(google.protobuf.message.Message):
     def claim(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
         """The Claim with the signature of a pharmacist."""
 
+    @property
+    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+        """The insured's e-credential."""
+
     def __init__(
         self,
         *,
         request_id: builtins.str = ...,
         claim: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
         pickup_code: builtins.str = ...,
+        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["claim", b"claim"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["claim", b"claim", "pickup_code", b"pickup_code", "request_id", b"request_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof", "request_id", b"request_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["proof", b"proof"]) -> typing.Literal["pickup_code", "e_credential"] | None: ...
 
 Global___PosServiceClaimPrescriptionRequest: typing_extensions.TypeAlias = PosServiceClaimPrescriptionRequest
 
@@ -173,6 +234,7 @@ class PosServiceQuoteSettlementRequest(google.protobuf.message.Message):
     PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
     ATTEMPT_ID_FIELD_NUMBER: builtins.int
     PICKUP_CODE_FIELD_NUMBER: builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: builtins.int
     LINES_FIELD_NUMBER: builtins.int
     prescription_number: builtins.str
     """The prescription."""
@@ -180,6 +242,10 @@ class PosServiceQuoteSettlementRequest(google.protobuf.message.Message):
     """The live attempt."""
     pickup_code: builtins.str
     """The pickup code."""
+    @property
+    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+        """The insured's e-credential."""
+
     @property
     def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.settlement_pb2.PricedLine]:
         """What would be handed over and at what price."""
@@ -190,11 +256,12 @@ class PosServiceQuoteSettlementRequest(google.protobuf.message.Message):
         prescription_number: builtins.str = ...,
         attempt_id: builtins.str = ...,
         pickup_code: builtins.str = ...,
+        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
         lines: collections.abc.Iterable[rxoutflow.v1.settlement_pb2.PricedLine] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "pickup_code", b"pickup_code", "right", b"right"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "lines", b"lines", "pickup_code", b"pickup_code", "prescription_number", b"prescription_number", "right", b"right"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["right", b"right"]) -> typing.Literal["attempt_id", "pickup_code"] | None: ...
+    def HasField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "right", b"right"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "e_credential", b"e_credential", "lines", b"lines", "pickup_code", b"pickup_code", "prescription_number", b"prescription_number", "right", b"right"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["right", b"right"]) -> typing.Literal["attempt_id", "pickup_code", "e_credential"] | None: ...
 
 Global___PosServiceQuoteSettlementRequest: typing_extensions.TypeAlias = PosServiceQuoteSettlementRequest
 

@@ -41,6 +41,11 @@ class PosServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
+        self.PresentECredential = channel.unary_unary(
+                '/rxoutflow.v1.PosService/PresentECredential',
+                request_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServicePresentECredentialRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServicePresentECredentialResponse.FromString,
+                _registered_method=True)
         self.FindPrescription = channel.unary_unary(
                 '/rxoutflow.v1.PosService/FindPrescription',
                 request_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceFindPrescriptionRequest.SerializeToString,
@@ -97,6 +102,14 @@ class PosServiceServicer(object):
     request_id, but for RecordDispense: a dispense record is accepted, stored and delivered later,
     because the medicine has been handed over.
     """
+
+    def PresentECredential(self, request, context):
+        """Turns the code that the patient's app shows into a token; see
+        PharmacyService.PresentECredential.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def FindPrescription(self, request, context):
         """Opens a prescription; see PharmacyService.FindPrescription. The edge has verified its
@@ -165,6 +178,11 @@ class PosServiceServicer(object):
 
 def add_PosServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'PresentECredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.PresentECredential,
+                    request_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServicePresentECredentialRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServicePresentECredentialResponse.SerializeToString,
+            ),
             'FindPrescription': grpc.unary_unary_rpc_method_handler(
                     servicer.FindPrescription,
                     request_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceFindPrescriptionRequest.FromString,
@@ -227,6 +245,33 @@ class PosService(object):
     request_id, but for RecordDispense: a dispense record is accepted, stored and delivered later,
     because the medicine has been handed over.
     """
+
+    @staticmethod
+    def PresentECredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PosService/PresentECredential',
+            rxoutflow_dot_v1_dot_pos__service__pb2.PosServicePresentECredentialRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_pos__service__pb2.PosServicePresentECredentialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def FindPrescription(request,

@@ -25,6 +25,22 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
+_PosServicePresentECredentialType = typing_extensions.TypeVar(
+    '_PosServicePresentECredentialType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialRequest,
+        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialRequest,
+        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialRequest,
+        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse,
+    ],
+)
+
 _PosServiceFindPrescriptionType = typing_extensions.TypeVar(
     '_PosServiceFindPrescriptionType',
     grpc.UnaryUnaryMultiCallable[
@@ -169,7 +185,7 @@ _PosServiceGetOutcomeType = typing_extensions.TypeVar(
     ],
 )
 
-class PosServiceStub(typing.Generic[_PosServiceFindPrescriptionType, _PosServiceClaimPrescriptionType, _PosServiceReleaseClaimType, _PosServiceQuoteSettlementType, _PosServiceCommitClaimType, _PosServiceRecordDispenseType, _PosServiceGetDispenseType, _PosServiceWatchNoticesType, _PosServiceGetOutcomeType]):
+class PosServiceStub(typing.Generic[_PosServicePresentECredentialType, _PosServiceFindPrescriptionType, _PosServiceClaimPrescriptionType, _PosServiceReleaseClaimType, _PosServiceQuoteSettlementType, _PosServiceCommitClaimType, _PosServiceRecordDispenseType, _PosServiceGetDispenseType, _PosServiceWatchNoticesType, _PosServiceGetOutcomeType]):
     """For the POS, on the pharmacy's network, over mTLS with the pharmacy's own certificate. The same
     steps as PharmacyService; statements come with the people's signatures, and the edge adds the
     pharmacy's seal, stores durably, and forwards.
@@ -181,6 +197,10 @@ class PosServiceStub(typing.Generic[_PosServiceFindPrescriptionType, _PosService
 
     @typing.overload
     def __init__(self: PosServiceStub[
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialRequest,
+            rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse,
+        ],
         grpc.UnaryUnaryMultiCallable[
             rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionRequest,
             rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionResponse,
@@ -222,6 +242,10 @@ class PosServiceStub(typing.Generic[_PosServiceFindPrescriptionType, _PosService
     @typing.overload
     def __init__(self: PosServiceStub[
         grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialRequest,
+            rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionRequest,
             rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionResponse,
         ],
@@ -259,6 +283,11 @@ class PosServiceStub(typing.Generic[_PosServiceFindPrescriptionType, _PosService
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
+    PresentECredential: _PosServicePresentECredentialType
+    """Turns the code that the patient's app shows into a token; see
+    PharmacyService.PresentECredential.
+    """
+
     FindPrescription: _PosServiceFindPrescriptionType
     """Opens a prescription; see PharmacyService.FindPrescription. The edge has verified its
     signatures.
@@ -289,6 +318,10 @@ class PosServiceStub(typing.Generic[_PosServiceFindPrescriptionType, _PosService
     """What became of a request whose answer was lost; answered from the edge's own store."""
 
 PosServiceAsyncStub: typing_extensions.TypeAlias = PosServiceStub[
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialRequest,
+        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse,
+    ],
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionRequest,
         rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionResponse,
@@ -336,6 +369,16 @@ class PosServiceServicer(metaclass=abc.ABCMeta):
     request_id, but for RecordDispense: a dispense record is accepted, stored and delivered later,
     because the medicine has been handed over.
     """
+
+    @abc.abstractmethod
+    def PresentECredential(
+        self,
+        request: rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse]]:
+        """Turns the code that the patient's app shows into a token; see
+        PharmacyService.PresentECredential.
+        """
 
     @abc.abstractmethod
     def FindPrescription(

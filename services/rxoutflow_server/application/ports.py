@@ -30,6 +30,8 @@ from rxoutflow.v1.home_service_pb2 import (
 from rxoutflow.v1.payer_service_pb2 import (
     HoldBenefitRequest,
     HoldBenefitResponse,
+    IssueECredentialRequest,
+    IssueECredentialResponse,
     QuoteBenefitRequest,
     QuoteBenefitResponse,
 )
@@ -122,6 +124,15 @@ class ClaimCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class PickupTries:
+    """Wrong pickup codes tried on a prescription, and until when no code is taken."""
+
+    prescription_number: str
+    wrong: int
+    locked_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class IndexEntry:
     """A reference to a prescription of an insured person, wherever it was issued."""
 
@@ -202,6 +213,12 @@ class HomeRecords(Protocol):
     def prescriptions_of(self, issuer_code: str, before: str, limit: int) -> Sequence[Prescription]:
         """A hospital's prescriptions with numbers below ``before`` (empty: all), newest first."""
 
+    def pickup_tries(self, number: str) -> PickupTries | None:
+        """Wrong pickup codes tried on a prescription, if any."""
+
+    def save_pickup_tries(self, tries: PickupTries) -> None:
+        """Store the count of wrong pickup codes."""
+
     def overdue_leases(self, now: datetime, limit: int) -> Sequence[str]:
         """Numbers of prescriptions whose reserved attempt has run out."""
 
@@ -237,6 +254,11 @@ class PayerRecords(Protocol):
 
     def note_attempt_end(self, insured_person_id: str, attempt_id: str, state: str) -> None:
         """Remember that an attempt has ended, so that no hold can be placed for it any more."""
+
+    def use_credential_code(
+        self, insured_person_id: str, code_sha256: bytes, pharmacy_code: str
+    ) -> bool:
+        """Bind a code to the pharmacy that used it first; false if another one did."""
 
     def index(self, entry: IndexEntry) -> None:
         """Keep the newest reference to a prescription of an insured person."""
@@ -339,6 +361,11 @@ class HomeGateway(Protocol):
 
 class PayerGateway(Protocol):
     """The payer region of a person, here or elsewhere."""
+
+    async def issue_e_credential(
+        self, request: IssueECredentialRequest
+    ) -> IssueECredentialResponse:
+        """See PayerService.IssueECredential."""
 
     async def quote_benefit(self, request: QuoteBenefitRequest) -> QuoteBenefitResponse:
         """See PayerService.QuoteBenefit."""

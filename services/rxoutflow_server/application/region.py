@@ -40,6 +40,7 @@ class Region:
     now: Callable[[], datetime]
     new_id: Callable[[datetime], str]
     hash_pickup_secret: Callable[[str, str], bytes]
+    holder_of_credential: Callable[[str, datetime], str | None]
     lease: timedelta
     tariffs: Tariffs
     catalogue: Catalogue

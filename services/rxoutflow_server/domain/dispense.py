@@ -5,7 +5,8 @@ home region to commit, and stores each answer before it goes on. After a crash i
 last stored step; every request it repeats is idempotent at its receiver.
 
     committing ─hold─▶ held ─commit─▶ committed ─record─▶ dispensed ─booked, posted─▶ completed
-        └──────┴──refusal──▶ refused        └─release─▶ released
+        └───────────────┴───────────────┴─release─▶ released
+        └───────────────┴─refusal─▶ refused
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from rxoutflow_server.domain.attempt import LineQuantity
-from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
 
 
 class DispenseState(StrEnum):
@@ -73,8 +74,22 @@ class Dispense:
         return tuple(LineQuantity(line.line_id, line.quantity) for line in self.lines)
 
 
+_NEXT = {
+    DispenseState.COMMITTING: (DispenseState.HELD, DispenseState.REFUSED, DispenseState.RELEASED),
+    DispenseState.HELD: (DispenseState.COMMITTED, DispenseState.REFUSED, DispenseState.RELEASED),
+    DispenseState.COMMITTED: (DispenseState.DISPENSED, DispenseState.RELEASED),
+}
+"""A pharmacy may release while the answer to its commit is lost, so from every step before."""
+
+
 def advanced(dispense: Dispense, state: DispenseState, *, now: datetime) -> Dispense:
-    """The dispense at its next step."""
+    """The dispense at its next step.
+
+    Raises:
+        InvariantBroken: the step does not follow; the caller must look at the state first.
+    """
+    if state not in _NEXT.get(dispense.state, ()):
+        raise InvariantBroken(f"a dispense that is {dispense.state} cannot become {state}")
     return replace(dispense, state=state, update_time=now)
 
 

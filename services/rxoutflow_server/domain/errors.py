@@ -52,6 +52,7 @@ class Reason(StrEnum):
     PRESCRIPTION_USED_UP = auto()
     PICKUP_CODE_INVALID = auto()
     E_CREDENTIAL_NOT_ACCEPTED = auto()
+    PICKUP_CODE_LOCKED = auto()
 
     # the attempt
     ATTEMPT_NOT_FOUND = auto()

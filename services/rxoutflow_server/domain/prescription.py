@@ -175,7 +175,7 @@ def claim(
         update_time=now,
         cause_sha256=terms.cause_sha256,
     )
-    claimed = _move(current, lines, lambda line, n: replace(line, claimed=line.claimed + n))
+    claimed = _move(current, lines, _reserved)
     reserved = replace(claimed, live_attempt=attempt, fence=attempt.fence)
     return Change(_touched(reserved, now), (*expired.attempts, attempt))
 
@@ -196,7 +196,7 @@ def commit(
 
     Raises:
         Refusal: ATTEMPT_NOT_FOUND, FENCE_STALE, ATTEMPT_ENDED, ATTEMPT_ALREADY_COMMITTED,
-            LINE_UNKNOWN or QUANTITY_EXCEEDED.
+            LINE_UNKNOWN, QUANTITY_EXCEEDED, or FIELD_INVALID if it names nothing.
     """
     _require_reference(attempt, reference)
     if attempt.state is AttemptState.COMMITTED:
@@ -349,7 +349,10 @@ def _require_claimable(prescription: Prescription, now: datetime) -> None:
 
 
 def _require_reference(attempt: Attempt, reference: AttemptReference) -> None:
-    if attempt.pharmacy_code != reference.pharmacy_code:
+    if (attempt.attempt_id, attempt.pharmacy_code) != (
+        reference.attempt_id,
+        reference.pharmacy_code,
+    ):
         raise Refusal(Reason.ATTEMPT_NOT_FOUND, "you have no such attempt on this prescription")
     if attempt.fence != reference.fence:
         raise Refusal(
@@ -367,7 +370,9 @@ def _require_live(attempt: Attempt, now: datetime) -> None:
         )
 
 
-def _require_within(wanted: Iterable[LineQuantity], held: Iterable[LineQuantity]) -> None:
+def _require_within(wanted: tuple[LineQuantity, ...], held: Iterable[LineQuantity]) -> None:
+    if not wanted:
+        raise Refusal(Reason.FIELD_INVALID, "lines: name what will be handed over", field="lines")
     holding = {line.line_id: line.quantity for line in held}
     for line in _distinct(wanted):
         if line.line_id not in holding:
@@ -400,17 +405,14 @@ def _move(
             raise Refusal(
                 Reason.FIELD_INVALID, "a quantity must be at least 1", field="lines.quantity"
             )
-        ledger[moved.line_id] = _moved(line, moved, change)
+        ledger[moved.line_id] = change(line, moved.quantity)
     return replace(prescription, lines=tuple(ledger.values()))
 
 
-def _moved(
-    line: LineUse, moved: LineQuantity, change: Callable[[LineUse, int], LineUse]
-) -> LineUse:
-    try:
-        return change(line, moved.quantity)
-    except InvariantBroken:
-        raise _too_much(moved, line.available) from None
+def _reserved(line: LineUse, quantity: int) -> LineUse:
+    if quantity > line.available:
+        raise _too_much(LineQuantity(line.line_id, quantity), line.available)
+    return replace(line, claimed=line.claimed + quantity)
 
 
 def _give_back(prescription: Prescription, attempt: Attempt) -> Prescription:

@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from rxoutflow_server.domain.benefit import Benefit, Funding, Standing
-from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
 from rxoutflow_server.domain.tariff import AreaStatus, PersonType
 
 
@@ -182,7 +182,13 @@ def post(settlement: Settlement, *, cause_sha256: bytes, now: datetime) -> Settl
 
 
 def void(settlement: Settlement, *, cause_sha256: bytes, now: datetime) -> Settlement:
-    """Set a hold free. Only holds can be; the caller checks the evidence."""
+    """Set a hold free; the caller checks the evidence.
+
+    Raises:
+        InvariantBroken: it is no hold: what was paid or set free before is never set free again.
+    """
+    if settlement.state is not SettlementState.HELD:
+        raise InvariantBroken(f"a settlement that is {settlement.state} cannot be voided")
     return replace(
         settlement, state=SettlementState.VOIDED, cause_sha256=cause_sha256, update_time=now
     )

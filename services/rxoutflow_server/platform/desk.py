@@ -8,7 +8,7 @@ which one region plays several roles takes the same path.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from rxoutflow.identity import CallerName
@@ -30,6 +30,8 @@ from rxoutflow.v1.payer_service_pb2 import (
     GetSettlementResponse,
     HoldBenefitRequest,
     HoldBenefitResponse,
+    IssueECredentialRequest,
+    IssueECredentialResponse,
     QuoteBenefitRequest,
     QuoteBenefitResponse,
 )
@@ -40,12 +42,12 @@ from rxoutflow.v1.peer_service_pb2 import (
 )
 from rxoutflow_server.application.exchange import inbox
 from rxoutflow_server.application.exchange.outbox import BATCH
-from rxoutflow_server.application.home import attempts
-from rxoutflow_server.application.payer import benefits
+from rxoutflow_server.application.home import attempts, collecting
+from rxoutflow_server.application.payer import benefits, credentials
 from rxoutflow_server.application.ports import Store, Transaction
 from rxoutflow_server.application.region import Region
 from rxoutflow_server.application.validation import invalid
-from rxoutflow_server.domain.errors import Refusal, Unavailable
+from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
 from rxoutflow_server.transport.errors import status_of
 
 Request = TypeVar("Request")
@@ -64,13 +66,15 @@ class Desk:
         self, caller: CallerName, request: OpenPrescriptionRequest
     ) -> OpenPrescriptionResponse:
         """See HomeService.OpenPrescription."""
-        return await self._query(attempts.open_prescription, caller, request)
+        answer = self._query(attempts.open_prescription, caller, request)
+        return await self._counting_tries(request.pickup_code, answer)
 
     async def grant_claim(
         self, caller: CallerName, request: GrantClaimRequest
     ) -> GrantClaimResponse:
         """See HomeService.GrantClaim."""
-        return await self._command(attempts.grant_claim, caller, request)
+        answer = self._command(attempts.grant_claim, caller, request)
+        return await self._counting_tries(request.pickup_code, answer)
 
     async def commit_attempt(
         self, caller: CallerName, request: CommitAttemptRequest
@@ -89,6 +93,12 @@ class Desk:
     ) -> GetAttemptResponse:
         """See HomeService.GetAttempt."""
         return await self._query(attempts.get_attempt, caller, request)
+
+    async def issue_e_credential(
+        self, caller: CallerName, request: IssueECredentialRequest
+    ) -> IssueECredentialResponse:
+        """See PayerService.IssueECredential."""
+        return await self._command(credentials.issue_e_credential, caller, request)
 
     async def quote_benefit(
         self, caller: CallerName, request: QuoteBenefitRequest
@@ -130,6 +140,17 @@ class Desk:
             return None
         return acknowledgement
 
+    async def _counting_tries(self, pickup_code: str, answer: Awaitable[Response]) -> Response:
+        """The answer; a refusal for a wrong code is counted after it was undone."""
+        try:
+            return await answer
+        except Refusal as refusal:
+            if refusal.reason is Reason.PICKUP_CODE_INVALID:
+                await self._store.transact(
+                    lambda tx: collecting.count_wrong_try(tx, self._region, pickup_code)
+                )
+            raise
+
     async def _command(
         self, command: Command[Request, Response], caller: CallerName, request: Request
     ) -> Response:
@@ -167,6 +188,12 @@ class LocalPeer:
     async def get_attempt(self, request: GetAttemptRequest) -> GetAttemptResponse:
         """See HomeService.GetAttempt."""
         return await self._desk.get_attempt(self._caller, request)
+
+    async def issue_e_credential(
+        self, request: IssueECredentialRequest
+    ) -> IssueECredentialResponse:
+        """See PayerService.IssueECredential."""
+        return await self._desk.issue_e_credential(self._caller, request)
 
     async def quote_benefit(self, request: QuoteBenefitRequest) -> QuoteBenefitResponse:
         """See PayerService.QuoteBenefit."""

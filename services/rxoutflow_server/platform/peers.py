@@ -24,6 +24,8 @@ from rxoutflow.v1.home_service_pb2_grpc import HomeServiceStub
 from rxoutflow.v1.payer_service_pb2 import (
     HoldBenefitRequest,
     HoldBenefitResponse,
+    IssueECredentialRequest,
+    IssueECredentialResponse,
     QuoteBenefitRequest,
     QuoteBenefitResponse,
 )
@@ -70,6 +72,12 @@ class RemotePeer:
     async def get_attempt(self, request: GetAttemptRequest) -> GetAttemptResponse:
         """See HomeService.GetAttempt."""
         return await self._call(self._home.GetAttempt, request)
+
+    async def issue_e_credential(
+        self, request: IssueECredentialRequest
+    ) -> IssueECredentialResponse:
+        """See PayerService.IssueECredential."""
+        return await self._call(self._payer.IssueECredential, request)
 
     async def quote_benefit(self, request: QuoteBenefitRequest) -> QuoteBenefitResponse:
         """See PayerService.QuoteBenefit."""

@@ -30,6 +30,7 @@ from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.ports import Store, Transaction
 from rxoutflow_server.application.region import LOCAL_TIME, Region
 from rxoutflow_server.config import PlatformConfig
+from rxoutflow_server.credential_codes import CredentialCodes
 from rxoutflow_server.domain.settlement import InsuredPerson
 from rxoutflow_server.platform import tasks
 from rxoutflow_server.platform.changes import AnnouncingStore, Changes
@@ -106,6 +107,7 @@ def build_region(config: PlatformConfig, trust: TrustStore) -> Region:
     Raises:
         ReferenceDataError: tariffs or catalogue cannot be used.
     """
+    key = load_collection_key(config)
     return Region(
         code=config.region_code,
         trust=trust,
@@ -113,11 +115,17 @@ def build_region(config: PlatformConfig, trust: TrustStore) -> Region:
         seal=platform_seal(load_signer(config.signing)),
         now=utc_now,
         new_id=fresh_id,
-        hash_pickup_secret=pickup_hasher(bytes.fromhex(config.pickup_key_file.read_text().strip())),
+        hash_pickup_secret=pickup_hasher(key),
+        holder_of_credential=CredentialCodes(config.region_code, key).holder,
         lease=timedelta(seconds=config.lease_seconds),
         tariffs=load_tariffs(config.reference.tariffs),
         catalogue=load_catalogue(config.reference.catalogue),
     )
+
+
+def load_collection_key(config: PlatformConfig) -> bytes:
+    """The key under which pickup codes are hashed and e-credential codes are read."""
+    return bytes.fromhex(config.pickup_key_file.read_text().strip())
 
 
 def pickup_hasher(key: bytes) -> Callable[[str, str], bytes]:

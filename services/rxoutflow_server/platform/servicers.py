@@ -154,6 +154,12 @@ class PharmacyServicer(pharmacy_service_pb2_grpc.PharmacyServiceServicer):
         self._store = exchange.store
         self._changes = changes
 
+    async def PresentECredential(
+        self, request: pharmacy_service_pb2.PresentECredentialRequest, context: Context
+    ) -> pharmacy_service_pb2.PresentECredentialResponse:
+        """See the contract."""
+        return await claims.present_e_credential(self._exchange, _caller(), request)
+
     async def FindPrescription(
         self, request: pharmacy_service_pb2.FindPrescriptionRequest, context: Context
     ) -> pharmacy_service_pb2.FindPrescriptionResponse:
@@ -267,6 +273,12 @@ class PayerServicer(payer_service_pb2_grpc.PayerServiceServicer):
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+
+    async def IssueECredential(
+        self, request: payer_service_pb2.IssueECredentialRequest, context: Context
+    ) -> payer_service_pb2.IssueECredentialResponse:
+        """See the contract."""
+        return await self._desk.issue_e_credential(_caller(), request)
 
     async def QuoteBenefit(
         self, request: payer_service_pb2.QuoteBenefitRequest, context: Context

@@ -33,9 +33,9 @@ from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
 DOMAIN: Final = "rxoutflow.v1"
 """The domain of every ErrorInfo of this contract."""
 
-MAX_MESSAGE: Final = 400
-MAX_DETAIL: Final = 300
-"""Characters. A status travels in HTTP/2 trailers, of which 8 KiB are certain to arrive."""
+MAX_MESSAGE: Final = 600
+MAX_DETAIL: Final = 360
+"""Bytes in UTF-8. A status travels in HTTP/2 trailers, of which 8 KiB are certain to arrive."""
 
 RETRY_SECONDS: Final = 2
 """Pause that an overloaded server asks for."""
@@ -92,6 +92,8 @@ _REASONS_BY_CODE: Mapping[grpc.StatusCode, tuple[Reason, ...]] = {
         Reason.PRESCRIPTION_HELD,
         Reason.PRESCRIPTION_USED_UP,
         Reason.E_CREDENTIAL_NOT_ACCEPTED,
+        Reason.PICKUP_CODE_LOCKED,
+        Reason.PICKUP_CODE_LOCKED,
         Reason.ATTEMPT_ENDED,
         Reason.ATTEMPT_NOT_COMMITTED,
         Reason.ATTEMPT_ALREADY_COMMITTED,
@@ -261,4 +263,7 @@ def _parts(reason: Reason, message: str, detail: Mapping[str, str]) -> Iterator[
 
 
 def _clip(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= limit:
+        return encoded.decode()
+    return encoded[: limit - len("…".encode())].decode("utf-8", "ignore") + "…"

@@ -10,8 +10,10 @@ from rxoutflow.v1.home_service_pb2 import (
     GrantClaimRequest,
     GrantClaimResponse,
     OpenPrescriptionRequest,
+    OpenPrescriptionResponse,
     ReleaseAttemptRequest,
 )
+from rxoutflow.v1.payer_service_pb2 import IssueECredentialRequest
 from rxoutflow.v1.pharmacy_service_pb2 import (
     ClaimPrescriptionRequest,
     ClaimPrescriptionResponse,
@@ -19,6 +21,9 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     FindPrescriptionResponse,
     PharmacyServiceGetOutcomeRequest,
     PharmacyServiceGetOutcomeResponse,
+    PresentECredentialRequest,
+    PresentECredentialResponse,
+    QuoteSettlementRequest,
     ReleaseClaimRequest,
     ReleaseClaimResponse,
 )
@@ -42,28 +47,57 @@ from rxoutflow_server.domain.dispense import DispenseState, advanced
 from rxoutflow_server.domain.errors import Reason, Refusal
 
 
+async def present_e_credential(
+    exchange: Exchange, caller: CallerName, request: PresentECredentialRequest
+) -> PresentECredentialResponse:
+    """Let the payer region turn a scanned code into a token for the caller.
+
+    Raises:
+        Refusal: E_CREDENTIAL_NOT_ACCEPTED or REGION_UNKNOWN.
+        Unavailable: the payer region cannot be reached.
+    """
+    payer = exchange.peers.region(request.credential_code[:6])
+    issued = await payer.issue_e_credential(
+        IssueECredentialRequest(
+            credential_code=request.credential_code, pharmacy_code=caller.institution_code
+        )
+    )
+    return PresentECredentialResponse(token=issued.token, statuses=issued.statuses)
+
+
 async def find(
     exchange: Exchange, caller: CallerName, request: FindPrescriptionRequest
 ) -> FindPrescriptionResponse:
-    """Open a prescription at its home region with the pickup code.
+    """Open a prescription at its home region.
 
     Raises:
         Refusal: see PharmacyService.FindPrescription.
         Unavailable: the home region cannot be reached.
     """
-    if request.WhichOneof("proof") == "e_credential":
-        raise Refusal(
-            Reason.E_CREDENTIAL_NOT_ACCEPTED,
-            "this region takes no e-credentials yet; use the pickup code",
-        )
-    exchange.region.require_active(exchange.region.code, caller.institution_code)
-    code = opened(request.pickup_code)
-    found = await exchange.home_of(str(code.number)).open_prescription(
-        OpenPrescriptionRequest(
-            pickup_code=request.pickup_code, pharmacy_code=caller.institution_code
-        )
-    )
+    found = await open_at_home(exchange, caller, request)
     return FindPrescriptionResponse(prescription=found.prescription, status=found.status)
+
+
+async def open_at_home(
+    exchange: Exchange,
+    caller: CallerName,
+    request: FindPrescriptionRequest | QuoteSettlementRequest,
+) -> OpenPrescriptionResponse:
+    """Open a prescription at its home region with the proof that a request carries.
+
+    Raises:
+        Refusal: see PharmacyService.FindPrescription.
+        Unavailable: the home region cannot be reached.
+    """
+    exchange.region.require_active(exchange.region.code, caller.institution_code)
+    opening = OpenPrescriptionRequest(pharmacy_code=caller.institution_code)
+    if request.HasField("e_credential"):
+        number = request.e_credential.prescription_number
+        opening.e_credential.CopyFrom(request.e_credential)
+    else:
+        number = str(opened(request.pickup_code).number)
+        opening.pickup_code = request.pickup_code
+    return await exchange.home_of(number).open_prescription(opening)
 
 
 async def claim(
@@ -85,10 +119,8 @@ async def claim(
         verified = region.verified(request.claim, attempt_pb2.Claim, now, decides=False)
         _require_own(caller, verified.content.pharmacy_code)
         granted = await exchange.home_of(number).grant_claim(
-            GrantClaimRequest(
-                request_id=request.request_id,
-                claim=request.claim,
-                pickup_code=request.pickup_code,
+            _with_proof(
+                GrantClaimRequest(request_id=request.request_id, claim=request.claim), request
             )
         )
     else:
@@ -179,6 +211,16 @@ def get_outcome(
             tx.journal, request.prescription_number, str(caller), request.request_id
         )
     )
+
+
+def _with_proof(
+    granting: GrantClaimRequest, request: ClaimPrescriptionRequest
+) -> GrantClaimRequest:
+    if request.HasField("e_credential"):
+        granting.e_credential.CopyFrom(request.e_credential)
+    else:
+        granting.pickup_code = request.pickup_code
+    return granting
 
 
 def _stored(tx: Transaction, key: RequestKey) -> StoredOutcome | None:

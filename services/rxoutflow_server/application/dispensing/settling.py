@@ -12,7 +12,7 @@ from datetime import datetime
 
 from rxoutflow.identity import CallerName
 from rxoutflow.v1 import attempt_pb2, prescription_pb2, settlement_pb2
-from rxoutflow.v1.home_service_pb2 import CommitAttemptRequest, OpenPrescriptionRequest
+from rxoutflow.v1.home_service_pb2 import CommitAttemptRequest
 from rxoutflow.v1.payer_service_pb2 import HoldBenefitRequest, QuoteBenefitRequest
 from rxoutflow.v1.pharmacy_service_pb2 import (
     CommitClaimRequest,
@@ -21,7 +21,7 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     QuoteSettlementResponse,
 )
 from rxoutflow.v1.statement_pb2 import SignedStatement
-from rxoutflow_server.application.dispensing.claims import require_claim
+from rxoutflow_server.application.dispensing.claims import open_at_home, require_claim
 from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.dispensing.pricing import priced
 from rxoutflow_server.application.exchange.evidence import keep, step
@@ -111,18 +111,13 @@ async def undecided(exchange: Exchange, limit: int) -> list[Dispense]:
 async def _visible_prescription(
     exchange: Exchange, caller: CallerName, request: QuoteSettlementRequest
 ) -> SignedStatement:
-    """The prescription, by the caller's own attempt or by the pickup code."""
+    """The prescription, by the caller's own attempt or by a proof of the right to collect."""
     number = request.prescription_number
     if request.WhichOneof("right") == "attempt_id":
         return await exchange.store.read(
             lambda tx: _copy(tx, require_claim(tx, caller, number, request.attempt_id))
         )
-    found = await exchange.home_of(number).open_prescription(
-        OpenPrescriptionRequest(
-            pickup_code=request.pickup_code, pharmacy_code=caller.institution_code
-        )
-    )
-    return found.prescription
+    return (await open_at_home(exchange, caller, request)).prescription
 
 
 def _copy(tx: Transaction, claim: ClaimCopy) -> SignedStatement:

@@ -6,7 +6,6 @@ sealed, and may not speak for pharmacies of another region.
 
 from __future__ import annotations
 
-import hmac
 from datetime import datetime
 
 from google.protobuf.message import Message
@@ -33,17 +32,14 @@ from rxoutflow_server.application.exchange.idempotency import (
     unverified_number,
 )
 from rxoutflow_server.application.home import facts
+from rxoutflow_server.application.home.collecting import check_collector, collected
 from rxoutflow_server.application.messages import (
     attempt_message,
     line_quantities,
     priced_quantities,
 )
 from rxoutflow_server.application.ports import Transaction
-from rxoutflow_server.application.region import (
-    Region,
-    opened,
-    require_own_region,
-)
+from rxoutflow_server.application.region import Region, require_own_region
 from rxoutflow_server.application.validation import check_priced_lines, check_required
 from rxoutflow_server.domain import prescription as transitions
 from rxoutflow_server.domain.attempt import Attempt
@@ -54,13 +50,13 @@ from rxoutflow_server.domain.prescription import AttemptReference, ClaimTerms, P
 def open_prescription(
     tx: Transaction, region: Region, caller: CallerName, request: OpenPrescriptionRequest
 ) -> OpenPrescriptionResponse:
-    """Show a prescription to a designated pharmacy that has its pickup code.
+    """Show a prescription to a designated pharmacy that proves the right to collect.
 
     Raises:
-        Refusal: PICKUP_CODE_INVALID, INSTITUTION_NOT_ACTIVE.
+        Refusal: INSTITUTION_NOT_ACTIVE and those of ``collected``.
     """
     _require_pharmacy(region, caller, request.pharmacy_code)
-    prescription = _opened(tx, region, request.pickup_code)
+    prescription = collected(tx, region, request.pharmacy_code, request)
     return OpenPrescriptionResponse(
         prescription=tx.journal.statement(prescription.number, prescription.statement_sha256),
         status=facts.signed_status(region, prescription, region.now()),
@@ -95,11 +91,12 @@ def _grant_claim(
     content = verified.content
     check_required(content)
     _require_pharmacy(region, caller, content.pharmacy_code)
-    prescription = _opened(tx, region, request.pickup_code)
+    check_collector(content.collector)
+    prescription = collected(tx, region, content.pharmacy_code, request)
     if content.prescription_number != prescription.number:
         raise Refusal(
             Reason.SIGNED_CONTENT_MISMATCH,
-            "prescription_number: the pickup code is for another prescription",
+            "prescription_number: the proof is for another prescription",
             field="prescription_number",
         )
     keep(tx, prescription.number, request.claim, now)
@@ -272,21 +269,6 @@ def _key(
     method: str,
 ) -> RequestKey:
     return RequestKey(unverified_number(statement, expected), str(caller), request_id, method)
-
-
-def _opened(tx: Transaction, region: Region, pickup_code: str) -> Prescription:
-    """The prescription that a pickup code opens; an unknown number and a wrong secret are alike."""
-    code = opened(pickup_code)
-    number = str(code.number)
-    prescription = tx.home.prescription(number)
-    shown = region.hash_pickup_secret(number, code.secret)
-    kept = prescription.pickup_hash if prescription is not None else b""
-    if prescription is None or not hmac.compare_digest(shown, kept):
-        raise Refusal(
-            Reason.PICKUP_CODE_INVALID,
-            "this pickup code opens nothing; ask the patient to show it again",
-        )
-    return prescription
 
 
 def _require_pharmacy(region: Region, caller: CallerName, pharmacy_code: str) -> None:

@@ -175,6 +175,13 @@ _HOME = (
         WHERE state IN ('reserved', 'committed')
     """,
     """
+    CREATE TABLE pickup_tries (
+        prescription_number TEXT NOT NULL PRIMARY KEY REFERENCES prescriptions,
+        wrong INTEGER NOT NULL CHECK (wrong >= 0),
+        locked_until INTEGER
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
     CREATE INDEX attempts_by_lease ON attempts (lease_expire_time) WHERE state = 'reserved'
     """,
 )
@@ -234,6 +241,14 @@ _PAYER = (
         attempt_id TEXT NOT NULL,
         state TEXT NOT NULL,
         PRIMARY KEY (insured_person_id, attempt_id)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE credential_uses (
+        insured_person_id TEXT NOT NULL,
+        code_sha256 BLOB NOT NULL CHECK (length(code_sha256) = 32),
+        pharmacy_code TEXT NOT NULL,
+        PRIMARY KEY (insured_person_id, code_sha256)
     ) STRICT, WITHOUT ROWID
     """,
     """

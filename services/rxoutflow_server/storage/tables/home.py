@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from rxoutflow_server.application.ports import PickupTries
 from rxoutflow_server.domain.attempt import Attempt, AttemptState
 from rxoutflow_server.domain.prescription import Change, LineUse, Prescription, Validity
 from rxoutflow_server.storage.tables.connection import Connection, Row, require_one
@@ -80,6 +81,14 @@ ON CONFLICT (prescription_number, attempt_id) DO UPDATE SET
     update_time = excluded.update_time, settlement_id = excluded.settlement_id,
     cause_sha256 = excluded.cause_sha256
 """
+_PICKUP_TRIES = """
+SELECT prescription_number, wrong, locked_until FROM pickup_tries WHERE prescription_number = ?
+"""
+_SAVE_PICKUP_TRIES = """
+INSERT INTO pickup_tries (prescription_number, wrong, locked_until) VALUES (?, ?, ?)
+ON CONFLICT (prescription_number) DO UPDATE SET
+    wrong = excluded.wrong, locked_until = excluded.locked_until
+"""
 _SWEEP_PRESCRIPTIONS_OF = """
 SELECT prescription_number FROM prescriptions
 WHERE issuer_code = ? AND prescription_number < ? ORDER BY prescription_number DESC LIMIT ?
@@ -141,6 +150,21 @@ class HomeTables:
         ).fetchall()
         found = [self.prescription(number) for (number,) in rows]
         return [prescription for prescription in found if prescription is not None]
+
+    def pickup_tries(self, number: str) -> PickupTries | None:
+        """Wrong pickup codes tried on a prescription, if any."""
+        row = self._connection.execute(_PICKUP_TRIES, (number,)).fetchone()
+        if row is None:
+            return None
+        number, wrong, locked_until = row
+        return PickupTries(number, wrong, optional_instant(locked_until))
+
+    def save_pickup_tries(self, tries: PickupTries) -> None:
+        """Store the count of wrong pickup codes."""
+        self._connection.execute(
+            _SAVE_PICKUP_TRIES,
+            (tries.prescription_number, tries.wrong, optional_micros(tries.locked_until)),
+        )
 
     def overdue_leases(self, now: datetime, limit: int) -> Sequence[str]:
         """Numbers of prescriptions whose reserved attempt has run out, longest overdue first."""

@@ -36,6 +36,13 @@ UPDATE insured_persons SET
     used_deductible_fen = ?, used_cap_fen = ?, direct_settlement_suspended = ?
 WHERE insured_person_id = ?
 """
+_USE_CREDENTIAL_CODE = """
+INSERT INTO credential_uses (insured_person_id, code_sha256, pharmacy_code) VALUES (?, ?, ?)
+ON CONFLICT (insured_person_id, code_sha256) DO NOTHING
+"""
+_CREDENTIAL_USER = """
+SELECT pharmacy_code FROM credential_uses WHERE insured_person_id = ? AND code_sha256 = ?
+"""
 _SETTLEMENT = """
 SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
        pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
@@ -145,6 +152,15 @@ class PayerTables:
     def note_attempt_end(self, insured_person_id: str, attempt_id: str, state: str) -> None:
         """Remember that an attempt has ended, so that no hold can be placed for it any more."""
         self._connection.execute(_NOTE_ATTEMPT_END, (insured_person_id, attempt_id, state))
+
+    def use_credential_code(
+        self, insured_person_id: str, code_sha256: bytes, pharmacy_code: str
+    ) -> bool:
+        """Bind a code to the pharmacy that used it first; false if another one did."""
+        key = (insured_person_id, code_sha256)
+        self._connection.execute(_USE_CREDENTIAL_CODE, (*key, pharmacy_code))
+        row = self._connection.execute(_CREDENTIAL_USER, key).fetchone()
+        return row is not None and row[0] == pharmacy_code
 
     def index(self, entry: IndexEntry) -> None:
         """Keep the newest reference to a prescription of an insured person."""

@@ -1,0 +1,86 @@
+"""Bringing to the platform what waits for it, until it is there.
+
+The loop sleeps while nothing waits; it is woken when something does. What the platform does not
+decide is tried again with growing pauses. One item that cannot be decided holds up no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import structlog
+
+from rxoutflow.statements import StatementError
+from rxoutflow_server.application.edge import handovers, registration
+from rxoutflow_server.application.edge.platform import HospitalPlatform, PharmacyPlatform
+from rxoutflow_server.application.edge.surroundings import Edge, Pause
+from rxoutflow_server.domain.errors import Refusal, Unavailable
+
+BATCH = 100
+FIRST_PAUSE = timedelta(milliseconds=200)
+LONGEST_PAUSE = timedelta(seconds=10)
+
+log = structlog.get_logger()
+
+
+def pauses(sleep: Callable[[float], Awaitable[None]], jitter: Callable[[], float]) -> Pause:
+    """Pauses that double up to the longest one, each times a random factor (0.5 to 1.5)."""
+
+    async def pause(tries: int) -> None:
+        longer = min(FIRST_PAUSE * 2 ** min(tries, 20), LONGEST_PAUSE)
+        await sleep(longer.total_seconds() * jitter())
+
+    return pause
+
+
+async def keep_delivering(edge: Edge, deliver_due: Callable[[], Awaitable[bool]]) -> None:
+    """Deliver what is due, again and again, until cancelled."""
+    tries = 0
+    while True:
+        due = edge.due.listen()
+        if await attempted(deliver_due()):
+            tries = 0
+            await due.wait()
+        else:
+            await edge.pause(tries)
+            tries += 1
+
+
+async def prescriptions(edge: Edge, platform: HospitalPlatform) -> bool:
+    """Try every prescription that is on its way once; whether none is left."""
+    queued = await edge.store.read(lambda tx: tx.edge.queued(BATCH))
+    if queued and not await platform.reachable():
+        return False
+    done = [await _brought(edge, platform, each.prescription_number) for each in queued]
+    return all(done) and len(queued) < BATCH
+
+
+async def records(edge: Edge, platform: PharmacyPlatform) -> bool:
+    """Try every dispense record that is on its way once; whether none is left."""
+    undelivered = await edge.store.read(lambda tx: tx.edge.undelivered(BATCH))
+    if undelivered and not await platform.reachable():
+        return False
+    done = [await attempted(handovers.offer(edge, platform, each)) for each in undelivered]
+    return all(done) and len(undelivered) < BATCH
+
+
+async def _brought(edge: Edge, platform: HospitalPlatform, number: str) -> bool:
+    async with edge.turns.of(number):
+        return await attempted(_bring(edge, platform, number))
+
+
+async def _bring(edge: Edge, platform: HospitalPlatform, number: str) -> bool:
+    await registration.bring(edge, platform, number, late=True)
+    return True
+
+
+async def attempted(work: Awaitable[bool]) -> bool:
+    """What the work says, or false if it could not be done now; the loop survives all failures."""
+    try:
+        return await work
+    except (Refusal, Unavailable, StatementError) as error:
+        log.warning("delivery_failed", reason=str(error.reason))
+    except Exception as error:  # a defect in one item must not keep the others here
+        log.error("delivery_failed", exception=type(error).__qualname__)
+    return False

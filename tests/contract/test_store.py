@@ -1,0 +1,1049 @@
+"""What every store must do, whatever engine is below it. Add an engine by adding a backend."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import fields, replace
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rxoutflow_server.application.edge_ports import EdgeStore, Registration
+from rxoutflow_server.application.ports import OutgoingEvent, Store, StoredOutcome, Transaction
+from rxoutflow_server.domain import prescription as transitions
+from rxoutflow_server.domain.attempt import Attempt, AttemptState, LineQuantity
+from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
+from rxoutflow_server.domain.prescription import (
+    AttemptReference,
+    Change,
+    LineUse,
+    Prescription,
+    Validity,
+)
+from rxoutflow_server.domain.settlement import Amounts, SettlementState
+from rxoutflow_server.storage.sqlite import SqliteStore
+from support.records import (
+    ATTEMPT,
+    HOSPITAL,
+    LEASE,
+    NOW,
+    NUMBER,
+    PERSON,
+    PHARMACY,
+    SETTLEMENT,
+    claim_copy,
+    completed,
+    digest,
+    dispense,
+    event,
+    handover,
+    index_entry,
+    issued,
+    later,
+    notice,
+    outcome,
+    person,
+    prescription,
+    settlement,
+    statement,
+    step,
+    terms,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
+R = TypeVar("R")
+X = TypeVar("X")
+X_co = TypeVar("X_co", covariant=True)
+
+PATIENCE = 20  # seconds until a hand-over between threads that does not come is a failure
+
+
+class OpenStore(Store, Protocol):
+    async def close(self) -> None: ...
+
+
+class OpenEdgeStore(EdgeStore, Protocol):
+    async def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """An engine with one place for a platform's records and one for an edge's."""
+
+    def platform(self) -> OpenStore: ...
+
+    def edge(self) -> OpenEdgeStore: ...
+
+
+class SqliteFiles:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def platform(self) -> OpenStore:
+        return SqliteStore.open(self._directory / "platform.db", "platform")
+
+    def edge(self) -> OpenEdgeStore:
+        return SqliteStore.open(self._directory / "edge.db", "edge")
+
+
+@pytest.fixture(params=[SqliteFiles])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    made: Backend = request.param(tmp_path)
+    return made
+
+
+@pytest.fixture
+async def store(backend: Backend) -> AsyncIterator[OpenStore]:
+    opened = backend.platform()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def edge(backend: Backend) -> AsyncIterator[OpenEdgeStore]:
+    opened = backend.edge()
+    yield opened
+    await opened.close()
+
+
+def defaulted(sample: DataclassInstance) -> set[str]:
+    """Fields of a sample that would look the same if a store forgot them."""
+    return {each.name for each in fields(sample) if getattr(sample, each.name) == each.default}
+
+
+def claimed(fresh: Prescription, attempt_id: str = ATTEMPT) -> Change:
+    return transitions.claim(fresh, terms(), attempt_id=attempt_id, now=NOW, lease=LEASE)
+
+
+def committed(change: Change) -> Change:
+    attempt = change.attempt
+    reference = AttemptReference(attempt.attempt_id, attempt.fence, PHARMACY, digest("commit"))
+    return transitions.commit(
+        change.prescription, attempt, reference, attempt.lines, settlement_id=SETTLEMENT, now=NOW
+    )
+
+
+class Transacts(Protocol[X_co]):
+    """What a platform's and an edge's store have in common."""
+
+    async def transact(self, command: Callable[[X_co], T]) -> T: ...
+
+
+def on(act: Callable[[X, R], T], record: R) -> Callable[[X], T]:
+    """The command that does something with one record."""
+    return lambda tx: act(tx, record)
+
+
+async def each_stored(store: Transacts[X_co], act: Callable[[X_co, R], T], *records: R) -> list[T]:
+    """Do the same with each record, one command after the other."""
+    return [await store.transact(on(act, record)) for record in records]
+
+
+async def add(store: Store, *new: Prescription) -> None:
+    assert all(await each_stored(store, lambda tx, each: tx.home.add_prescription(each), *new))
+
+
+# --- home -----------------------------------------------------------------------------------------
+
+
+async def test_a_prescription_comes_back_as_it_was_registered(store: Store) -> None:
+    await add(store, prescription())
+    assert await store.read(lambda tx: tx.home.prescription(NUMBER)) == prescription()
+    assert await store.read(lambda tx: tx.home.prescription("350200-other")) is None
+
+
+async def test_a_committed_prescription_comes_back_with_every_field(store: Store) -> None:
+    await add(store, prescription())
+    change = committed(claimed(prescription()))
+    await store.transact(lambda tx: tx.home.save(change))
+    marked, _ = transitions.revoke(change.prescription, now=later(minutes=1))
+    await store.transact(lambda tx: tx.home.save(marked))
+    stored = await store.read(lambda tx: tx.home.prescription(NUMBER))
+    assert stored == marked.prescription
+    assert stored is not None
+    assert defaulted(stored) == set()
+    assert stored.live_attempt is not None
+    assert defaulted(stored.live_attempt) == set()
+
+
+async def test_a_reserved_attempt_keeps_its_lease_to_the_microsecond(store: Store) -> None:
+    await add(store, prescription())
+    change = claimed(prescription())
+    await store.transact(lambda tx: tx.home.save(change))
+    stored = await store.read(lambda tx: tx.home.attempt(NUMBER, ATTEMPT))
+    assert stored == change.attempt
+    assert await store.read(lambda tx: tx.home.attempt(NUMBER, "another")) is None
+
+
+async def test_an_ended_attempt_is_kept_but_is_no_longer_the_live_one(store: Store) -> None:
+    await add(store, prescription())
+    change = claimed(prescription())
+    await store.transact(lambda tx: tx.home.save(change))
+    ended = transitions.expire_lease(change.prescription, now=later(hours=1))
+    await store.transact(lambda tx: tx.home.save(ended))
+    stored = await store.read(lambda tx: tx.home.prescription(NUMBER))
+    assert stored == ended.prescription
+    assert await store.read(lambda tx: tx.home.attempt(NUMBER, ATTEMPT)) == ended.attempt
+
+
+@pytest.mark.parametrize(
+    ("number", "hospital_number"),
+    [(NUMBER, "HIS-other"), ("350200-other", "HIS-1")],
+    ids=["the same number", "the same number of the hospital's own"],
+)
+async def test_a_taken_number_is_refused_and_leaves_nothing_behind(
+    store: Store, number: str, hospital_number: str
+) -> None:
+    first = prescription(NUMBER, "HIS-1")
+    await add(store, first)
+    again = replace(prescription(number, hospital_number), lines=(LineUse(9, 9),))
+    assert not await store.transact(lambda tx: tx.home.add_prescription(again))
+    assert await store.read(lambda tx: tx.home.prescription(NUMBER)) == first
+    free = prescription("350200-third", "HIS-other")
+    await add(store, free)
+    assert await store.read(lambda tx: tx.home.prescription("350200-third")) == free
+
+
+async def test_of_two_registrations_of_one_number_at_once_one_wins(store: Store) -> None:
+    rivals = [prescription(NUMBER, f"HIS-{i}") for i in range(20)]
+    won = await asyncio.gather(
+        *(
+            store.transact(on(lambda tx, each: tx.home.add_prescription(each), rival))
+            for rival in rivals
+        )
+    )
+    assert won.count(True) == 1
+    stored = await store.read(lambda tx: tx.home.prescription(NUMBER))
+    assert stored == rivals[won.index(True)]
+
+
+async def test_of_many_claims_at_once_one_wins(store: Store) -> None:
+    await add(store, prescription())
+
+    def claim_for(pharmacy: str) -> Callable[[Transaction], None]:
+        def command(tx: Transaction) -> None:
+            current = tx.home.prescription(NUMBER)
+            assert current is not None
+            tx.home.save(
+                transitions.claim(
+                    current, terms(pharmacy), attempt_id=f"of-{pharmacy}", now=NOW, lease=LEASE
+                )
+            )
+
+        return command
+
+    outcomes = await asyncio.gather(
+        *(store.transact(claim_for(f"P{i}")) for i in range(16)), return_exceptions=True
+    )
+    refusals = [each for each in outcomes if isinstance(each, Refusal)]
+    assert len(refusals) == 15
+    assert {refusal.reason for refusal in refusals} == {Reason.PRESCRIPTION_HELD}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attempt_id": "second-live-attempt", "fence": 2},
+        {"attempt_id": "same-fence", "state": AttemptState.RELEASED, "lease_expire_time": None},
+    ],
+    ids=["a second live attempt", "a fence used twice"],
+)
+async def test_what_the_domain_excludes_the_store_excludes_too(
+    store: Store, wrong: dict[str, Any]
+) -> None:
+    await add(store, prescription())
+    change = claimed(prescription())
+    await store.transact(lambda tx: tx.home.save(change))
+    broken = Change(change.prescription, (replace(change.attempt, **wrong),))
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda tx: tx.home.save(broken))
+    assert await store.read(lambda tx: tx.home.prescription(NUMBER)) == change.prescription
+
+
+async def test_more_than_was_authorised_cannot_be_stored(store: Store) -> None:
+    await add(store, prescription())
+    line = replace(LineUse(1, 20))
+    object.__setattr__(line, "dispensed", 21)  # no code of the domain can make such a line
+    broken = Change(replace(prescription(), lines=(line,)))
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda tx: tx.home.save(broken))
+
+
+async def test_an_older_version_never_overwrites_a_newer_one(store: Store) -> None:
+    await add(store, prescription())
+    change = claimed(prescription())
+    await store.transact(lambda tx: tx.home.save(change))
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda tx: tx.home.save(Change(prescription())))
+
+
+async def test_what_was_never_added_cannot_be_saved(store: Store) -> None:
+    for save in (
+        lambda tx: tx.home.save(Change(prescription())),
+        lambda tx: tx.payer.save_person(person()),
+        lambda tx: tx.payer.save_settlement(settlement()),
+        lambda tx: tx.dispensing.save_dispense(dispense()),
+    ):
+        with pytest.raises(InvariantBroken):
+            await store.transact(save)
+
+
+async def test_a_hospital_lists_its_own_prescriptions_newest_first(store: Store) -> None:
+    numbers = [f"350200-{i}" for i in range(5)]
+    await add(store, *[prescription(number) for number in numbers])
+    await add(store, replace(prescription("350200-9"), issuer_code="H35020000009"))
+    first = await store.read(lambda tx: tx.home.prescriptions_of(HOSPITAL, "", 2))
+    rest = await store.read(lambda tx: tx.home.prescriptions_of(HOSPITAL, first[-1].number, 9))
+    assert [each.number for each in [*first, *rest]] == numbers[::-1]
+    assert first[0] == prescription(numbers[-1])
+
+
+async def test_leases_are_overdue_from_their_very_end_longest_overdue_first(store: Store) -> None:
+    for minutes, number in ((2, "a"), (1, "b"), (3, "c")):
+        await add(store, prescription(number))
+        change = transitions.claim(
+            prescription(number),
+            terms(),
+            attempt_id=f"of-{number}",
+            now=NOW,
+            lease=timedelta(minutes=minutes),
+        )
+        await each_stored(store, lambda tx, each: tx.home.save(each), change)
+
+    async def overdue(**after: float) -> list[str]:
+        return list(await store.read(lambda tx: tx.home.overdue_leases(later(**after), 10)))
+
+    assert await overdue(minutes=1, microseconds=-1) == []
+    assert await overdue(minutes=1) == ["b"]
+    assert await overdue(minutes=2) == ["b", "a"]
+    assert await store.read(lambda tx: tx.home.overdue_leases(later(hours=1), 2)) == ["b", "a"]
+
+
+async def test_a_committed_attempt_is_never_overdue(store: Store) -> None:
+    await add(store, prescription())
+    await store.transact(lambda tx: tx.home.save(committed(claimed(prescription()))))
+    assert await store.read(lambda tx: tx.home.overdue_leases(later(days=99), 10)) == []
+
+
+# --- journal --------------------------------------------------------------------------------------
+
+
+async def test_a_statement_is_kept_byte_for_byte(store: Store) -> None:
+    kept = statement()
+    await store.transact(lambda tx: tx.journal.keep_statement(NUMBER, digest(1), kept, NOW))
+    found = await store.read(lambda tx: tx.journal.statement(NUMBER, digest(1)))
+    assert found == kept
+    assert found.SerializeToString() == kept.SerializeToString()
+
+
+async def test_the_first_statement_under_a_digest_stays(store: Store) -> None:
+    await each_stored(
+        store,
+        lambda tx, each: tx.journal.keep_statement(NUMBER, digest(1), each, NOW),
+        statement("first"),
+        statement("second"),
+    )
+    found = await store.read(lambda tx: tx.journal.statement(NUMBER, digest(1)))
+    assert found.payload == b"first"
+
+
+async def test_a_statement_that_was_not_kept_is_a_defect(store: Store) -> None:
+    with pytest.raises(InvariantBroken):
+        await store.read(lambda tx: tx.journal.statement(NUMBER, digest("never")))
+
+
+async def test_an_outcome_is_found_by_its_prescription_caller_and_request_only(
+    store: Store,
+) -> None:
+    await store.transact(lambda tx: tx.journal.keep_outcome(NUMBER, "caller", "id", outcome()))
+    assert await store.read(lambda tx: tx.journal.outcome(NUMBER, "caller", "id")) == outcome()
+    for number, caller, request_id in (
+        ("other", "caller", "id"),
+        (NUMBER, "other", "id"),
+        (NUMBER, "caller", "other"),
+    ):
+        found = partial(find_outcome, number=number, caller=caller, request_id=request_id)
+        assert await store.read(found) is None
+
+
+def find_outcome(
+    tx: Transaction, number: str, caller: str, request_id: str
+) -> StoredOutcome | None:
+    return tx.journal.outcome(number, caller, request_id)
+
+
+async def test_an_outcome_is_stored_once(store: Store) -> None:
+    await store.transact(lambda tx: tx.journal.keep_outcome(NUMBER, "caller", "id", outcome()))
+    other = outcome(b"another answer")
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda tx: tx.journal.keep_outcome(NUMBER, "caller", "id", other))
+    assert await store.read(lambda tx: tx.journal.outcome(NUMBER, "caller", "id")) == outcome()
+
+
+async def test_steps_come_back_in_the_order_in_which_they_were_stored(store: Store) -> None:
+    steps = [step(action) for action in ("registered", "claimed", "claimed", "paid")]
+    await each_stored(store, lambda tx, each: tx.journal.add_step(NUMBER, each), *steps)
+    await store.transact(lambda tx: tx.journal.add_step("350200-other", step("another's")))
+    assert await store.read(lambda tx: tx.journal.steps(NUMBER)) == steps
+
+
+async def test_notices_are_numbered_per_institution_without_gaps(store: Store) -> None:
+    notices = [notice("A", "a1"), notice("B", "b1"), notice("A", "a2"), notice("A", "a3")]
+    await each_stored(store, lambda tx, each: tx.journal.add_notice(each), *notices)
+    found = await store.read(lambda tx: tx.journal.notices("A", 0, 10))
+    assert found == [replace(notice("A", f"a{i}"), sequence=i) for i in (1, 2, 3)]
+    assert await store.read(lambda tx: tx.journal.notices("A", 1, 1)) == [found[1]]
+    assert await store.read(lambda tx: tx.journal.notices("A", 3, 10)) == []
+    assert await store.read(lambda tx: tx.journal.notices("B", 0, 10)) == [notice("B", "b1")]
+
+
+async def test_a_notice_that_was_undone_uses_no_number(store: Store) -> None:
+    def undone(tx: Transaction) -> None:
+        tx.journal.add_notice(notice("A", "undone"))
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await store.transact(undone)
+    await store.transact(lambda tx: tx.journal.add_notice(notice("A", "first")))
+    assert await store.read(lambda tx: tx.journal.notices("A", 0, 10)) == [notice("A", "first")]
+
+
+async def test_an_event_of_another_region_is_noted_once(store: Store) -> None:
+    async def receive(number: str, origin: str, event_id: str) -> bool:
+        return await store.transact(
+            lambda tx: tx.journal.receive_event(number, origin, event_id, NOW)
+        )
+
+    assert await receive(NUMBER, "350500", "e1")
+    assert not await receive(NUMBER, "350500", "e1")
+    assert await receive(NUMBER, "350600", "e1")
+    assert await receive(NUMBER, "350500", "e2")
+
+
+# --- outbox ---------------------------------------------------------------------------------------
+
+
+async def due(store: Store, peer: str = "350500", limit: int = 10, **after: float) -> list[str]:
+    events = await store.read(lambda tx: tx.journal.due_events(peer, later(**after), limit))
+    return [each.event_id for each in events]
+
+
+async def put(store: Store, *events: OutgoingEvent) -> None:
+    await each_stored(store, lambda tx, each: tx.journal.add_event(each), *events)
+
+
+async def test_events_are_due_in_the_order_in_which_they_were_stored(store: Store) -> None:
+    # Ids of one instant need not rise; the order of one prescription is the order of storing.
+    await put(store, event("z"), event("m"), event("a"))
+    await put(store, event("later", number="other", create_time=later(seconds=1)))
+    assert await due(store) == ["z", "m", "a"]
+    assert await due(store, seconds=1) == ["z", "m", "a", "later"]
+    assert await due(store, limit=2) == ["z", "m"]
+    assert await store.read(lambda tx: tx.journal.due_events("350500", NOW, 1)) == [event("z")]
+
+
+async def test_only_peers_with_something_to_send_now_are_named(store: Store) -> None:
+    await put(store, event("1", peer="B"), event("2", peer="A"), event("3", peer="B"))
+    await put(store, event("4", peer="C", create_time=later(hours=1)))
+    assert await store.read(lambda tx: tx.journal.peers_with_due_events(NOW)) == ["A", "B"]
+    assert await due(store, "A") == ["2"]
+
+
+async def test_an_acknowledged_event_is_gone(store: Store) -> None:
+    await put(store, event("1"), event("2"))
+    for _again in range(2):
+        await store.transact(lambda tx: tx.journal.event_acknowledged(event("1")))
+    assert await due(store) == ["2"]
+
+
+async def test_a_refused_event_is_never_sent_again_and_holds_nothing_up(store: Store) -> None:
+    await put(store, event("1"), event("2"))
+    await store.transact(lambda tx: tx.journal.event_refused(event("1"), "unknown attempt"))
+    await store.transact(lambda tx: tx.journal.event_delayed(event("1"), NOW))
+    assert await due(store, days=99) == ["2"]
+
+
+async def test_a_delayed_event_is_due_again_with_its_tries_counted(store: Store) -> None:
+    await put(store, event("1"))
+    await store.transact(lambda tx: tx.journal.event_delayed(event("1"), later(seconds=5)))
+    assert await due(store, seconds=4) == []
+    assert await store.read(lambda tx: tx.journal.peers_with_due_events(later(seconds=4))) == []
+    again = await store.read(lambda tx: tx.journal.due_events("350500", later(seconds=5), 10))
+    assert again == [replace(event("1"), tries=1)]
+
+
+async def test_an_event_waits_for_the_earlier_ones_of_its_prescription(store: Store) -> None:
+    await put(store, event("1"), event("2"), event("x", number="other"))
+    await store.transact(lambda tx: tx.journal.event_delayed(event("1"), later(seconds=5)))
+    assert await due(store) == ["x"]
+    # Due again, the earlier one still goes first; the later one follows when it has left.
+    assert await due(store, seconds=5) == ["x", "1"]
+    await store.transact(lambda tx: tx.journal.event_acknowledged(event("1")))
+    assert await due(store) == ["2", "x"]
+
+
+async def test_events_to_other_peers_are_not_held_up(store: Store) -> None:
+    await put(store, event("1", peer="A"), event("2", peer="B"))
+    await store.transact(
+        lambda tx: tx.journal.event_delayed(event("1", peer="A"), later(seconds=5))
+    )
+    assert await due(store, "B") == ["2"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_every_event_of_a_prescription_leaves_in_order_whatever_the_network_does(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async def run() -> None:
+        store = SqliteFiles(tmp_path_factory.mktemp("outbox")).platform()
+        events = {
+            each.event_id: each for each in (event(f"{i}", number=f"{i % 2}") for i in range(8))
+        }
+        await put(store, *events.values())
+        left = await drained(store, events, data)
+        await store.close()
+        for parity in (0, 1):
+            own = [each for each in left if int(each) % 2 == parity]
+            assert own == sorted(own)
+
+    asyncio.run(run())
+
+
+async def drained(store: Store, events: dict[str, OutgoingEvent], data: st.DataObject) -> list[str]:
+    """The events in the order in which they arrived, over a network that often fails."""
+    left: list[str] = []
+    clock = 0
+    while len(left) < len(events):
+        clock += data.draw(st.integers(1, 3), "seconds")
+        for event_id in await due(store, limit=data.draw(st.integers(1, 8)), seconds=clock):
+            sent = events[event_id]
+            if data.draw(st.booleans(), "fails"):
+                until = later(seconds=clock + data.draw(st.integers(1, 5), "pause"))
+                await store.transact(partial(delay, event=sent, until=until))
+                break  # the call failed here: what was behind it is tried again
+            left.append(event_id)
+            await store.transact(partial(acknowledge, event=sent))
+    return left
+
+
+def delay(tx: Transaction, event: OutgoingEvent, until: datetime) -> None:
+    tx.journal.event_delayed(event, until)
+
+
+def acknowledge(tx: Transaction, event: OutgoingEvent) -> None:
+    tx.journal.event_acknowledged(event)
+
+
+# --- payer ----------------------------------------------------------------------------------------
+
+
+async def test_a_person_comes_back_with_every_field(store: Store) -> None:
+    assert defaulted(person()) == set()
+    assert await store.transact(lambda tx: tx.payer.add_person(person()))
+    assert await store.read(lambda tx: tx.payer.person(PERSON)) == person()
+    assert await store.read(lambda tx: tx.payer.person("another")) is None
+
+
+async def test_a_person_is_added_once_and_saved_as_a_whole(store: Store) -> None:
+    await store.transact(lambda tx: tx.payer.add_person(person()))
+    changed = replace(
+        person(),
+        own_account_fen=1,
+        family_accounts_fen=(),
+        year=2027,
+        used_deductible_fen=0,
+        used_cap_fen=0,
+        direct_settlement_suspended=False,
+    )
+    assert not await store.transact(lambda tx: tx.payer.add_person(changed))
+    assert await store.read(lambda tx: tx.payer.person(PERSON)) == person()
+    await store.transact(lambda tx: tx.payer.save_person(changed))
+    assert await store.read(lambda tx: tx.payer.person(PERSON)) == changed
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"own_account_fen": -1},
+        {"family_accounts_fen": (5, -1)},
+        {"used_deductible_fen": -1},
+        {"used_cap_fen": -1},
+    ],
+    ids=str,
+)
+async def test_no_balance_can_be_stored_below_zero(store: Store, wrong: dict[str, Any]) -> None:
+    await store.transact(lambda tx: tx.payer.add_person(person()))
+    overdrawn = replace(person(), **wrong)
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda tx: tx.payer.save_person(overdrawn))
+    assert await store.read(lambda tx: tx.payer.person(PERSON)) == person()
+
+
+async def test_a_settlement_comes_back_with_every_field_and_moves_its_state(store: Store) -> None:
+    amounts = [getattr(settlement().amounts, each.name) for each in fields(Amounts)]
+    assert len(set(amounts)) == len(amounts)  # so that no two columns can be exchanged unseen
+    await store.transact(lambda tx: tx.payer.add_settlement(settlement()))
+    assert await store.read(lambda tx: tx.payer.settlement(PERSON, SETTLEMENT)) == settlement()
+    posted = replace(
+        settlement(),
+        state=SettlementState.POSTED,
+        cause_sha256=digest("record"),
+        update_time=later(hours=1),
+    )
+    await store.transact(lambda tx: tx.payer.save_settlement(posted))
+    assert await store.read(lambda tx: tx.payer.settlement(PERSON, SETTLEMENT)) == posted
+    assert await store.read(lambda tx: tx.payer.settlement("another", SETTLEMENT)) is None
+
+
+async def test_amounts_that_do_not_add_up_cannot_be_stored(store: Store) -> None:
+    for each in fields(Amounts):
+        amounts = settlement().amounts
+        off_by_one = replace(amounts, **{each.name: getattr(amounts, each.name) + 1})
+        wrong = replace(settlement(), amounts=off_by_one)
+        with pytest.raises(InvariantBroken):
+            await each_stored(store, lambda tx, each: tx.payer.add_settlement(each), wrong)
+
+
+async def test_settlements_are_found_by_their_attempt(store: Store) -> None:
+    settlements = [settlement("s1", "a"), settlement("s2", "b"), settlement("s3", "a")]
+    await each_stored(store, lambda tx, each: tx.payer.add_settlement(each), *settlements)
+    found = await store.read(lambda tx: tx.payer.settlements_of_attempt(PERSON, "a"))
+    assert found == [settlement("s1", "a"), settlement("s3", "a")]
+
+
+async def test_a_settlement_id_is_used_once(store: Store) -> None:
+    await store.transact(lambda tx: tx.payer.add_settlement(settlement()))
+    again = settlement(attempt_id="another")
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda tx: tx.payer.add_settlement(again))
+
+
+async def test_the_end_of_an_attempt_is_remembered_as_it_was_first_told(store: Store) -> None:
+    assert await store.read(lambda tx: tx.payer.attempt_end(PERSON, ATTEMPT)) is None
+    await each_stored(
+        store,
+        lambda tx, state: tx.payer.note_attempt_end(PERSON, ATTEMPT, state),
+        "released",
+        "dispensed",
+    )
+    assert await store.read(lambda tx: tx.payer.attempt_end(PERSON, ATTEMPT)) == "released"
+
+
+async def test_the_index_keeps_the_newest_status_in_whatever_order_they_arrive(
+    store: Store,
+) -> None:
+    entries = [index_entry(2), index_entry(5), index_entry(3), index_entry(1, "350200-0")]
+    await each_stored(store, lambda tx, each: tx.payer.index(each), *entries)
+    found = await store.read(lambda tx: tx.payer.indexed(PERSON))
+    assert found == [index_entry(1, "350200-0"), index_entry(5)]
+
+
+# --- dispensing -----------------------------------------------------------------------------------
+
+
+async def test_a_claim_copy_is_stored_and_renewed(store: Store) -> None:
+    await store.transact(lambda tx: tx.dispensing.save_claim(claim_copy()))
+    assert await store.read(lambda tx: tx.dispensing.claim(NUMBER, ATTEMPT)) == claim_copy()
+    renewed = replace(
+        claim_copy(),
+        prescription_sha256=digest("new sheet"),
+        attempt_sha256=digest("ended"),
+        update_time=later(hours=1),
+    )
+    await store.transact(lambda tx: tx.dispensing.save_claim(renewed))
+    assert await store.read(lambda tx: tx.dispensing.claim(NUMBER, ATTEMPT)) == renewed
+    assert await store.read(lambda tx: tx.dispensing.claim(NUMBER, "another")) is None
+
+
+async def test_a_dispense_comes_back_with_every_field_at_its_beginning_and_end(
+    store: Store,
+) -> None:
+    await store.transact(lambda tx: tx.dispensing.add_dispense(dispense()))
+    assert await store.read(lambda tx: tx.dispensing.dispense(NUMBER, SETTLEMENT)) == dispense()
+    end = completed(dispense())
+    assert defaulted(end) == set()
+    await store.transact(lambda tx: tx.dispensing.save_dispense(end))
+    assert await store.read(lambda tx: tx.dispensing.dispense(NUMBER, SETTLEMENT)) == end
+    assert await store.read(lambda tx: tx.dispensing.dispense(NUMBER, "another")) is None
+
+
+async def test_no_dispense_is_complete_before_it_is_booked_and_posted(store: Store) -> None:
+    await store.transact(lambda tx: tx.dispensing.add_dispense(dispense()))
+    early = replace(completed(dispense()), posted=False)
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda tx: tx.dispensing.save_dispense(early))
+
+
+async def test_the_newest_dispense_of_an_attempt_is_found(store: Store) -> None:
+    older = dispense("s9")
+    newer = dispense("s1", create_time=later(seconds=1))
+    other = dispense("s5", attempt_id="another")
+    await each_stored(store, lambda tx, each: tx.dispensing.add_dispense(each), older, newer, other)
+    found = await store.read(lambda tx: tx.dispensing.dispense_of_attempt(NUMBER, ATTEMPT))
+    assert found == newer
+
+
+async def test_undecided_dispenses_are_listed_oldest_first_until_they_are_decided(
+    store: Store,
+) -> None:
+    seconds = {"s1": 2, "s2": 1, "s3": 3}
+    begun = [dispense(each, create_time=later(seconds=n)) for each, n in seconds.items()]
+    await each_stored(store, lambda tx, each: tx.dispensing.add_dispense(each), *begun)
+    done = completed(dispense("s3", create_time=later(seconds=3)))
+    await store.transact(lambda tx: tx.dispensing.save_dispense(done))
+    found = await store.read(lambda tx: tx.dispensing.undecided(10))
+    assert [each.settlement_id for each in found] == ["s2", "s1"]
+    assert len(await store.read(lambda tx: tx.dispensing.undecided(1))) == 1
+
+
+async def test_a_pharmacy_lists_its_own_dispenses_newest_first(store: Store) -> None:
+    own = [dispense(f"s{i}") for i in range(4)]
+    other = replace(dispense("s9"), pharmacy_code="P35020000009")
+    await each_stored(store, lambda tx, each: tx.dispensing.add_dispense(each), *own, other)
+    first = await store.read(lambda tx: tx.dispensing.dispenses_of(PHARMACY, "", 3))
+    rest = await store.read(lambda tx: tx.dispensing.dispenses_of(PHARMACY, "s1", 3))
+    assert [each.settlement_id for each in [*first, *rest]] == ["s3", "s2", "s1", "s0"]
+
+
+@pytest.mark.parametrize(
+    ("first_loose", "second_loose", "allowed"),
+    [(False, False, False), (True, True, True), (False, True, False), (True, False, False)],
+)
+async def test_a_box_is_sold_once_unless_it_is_sold_loose_every_time(
+    store: Store, first_loose: bool, second_loose: bool, allowed: bool
+) -> None:
+    async def sell(code: str, attempt_id: str, loose: bool) -> bool:
+        return await store.transact(
+            lambda tx: tx.dispensing.sell_trace_code(code, NUMBER, attempt_id, loose=loose)
+        )
+
+    assert await sell("code", "a1", first_loose)
+    assert await sell("code", "a2", second_loose) is allowed
+    assert await sell("another code", "a2", second_loose)
+
+
+# --- edge -----------------------------------------------------------------------------------------
+
+
+async def test_an_issued_prescription_comes_back_with_every_field(edge: EdgeStore) -> None:
+    assert await edge.transact(lambda tx: tx.edge.add_issued(issued()))
+    assert not await edge.transact(lambda tx: tx.edge.add_issued(issued()))
+    assert await edge.read(lambda tx: tx.edge.issued(NUMBER)) == issued()
+    registered = replace(
+        issued(),
+        registration=Registration.REGISTERED,
+        status_sha256=digest("status"),
+        status_time=later(seconds=2),
+        sent=True,
+        refusal="PRESCRIPTION_EXPIRED",
+        revocation_request_id="0195-revoke",
+    )
+    assert defaulted(registered) == set()
+    await edge.transact(lambda tx: tx.edge.save_issued(registered))
+    assert await edge.read(lambda tx: tx.edge.issued(NUMBER)) == registered
+    assert await edge.read(lambda tx: tx.edge.issued("another")) is None
+
+
+async def test_queued_prescriptions_are_listed_oldest_first(edge: EdgeStore) -> None:
+    seconds = {"a": 2, "b": 1, "c": 3}
+    new = [issued(number, later(seconds=n)) for number, n in seconds.items()]
+    await each_stored(edge, lambda tx, each: tx.edge.add_issued(each), *new)
+    refused = replace(issued("c"), registration=Registration.REFUSED)
+    await edge.transact(lambda tx: tx.edge.save_issued(refused))
+    queued = await edge.read(lambda tx: tx.edge.queued(10))
+    assert [each.prescription_number for each in queued] == ["b", "a"]
+    assert len(await edge.read(lambda tx: tx.edge.queued(1))) == 1
+
+
+async def test_a_handover_comes_back_with_every_field(edge: EdgeStore) -> None:
+    assert await edge.transact(lambda tx: tx.edge.add_handover(handover()))
+    assert not await edge.transact(lambda tx: tx.edge.add_handover(handover()))
+    assert await edge.read(lambda tx: tx.edge.handover(NUMBER, ATTEMPT)) == handover()
+    refused = replace(handover(), refusal="DISPENSE_MISMATCH")
+    corrected = replace(
+        handover(), request_id="0195-again", statement_sha256=digest("again"), delivered=True
+    )
+    for progress in (refused, corrected):
+        await each_stored(edge, lambda tx, each: tx.edge.save_handover(each), progress)
+        assert await edge.read(lambda tx: tx.edge.handover(NUMBER, ATTEMPT)) == progress
+    assert await edge.read(lambda tx: tx.edge.handover(NUMBER, "another")) is None
+
+
+async def test_undelivered_handovers_are_listed_oldest_first(edge: EdgeStore) -> None:
+    seconds = {"a": 2, "b": 1, "c": 3, "d": 4}
+    new = [handover(attempt_id, later(seconds=n)) for attempt_id, n in seconds.items()]
+    await each_stored(edge, lambda tx, each: tx.edge.add_handover(each), *new)
+    delivered = replace(handover("c"), delivered=True)
+    refused = replace(handover("d"), refusal="ATTEMPT_ENDED")
+    await each_stored(edge, lambda tx, each: tx.edge.save_handover(each), delivered, refused)
+    found = await edge.read(lambda tx: tx.edge.undelivered(10))
+    assert [each.attempt_id for each in found] == ["b", "a"]
+
+
+async def test_a_stream_begins_without_a_token_and_keeps_its_last_one(edge: EdgeStore) -> None:
+    assert await edge.read(lambda tx: tx.edge.resume_token("notices")) == ""
+    await each_stored(edge, lambda tx, token: tx.edge.save_resume_token("notices", token), "1", "2")
+    assert await edge.read(lambda tx: tx.edge.resume_token("notices")) == "2"
+    assert await edge.read(lambda tx: tx.edge.resume_token("another")) == ""
+
+
+async def test_an_edge_keeps_a_journal_too(edge: EdgeStore) -> None:
+    await edge.transact(lambda tx: tx.journal.add_notice(notice(HOSPITAL, "claimed")))
+    found = await edge.read(lambda tx: tx.journal.notices(HOSPITAL, 0, 10))
+    assert found == [notice(HOSPITAL, "claimed")]
+
+
+# --- transactions ---------------------------------------------------------------------------------
+
+
+async def in_one_batch(store: Store, begin: Callable[[], list[Awaitable[Any]]]) -> list[Any]:
+    """Start commands while another one holds the store, so that they wait together."""
+    running, go = threading.Event(), threading.Event()
+
+    def hold(tx: Transaction) -> bool:
+        running.set()
+        return go.wait(PATIENCE)
+
+    holding = asyncio.ensure_future(store.transact(hold))
+    assert await asyncio.to_thread(running.wait, PATIENCE)
+    waiting = [asyncio.ensure_future(each) for each in begin()]
+    await asyncio.sleep(0)
+    go.set()
+    assert await holding
+    return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_failing_command_is_undone_and_leaves_its_neighbours_alone(store: Store) -> None:
+    def failing(tx: Transaction) -> None:
+        tx.home.add_prescription(prescription("350200-failing"))
+        raise Refusal(Reason.PRESCRIPTION_EXPIRED, "too late")
+
+    def breaking(tx: Transaction) -> None:
+        tx.home.add_prescription(prescription("350200-breaking"))
+        tx.payer.save_person(person())
+
+    before, after = prescription("350200-1"), prescription("350200-2")
+    results = await in_one_batch(
+        store,
+        lambda: [
+            store.transact(lambda tx: tx.home.add_prescription(before)),
+            store.transact(failing),
+            store.transact(breaking),
+            store.transact(lambda tx: tx.home.add_prescription(after)),
+        ],
+    )
+    assert results[0] is True
+    assert isinstance(results[1], Refusal)
+    assert isinstance(results[2], InvariantBroken)
+    assert results[3] is True
+    stored = await store.read(lambda tx: tx.home.prescriptions_of(HOSPITAL, "", 10))
+    assert stored == [after, before]
+
+
+async def test_a_command_sees_what_an_earlier_one_of_its_batch_did(store: Store) -> None:
+    results = await in_one_batch(
+        store,
+        lambda: [
+            store.transact(lambda tx: tx.home.add_prescription(prescription())),
+            store.transact(lambda tx: tx.home.prescription(NUMBER)),
+        ],
+    )
+    assert results == [True, prescription()]
+
+
+async def test_a_query_sees_nothing_of_a_command_that_has_not_been_answered(
+    store: Store,
+) -> None:
+    written, go = threading.Event(), threading.Event()
+
+    def command(tx: Transaction) -> bool:
+        tx.home.add_prescription(prescription())
+        written.set()
+        return go.wait(PATIENCE)
+
+    answer = asyncio.ensure_future(store.transact(command))
+    assert await asyncio.to_thread(written.wait, PATIENCE)
+    assert await store.read(lambda tx: tx.home.prescription(NUMBER)) is None
+    go.set()
+    assert await answer
+    assert await store.read(lambda tx: tx.home.prescription(NUMBER)) == prescription()
+
+
+async def test_a_query_keeps_its_snapshot_while_commands_go_on(store: Store) -> None:
+    reading, go = threading.Event(), threading.Event()
+
+    def query(tx: Transaction) -> tuple[int, int]:
+        first = len(tx.home.prescriptions_of(HOSPITAL, "", 10))
+        reading.set()
+        assert go.wait(PATIENCE)
+        return first, len(tx.home.prescriptions_of(HOSPITAL, "", 10))
+
+    await add(store, prescription("350200-1"))
+    answer = asyncio.ensure_future(store.read(query))
+    assert await asyncio.to_thread(reading.wait, PATIENCE)
+    await add(store, prescription("350200-2"))
+    go.set()
+    assert await answer == (1, 1)
+
+
+async def test_a_query_cannot_write(store: Store) -> None:
+    with pytest.raises(InvariantBroken):
+        await store.read(lambda tx: tx.home.add_prescription(prescription()))
+    assert await store.read(lambda tx: tx.home.prescription(NUMBER)) is None
+
+
+async def test_what_was_answered_is_there_after_a_restart(backend: Backend) -> None:
+    store = backend.platform()
+    await add(store, prescription())
+    await store.transact(lambda tx: tx.home.save(claimed(prescription())))
+    await put(store, event("1"))
+    await store.transact(lambda tx: tx.journal.add_notice(notice("A", "a1")))
+    await store.close()
+
+    again = backend.platform()
+    stored = await again.read(lambda tx: tx.home.prescription(NUMBER))
+    assert stored == claimed(prescription()).prescription
+    assert await due(again) == ["1"]
+    await again.transact(lambda tx: tx.journal.add_notice(notice("A", "a2")))
+    assert [
+        each.sequence for each in await again.read(lambda tx: tx.journal.notices("A", 0, 9))
+    ] == [1, 2]
+    await again.close()
+
+
+async def test_closing_finishes_what_waits(backend: Backend) -> None:
+    store = backend.platform()
+    new = [prescription(f"350200-{i}") for i in range(50)]
+    adding = [
+        asyncio.ensure_future(
+            store.transact(on(lambda tx, each: tx.home.add_prescription(each), each))
+        )
+        for each in new
+    ]
+    await asyncio.sleep(0)
+    await store.close()
+    assert all(await asyncio.gather(*adding))
+
+
+# --- the life of a prescription -------------------------------------------------------------------
+
+PHARMACIES = ("P1", "P2")
+
+
+class Life:
+    """One prescription in a store and beside it, in plain values, what should be there."""
+
+    def __init__(self, store: Store, number: str) -> None:
+        self.store = store
+        self.model = prescription(number)
+        self.attempts: dict[str, Attempt] = {}
+        self.now = NOW
+
+    async def do(self, transition: Callable[[Prescription], Change]) -> None:
+        """The same transition on both sides; a refusal changes neither."""
+
+        def command(tx: Transaction) -> None:
+            current = tx.home.prescription(self.model.number)
+            assert current is not None
+            assert current == self.model
+            tx.home.save(transition(current))
+
+        try:
+            change = transition(self.model)
+        except Refusal:
+            with pytest.raises(Refusal):
+                await self.store.transact(command)
+            return
+        await self.store.transact(command)
+        self.model = change.prescription
+        self.attempts |= {attempt.attempt_id: attempt for attempt in change.attempts}
+
+    async def check(self) -> None:
+        number = self.model.number
+        stored = await self.store.read(lambda tx: tx.home.prescription(number))
+        assert stored == self.model
+        for attempt_id, attempt in self.attempts.items():
+            found = await self.store.read(
+                on(lambda tx, attempt_id: tx.home.attempt(number, attempt_id), attempt_id)
+            )
+            assert found == attempt
+
+
+async def live(life: Life, data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(["claim", "commit", "dispense", "release", "wait", "revoke"]))
+    if kind == "wait":
+        life.now += timedelta(minutes=data.draw(st.integers(1, 40)))
+    elif kind == "claim":
+        pharmacy = data.draw(st.sampled_from(PHARMACIES))
+        lines = tuple(
+            LineQuantity(line_id, data.draw(st.integers(1, 31)))
+            for line_id in data.draw(st.lists(st.sampled_from([1, 2]), unique=True))
+        )
+        attempt_id = f"attempt-{len(life.attempts)}"
+        wanted = replace(terms(pharmacy), lines=lines)
+        await life.do(
+            lambda rx: transitions.claim(
+                rx, wanted, attempt_id=attempt_id, now=life.now, lease=LEASE
+            )
+        )
+    elif kind == "revoke" and data.draw(st.integers(0, 4)) == 0:
+        await life.do(lambda rx: transitions.revoke(rx, now=life.now)[0])
+    elif life.attempts and kind != "revoke":
+        attempt = life.attempts[data.draw(st.sampled_from(sorted(life.attempts)))]
+        cause = data.draw(st.sampled_from([b"one", b"two"]))
+        reference = AttemptReference(
+            attempt.attempt_id, attempt.fence, attempt.pharmacy_code, cause
+        )
+        await life.do(lambda rx: end(kind, rx, attempt, reference, life))
+
+
+def end(
+    kind: str, rx: Prescription, attempt: Attempt, reference: AttemptReference, life: Life
+) -> Change:
+    if kind == "commit":
+        return transitions.commit(
+            rx, attempt, reference, attempt.lines, settlement_id="s", now=life.now
+        )
+    if kind == "dispense":
+        return transitions.dispense(rx, attempt, reference, attempt.lines, now=life.now)
+    return transitions.release(rx, attempt, reference, now=life.now)
+
+
+def test_whatever_happens_to_a_prescription_the_store_follows_the_domain(tmp_path: Path) -> None:
+    seen: set[AttemptState | Validity] = set()
+    with asyncio.Runner() as runner:
+        store = runner.run(opened(SqliteFiles(tmp_path)))
+        numbers = iter(range(1_000_000))
+
+        @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @given(data=st.data())
+        def lives(data: st.DataObject) -> None:
+            life = Life(store, f"350200-{next(numbers):08}")
+
+            async def run() -> None:
+                await add(store, life.model)
+                for _ in range(data.draw(st.integers(1, 25), "length")):
+                    await live(life, data)
+                await life.check()
+
+            runner.run(run())
+            seen.update(attempt.state for attempt in life.attempts.values())
+            seen.add(life.model.validity)
+
+        lives()
+        runner.run(store.close())
+    assert seen >= set(AttemptState)  # the search reaches every state, or it shows nothing
+
+
+async def opened(backend: Backend) -> OpenStore:
+    return backend.platform()
