@@ -230,8 +230,8 @@ def _attempts() -> str:
     events = {name: _attempt_after(change) for name, change in _ATTEMPT_EVENTS.items()}
     return (
         "## An attempt at its home region\n\n"
-        "`domain/prescription.py`. Where the row does not say otherwise, an event that comes again\n"
-        "carries the same statement as the first time.\n\n" + _by_event(events, states)
+        "`domain/prescription.py`. An event that comes again carries the same statement as the\n"
+        "first time, where the row does not say otherwise.\n\n" + _by_event(events, states)
     )
 
 
@@ -428,10 +428,10 @@ def _dispenses() -> str:
     states["dispensed, posted by payer"] = _dispense_in(dispensed, posted=True)
     return (
         "## A dispense at the dispensing region\n\n"
-        "`domain/dispense.py`. A record that comes again is known by its digest and answered before\n"
-        "this table is asked. Home books and the payer posts in either order; where the patient\n"
-        'pays alone there is no hold and nothing to post. "noted": kept, and the state stays.\n\n'
-        + _by_state(states, _DISPENSE_EVENTS)
+        "`domain/dispense.py`. A record that comes again is known by its digest and answered\n"
+        "before this table is asked. Home books and the payer posts in either order; where the\n"
+        'patient pays alone there is no hold and nothing to post. "noted": it is kept, and the\n'
+        "state stays.\n\n" + _by_state(states, _DISPENSE_EVENTS)
     )
 
 

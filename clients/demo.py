@@ -35,6 +35,8 @@ from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.settlement_pb2 import PricedLine
 
 PATIENCE_SECONDS = 20.0
+WIDE = 140
+"""Columns where the output is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def main() -> int:
     parser.add_argument("--sandbox", type=Path, required=True, help="sandbox.json or its folder")
     parser.add_argument("--report", type=Path, help="write what was seen as JSON")
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     try:
         with ExitStack() as context:
             stage = Stage(load_sandbox(arguments.sandbox), context)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rxoutflow.cli.show import signers, yuan
+from rxoutflow.cli.show import yuan
 from rxoutflow.client import Committed, IssuedPrescription
 from rxoutflow.errors import ServerError
 from rxoutflow.plain import Plain, plain, short_name
@@ -88,12 +89,11 @@ class Report:
         console.print(self._timeline(), self._prescriptions(), self._refusals())
         for check in self.checks:
             if not check["ok"]:
-                console.print(f"[red]FAILED[/] {check['name']}: {check['detail']}")
+                console.print(f"FAILED {check['name']}: {check['detail']}", markup=False)
         held = sum(check["ok"] is True for check in self.checks)
         console.print(
-            f"{self.issued} prescriptions issued, {len(self.filled)} filled, "
-            f"{len(self.refusals)} refusals as meant; {held} of {len(self.checks)} checks held "
-            f"in {self.seconds:.1f} s"
+            f"{self.issued} prescriptions issued, {len(self.filled)} filled, {len(self.refusals)} "
+            f"attempts refused; {held} of {len(self.checks)} checks held in {self.seconds:.1f} s"
         )
 
     def write(self, path: Path) -> None:
@@ -132,33 +132,32 @@ class Report:
         }
 
     def _timeline(self) -> Table:
-        table = Table("time", "region", "role", "flow", "what", "signed by", "pool", "person")
-        table.title = f"main case {self.filled[0].issued.number}, as three regions stored it"
+        number = self.filled[0].issued.number
+        title = f"main case {number}, as its three regions stored it"
+        table = _table(title, "time", "decided in", "flow", "what", "signed by", "fund", "person")
         for event in self.timeline:
+            role = short_name(event, "region_role").lower()
             table.add_row(
                 event.event_time.ToDatetime().strftime("%H:%M:%S.%f")[:-3],
-                self._region(event.region_code),
-                short_name(event, "region_role").lower(),
+                f"{self._region(event.region_code)} {role}",
                 short_name(event, "flow").lower(),
                 event.action,
-                signers(event) or event.actor_code,
+                _signers(event) or event.actor_code,
                 *_money(event.amounts if event.HasField("amounts") else None),
             )
         return table
 
     def _prescriptions(self) -> Table:
-        table = Table(
-            "prescription", "home", "dispensing", "payer", "total", "pool", "person", "state"
-        )
+        parts = ("total", "fund", "account", "family", "cash")
+        regions = ("home", "dispensing", "payer")
+        table = _table("filled, in yuan", "prescription", *regions, *parts, "state")
         for each in self.filled:
-            amounts = each.amounts
-            total = yuan(amounts.total_fen) if amounts else "paid alone"
-            regions = map(self._region, each.regions)
-            table.add_row(each.file, *regions, total, *_money(amounts), each.state)
+            names = map(self._region, each.regions)
+            table.add_row(each.file, *names, *_paid(each.amounts), each.state.lower())
         return table
 
     def _refusals(self) -> Table:
-        table = Table("refused", "reason", "message")
+        table = _table("refused, as it has to be", "attempt", "reason", "message")
         for each in self.refusals:
             table.add_row(str(each["title"]), str(each["reason"]), str(each["message"]))
         return table
@@ -167,8 +166,26 @@ class Report:
         return self.region_names.get(code, code)
 
 
+def _table(title: str, *columns: str) -> Table:
+    return Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
+def _signers(event: TraceEvent) -> str:
+    return "\n".join(
+        f"{each.display_name} {short_name(each, 'role').lower().replace('_', ' ')}"
+        for each in event.signers
+    )
+
+
 def _money(amounts: Amounts | None) -> Sequence[str]:
     return (yuan(amounts.pool_fen), yuan(amounts.person_fen)) if amounts else ("", "")
+
+
+def _paid(amounts: Amounts | None) -> Sequence[str]:
+    if amounts is None:
+        return ("", "", "", "", "alone")
+    parts = (amounts.total_fen, amounts.pool_fen, amounts.account_fen, amounts.family_fen)
+    return tuple(map(yuan, (*parts, amounts.cash_fen)))
 
 
 def _amounts(amounts: Amounts | None) -> Plain:

@@ -4,6 +4,7 @@
     ├── InvalidInput              a file, field or code given to this library is wrong; nothing sent
     ├── Refused                   definite: nothing happened; same question, same answer
     │   ├── NotFound              no such thing, or not yours
+    │   ├── ProofRefused          the right to collect is not proven now
     │   ├── CallerRefused         this certificate, kind, region or institution may not call
     │   ├── FieldInvalid          .field names it
     │   ├── SignatureRefused      missing, invalid, untrusted or contradicting signatures
@@ -73,6 +74,12 @@ class NotFound(Refused):
     """There is no such thing, or the caller is not a party to it."""
 
     advice = "check the number or code, and that this actor is a party to it"
+
+
+class ProofRefused(Refused):
+    """The right to collect is not proven now: e-credential not good, or pickup code locked."""
+
+    advice = "ask the patient for a fresh e-credential code, or for the other proof"
 
 
 class CallerRefused(Refused):
@@ -214,6 +221,7 @@ INDEFINITE: Mapping[str, type[Indefinite]] = {
 _NAMES: Mapping[type[Refused], str] = {
     NotFound: """PRESCRIPTION_NOT_FOUND PICKUP_CODE_INVALID ATTEMPT_NOT_FOUND
         SETTLEMENT_NOT_FOUND OUTCOME_NOT_FOUND""",
+    ProofRefused: "PICKUP_CODE_LOCKED E_CREDENTIAL_NOT_ACCEPTED",
     CallerRefused: """CALLER_IDENTITY_INVALID CALLER_CERTIFICATE_UNTRUSTED
         CALLER_CERTIFICATE_EXPIRED CALLER_CERTIFICATE_REVOKED CALLER_KIND_NOT_ALLOWED
         CALLER_REGION_NOT_ALLOWED INSTITUTION_NOT_ACTIVE""",

@@ -27,9 +27,8 @@ def plain(message: Message) -> dict[str, Plain]:
 
 def short_name(message: Message, field: str) -> str:
     """The name of an enum field's value without the enum's prefix, such as ``RESERVED``."""
-    enum = message.DESCRIPTOR.fields_by_name[field].enum_type
-    if enum is None:
-        raise TypeError(f"{field} is no enum")
+    # The stubs type descriptors as a union with the C implementation of the same interface.
+    enum = cast("EnumDescriptor", message.DESCRIPTOR.fields_by_name[field].enum_type)
     return _short(enum, getattr(message, field))
 
 

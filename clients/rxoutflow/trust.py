@@ -2,8 +2,9 @@
 
 A :class:`TrustStore` starts from one pinned certificate a region, that of its registry. A list is
 accepted only if that registry signed it, if it is well formed in every entry, and if its sequence
-is higher than that of the list held; one that is refused changes nothing. A list that has lapsed is
-not used: every question about its region raises until a newer one comes.
+is higher than that of the list held; one that is refused changes nothing. A list that has lapsed,
+and whose grace is over where there is one, is not used: every question about its region raises
+until a newer one comes.
 
 Lists that were accepted are immutable, so a reader who holds a :class:`RegionTrust` sees one list
 throughout. Nothing here fetches lists, writes files or asks for the time.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
@@ -42,7 +43,12 @@ from rxoutflow.statements.envelope import (
     read_signatures,
     read_statement,
 )
-from rxoutflow.statements.errors import RegionNotTrusted, StatementError, TrustListRefused
+from rxoutflow.statements.errors import (
+    RegionNotTrusted,
+    StatementError,
+    TrustListRefused,
+    TrustListRollback,
+)
 from rxoutflow.statements.payloads import ANYBODY, PURPOSES, Role, rule_for
 from rxoutflow.statements.verification import MAX_CLOCK_AHEAD
 from rxoutflow.v1.annotations_pb2 import CallerKind as ContractKind
@@ -54,11 +60,16 @@ __all__ = [
     "RegionNotTrusted",
     "RegionTrust",
     "TrustListRefused",
+    "TrustListRollback",
     "TrustStore",
+    "read_trust_list",
 ]
 
 SUFFIX = ".trustlist"
 """A trust list in a folder is ``<region code>.trustlist``: a serialised ``SignedStatement``."""
+
+MAX_ROOTS = 2
+"""Registry certificates of a region that may be pinned at once: the present and the next."""
 
 _RULE = rule_for(TrustList)
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}")
@@ -82,7 +93,7 @@ class RegionTrust:
     name: str
     sequence: int
     lapse_time: datetime
-    """From here on it is not used: the expiry of the list or of its registry's certificate."""
+    """The expiry of the list or of its registry's certificate, whichever is first."""
     transport_anchors: tuple[x509.Certificate, ...]
     signing_anchors: tuple[x509.Certificate, ...]
     algorithms: frozenset[SignatureAlgorithm.ValueType]
@@ -120,20 +131,29 @@ class TrustStore:
 
     Args:
         registry_roots: for each region that is trusted at all, the SHA-256, in hexadecimal, of its
-            registry's certificate in DER.
+            registry's certificate in DER; two of them, separated by a space, while the registry
+            changes its key.
+        grace: for how long a list that has lapsed is still used.
 
     Raises:
         ValueError: if a region code or digest is not of this form.
     """
 
-    def __init__(self, registry_roots: Mapping[str, str]) -> None:
-        self._roots = {region: _root(region, root) for region, root in registry_roots.items()}
+    def __init__(self, registry_roots: Mapping[str, str], grace: timedelta = timedelta(0)) -> None:
+        self._roots = {region: _roots(region, pins) for region, pins in registry_roots.items()}
+        self._grace = grace
         self._held: Mapping[str, _Held] = {}
         self._version = 0
         self._accepting = Lock()
 
     @classmethod
-    def load(cls, folder: Path, registry_roots: Mapping[str, str], now: datetime) -> Self:
+    def load(
+        cls,
+        folder: Path,
+        registry_roots: Mapping[str, str],
+        now: datetime,
+        grace: timedelta = timedelta(0),
+    ) -> Self:
         """Read every ``<region code>.trustlist`` of a folder. ``now`` is aware.
 
         A list that has lapsed is kept, so that no lower one is accepted, and not used.
@@ -143,20 +163,30 @@ class TrustStore:
         """
         if not folder.is_dir():
             raise TrustListRefused(f"{folder}: there is no such folder of trust lists")
-        store = cls(registry_roots)
+        store = cls(registry_roots, grace)
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             store._load_file(path, now)
         return store
 
-    def offer(self, statement: SignedStatement, now: datetime) -> Offer:
-        """Take a trust list if it is authentic and newer than the one held. ``now`` is aware.
+    def offer(
+        self, statement: SignedStatement, now: datetime, *, region_code: str | None = None
+    ) -> Offer:
+        """Take a trust list if it is authentic and newer than the one held.
+
+        Args:
+            statement: the signed list.
+            now: the time, aware.
+            region_code: the region whose list it must be; any that is pinned if ``None``.
 
         Raises:
+            TrustListRollback: if it is older than the list held, which stays in force.
             TrustListRefused: if it is not signed by the pinned registry of its region, is not well
-                formed, is from the future, is older than the one held, or differs from it under the
-                same sequence. The list held stays in force.
+                formed, is of another region, is from the future, or differs from the list held
+                under the same sequence. The list held stays in force.
         """
         trust = _verified_list(statement, self._roots, now)
+        if region_code not in (None, trust.region_code):
+            raise TrustListRefused(f"is the list of another region than {region_code}")
         kept = SignedStatement()
         kept.CopyFrom(statement)
         with self._accepting:
@@ -168,17 +198,25 @@ class TrustStore:
         return Offer.ACCEPTED
 
     def region(self, region_code: str, now: datetime) -> RegionTrust:
-        """Return the region's list that is in force at ``now`` (aware).
+        """Return the region's list that is in force, or in its grace, at ``now`` (aware).
 
         Raises:
-            RegionNotTrusted: if there is none, or it has lapsed.
+            RegionNotTrusted: if there is none, or it has lapsed and its grace is over.
         """
-        held = self._held.get(region_code)
+        held = self.held(region_code)
         if held is None:
             raise RegionNotTrusted(region_code, "has no trust list here")
-        if now > held.trust.lapse_time:
+        if now > held.lapse_time + self._grace:
             raise RegionNotTrusted(region_code, "has a trust list here that has lapsed")
-        return held.trust
+        return held
+
+    def held(self, region_code: str) -> RegionTrust | None:
+        """The region's list, lapsed or not; or ``None``.
+
+        Only to show it and to fetch a newer one: whoever decides anything asks :meth:`region`.
+        """
+        held = self._held.get(region_code)
+        return held.trust if held is not None else None
 
     def institution(
         self, region_code: str, institution_code: str, now: datetime
@@ -204,6 +242,11 @@ class TrustStore:
         return tuple(sorted(self._held))
 
     @property
+    def grace(self) -> timedelta:
+        """For how long a list that has lapsed is still used."""
+        return self._grace
+
+    @property
     def version(self) -> int:
         """A number that rises with every list accepted, for caches."""
         return self._version
@@ -211,23 +254,38 @@ class TrustStore:
     def _load_file(self, path: Path, now: datetime) -> None:
         region_code = path.name.removesuffix(SUFFIX)
         try:
-            statement = read_statement(path.read_bytes(), _RULE.bounds)
-            self.offer(statement, now)
+            self.offer(read_trust_list(path.read_bytes()), now, region_code=region_code)
         except OSError as error:
             raise TrustListRefused(f"{path}: cannot be read: {error.strerror}") from None
-        except (StatementError, TrustListRefused) as error:
+        except TrustListRefused as error:
             raise TrustListRefused(f"{path}: {error}") from None
-        if region_code not in self._held:
-            raise TrustListRefused(f"{path}: holds the list of another region than its name says")
 
 
-def _root(region_code: str, root: str) -> bytes:
-    if not REGION_CODE.fullmatch(region_code) or not _SHA256_HEX.fullmatch(root.lower()):
+def read_trust_list(data: bytes) -> SignedStatement:
+    """Parse a serialised trust list, for instance from a file, without judging it.
+
+    Raises:
+        TrustListRefused: if it is not a statement in plain wire form.
+    """
+    try:
+        return read_statement(data, _RULE.bounds)
+    except StatementError as error:
+        raise TrustListRefused(str(error)) from None
+
+
+def _roots(region_code: str, pins: str) -> frozenset[bytes]:
+    digests = pins.lower().split(" ")
+    if (
+        not REGION_CODE.fullmatch(region_code)
+        or not all(map(_SHA256_HEX.fullmatch, digests))
+        or len(digests) > MAX_ROOTS
+    ):
         raise ValueError(
             f"registry root of {region_code!r}: needs a six-digit region code and the SHA-256 of "
-            "the registry's certificate, 64 hexadecimal digits"
+            "the registry's certificate, 64 hexadecimal digits; two of them, separated by a space, "
+            "while the registry changes its key"
         )
-    return bytes.fromhex(root)
+    return frozenset(map(bytes.fromhex, digests))
 
 
 def _supersedes(trust: RegionTrust, statement: SignedStatement, held: _Held) -> bool:
@@ -235,10 +293,7 @@ def _supersedes(trust: RegionTrust, statement: SignedStatement, held: _Held) -> 
     if trust.sequence > held.trust.sequence:
         return True
     if trust.sequence < held.trust.sequence:
-        raise TrustListRefused(
-            f"region {trust.region_code}: list {trust.sequence} is older than list "
-            f"{held.trust.sequence}, which is held here"
-        )
+        raise TrustListRollback(trust.region_code, trust.sequence, held.trust.sequence)
     if statement.payload != held.statement.payload:
         raise TrustListRefused(
             f"region {trust.region_code}: two different lists have the sequence {trust.sequence}; "
@@ -248,7 +303,7 @@ def _supersedes(trust: RegionTrust, statement: SignedStatement, held: _Held) -> 
 
 
 def _verified_list(
-    statement: SignedStatement, roots: Mapping[str, bytes], now: datetime
+    statement: SignedStatement, roots: Mapping[str, frozenset[bytes]], now: datetime
 ) -> RegionTrust:
     """Verify a list under the pinned registry of the region that it is about."""
     try:
@@ -263,14 +318,16 @@ def _verified_list(
     return _parse(content, certificate)
 
 
-def _registry_certificate(part: SignaturePart, roots: Mapping[str, bytes]) -> x509.Certificate:
-    """The signer's certificate, if it is the pinned one of the region that it signs for."""
+def _registry_certificate(
+    part: SignaturePart, roots: Mapping[str, frozenset[bytes]]
+) -> x509.Certificate:
+    """The signer's certificate, if it is a pinned one of the region that it signs for."""
     region_code = part.header.region_code
-    root = roots.get(region_code)
-    if root is None:
+    pinned = roots.get(region_code)
+    if pinned is None:
         raise TrustListRefused("the list is of a region whose registry is not pinned here")
     der = part.signature.certificate_chain[0]
-    if sha256(der).digest() != root:
+    if sha256(der).digest() not in pinned:
         raise TrustListRefused(
             f"region {region_code}: the list is not signed by the pinned registry"
         )

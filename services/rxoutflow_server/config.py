@@ -12,11 +12,9 @@ a configuration object, and no message repeats a value.
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, TypedDict, TypeVar
 
@@ -33,7 +31,8 @@ from rxoutflow.identity import (
     signer_name,
 )
 from rxoutflow.trust import RegionNotTrusted, RegionTrust, TrustListRefused, TrustStore
-from rxoutflow_server.config_table import Problem, Table
+from rxoutflow_server.config_table import ConfigError as ConfigError
+from rxoutflow_server.config_table import Table, reading
 from rxoutflow_server.telemetry import LEVELS
 from rxoutflow_server.transport.channels import edge_server_name, platform_server_name
 from rxoutflow_server.transport.identity import KINDS
@@ -45,27 +44,32 @@ LEASE_SECONDS: Final = (60, 86_400)
 
 DEFAULT_LEASE_SECONDS: Final = 1800
 
+FETCH_SECONDS: Final = (1, 3600)
+DEFAULT_FETCH_SECONDS: Final = 20
+"""A revocation passes two fetches, a peer's and an edge's, and must arrive within a minute."""
+
+ALARM_DAYS: Final = (1, 365)
+DEFAULT_ALARM_DAYS: Final = 14
+
+GRACE_HOURS: Final = (0, 72)
+DEFAULT_GRACE_HOURS: Final = 24
+"""Long enough to find the person who signs lists, short enough that nobody counts on it."""
+
 PICKUP_KEY: Final = re.compile(r"(?:[0-9a-fA-F]{2}){32,128}")
 """The key under which pickup codes are hashed: at least 32 random bytes, in hexadecimal."""
 
 _REGION = re.compile(r"[0-9]{6}")
-_ADDRESS = re.compile(
+ADDRESS: Final = re.compile(
     r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)"
     r":(?:[0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 )
-_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-_ADDRESS_ADVICE = 'use host:port, for instance "127.0.0.1:8443"'
+"""A gRPC target: host and port."""
+
+ADDRESS_ADVICE: Final = 'use host:port, for instance "127.0.0.1:8443"'
+
+_DIGESTS = re.compile(r"[0-9a-fA-F]{64}(?: [0-9a-fA-F]{64})?")
 
 _Edge = TypeVar("_Edge", bound="EdgeConfig")
-
-
-class ConfigError(Exception):
-    """A configuration cannot be used; ``problems`` holds everything that is wrong with it."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        """Keep the problems in the order in which they were found."""
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,19 @@ class TrustConfig:
 
     folder: Path
     registry_roots: Mapping[str, str]
-    """Region code to SHA-256 of the registry's certificate, in hexadecimal."""
+    """Region code to SHA-256 of the registry's certificate, in hexadecimal; two of them, separated
+    by a space, while the registry changes its key."""
+    fetch_seconds: int = DEFAULT_FETCH_SECONDS
+    """Longest pause between two fetches of a region's list."""
+    alarm_days: int = DEFAULT_ALARM_DAYS
+    """How many days before a list lapses the alarm begins."""
+    grace_hours: int = DEFAULT_GRACE_HOURS
+    """For how many hours a list that has lapsed is still used."""
+
+    @property
+    def grace(self) -> timedelta:
+        """For how long a list that has lapsed is still used."""
+        return timedelta(hours=self.grace_hours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +163,7 @@ def load_platform(file: Path, now: datetime) -> PlatformConfig:
     Raises:
         ConfigError: with everything that is wrong.
     """
-    with _reading(file) as root:
+    with reading(file) as root:
         common = _common(root, file)
         pickup, reference, claim = map(root.table, ("pickup", "reference", "claim"))
         config = PlatformConfig(
@@ -200,41 +216,20 @@ def read_pickup_key(file: Path) -> bytes:
 
 def _load_edge(file: Path, now: datetime, make: type[_Edge], kind: CallerKind) -> _Edge:
     letter = kind.value[0].upper()
-    with _reading(file) as root:
+    with reading(file) as root:
         common = _common(root, file)
         code = root.text(
             "institution",
             re.compile(rf"{letter}{common['region_code'] or '[0-9]{6}'}[0-9]{{5}}"),
             f"use the {kind}'s code: {letter}, the region and five digits",
         )
-        target = root.table("platform").text("target", _ADDRESS, _ADDRESS_ADVICE)
+        target = root.table("platform").text("target", ADDRESS, ADDRESS_ADVICE)
         config = make(**common, institution_code=code, platform_target=target)
         if code and config.region_code:
             holder = CallerName(config.region_code, kind, code)
             name = edge_server_name(config.region_code, code)
             _Vouching(root, config, holder, name, now).check()
     return config
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[Table]:
-    """The file's root table; raises ConfigError in the end if anything was noted."""
-    problems: list[Problem] = []
-    try:
-        values = tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError([Problem(file, "", f"cannot be read ({error.strerror})")]) from None
-    except UnicodeDecodeError:
-        raise ConfigError([Problem(file, "", "is no text; save it as UTF-8")]) from None
-    except tomllib.TOMLDecodeError as error:
-        place = re.search(r"\(at .*\)$", str(error))
-        where = place.group() if place else ""
-        raise ConfigError([Problem(file, "", f"is no TOML {where}; correct it")]) from None
-    root = Table(file, values, problems)
-    yield root
-    root.close()
-    if problems:
-        raise ConfigError(problems)
 
 
 class _Common(TypedDict):
@@ -249,24 +244,30 @@ class _Common(TypedDict):
 
 
 def _common(root: Table, file: Path) -> _Common:
-    trust = root.table("trust")
     return _Common(
         file=file,
         region_code=root.text("region", _REGION, 'use the six-digit code, for instance "350200"'),
-        listen=root.text("listen", _ADDRESS, _ADDRESS_ADVICE),
+        listen=root.text("listen", ADDRESS, ADDRESS_ADVICE),
         tls=_key_files(root.table("tls")),
         signing=_key_files(root.table("signing")),
-        trust=TrustConfig(
-            trust.folder("folder"),
-            trust.texts(
-                "registry_roots",
-                _REGION,
-                _DIGEST,
-                'write "region code" = "SHA-256 of its registry\'s certificate in hexadecimal"',
-            ),
-        ),
+        trust=_trust(root.table("trust")),
         store=root.table("store").writable_file("path"),
         log_level=root.table("log").choice("level", LEVELS, "info"),
+    )
+
+
+def _trust(table: Table) -> TrustConfig:
+    return TrustConfig(
+        table.writable_folder("folder"),
+        table.texts(
+            "registry_roots",
+            _REGION,
+            _DIGESTS,
+            'write "region code" = "SHA-256 of its registry\'s certificate in hexadecimal"',
+        ),
+        table.integer("fetch_seconds", *FETCH_SECONDS, DEFAULT_FETCH_SECONDS),
+        table.integer("alarm_days", *ALARM_DAYS, DEFAULT_ALARM_DAYS),
+        table.integer("grace_hours", *GRACE_HOURS, DEFAULT_GRACE_HOURS),
     )
 
 
@@ -324,7 +325,7 @@ class _Vouching:
         if not trust.registry_roots:
             return None  # which is noted already
         try:
-            store = TrustStore.load(trust.folder, trust.registry_roots, self._now)
+            store = TrustStore.load(trust.folder, trust.registry_roots, self._now, trust.grace)
             return store.region(self._config.region_code, self._now)
         except (TrustListRefused, RegionNotTrusted) as error:
             if trust.folder.is_dir():

@@ -2,14 +2,17 @@
 
 A reader asks for the keys that it knows, by type. What is missing, of another type or out of range
 is noted and stands in as an empty value, so that one pass finds everything; keys that nobody asked
-for are noted by :meth:`Table.close`, with the nearest known one. No note repeats a value.
+for are noted by :meth:`Table.close`, with the nearest known one. No note repeats a value, except
+for the code or path by which people know an entry of a list.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +20,9 @@ from typing import TypeVar
 
 OTHERS = 0o007
 """Permission bits of those who are neither owner nor group."""
+
+_LABEL = re.compile(r"[A-Za-z0-9_./-]{1,120}")
+"""A code or a path; anything else does not get into a message."""
 
 _Value = TypeVar("_Value")
 
@@ -33,6 +39,30 @@ class Problem:
     def __str__(self) -> str:
         """Read as ``FILE: key: problem; what to do``."""
         return ": ".join(part for part in (str(self.file), self.key, self.problem) if part)
+
+
+class ConfigError(Exception):
+    """A file cannot be used; ``problems`` holds everything that is wrong with it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        """Keep the problems in the order in which they were found."""
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[Table]:
+    """The root table of a TOML file.
+
+    Raises:
+        ConfigError: in the end, if anything was noted; at once if the file is no TOML.
+    """
+    problems: list[Problem] = []
+    root = Table(file, _parse(file), problems)
+    yield root
+    root.close()
+    if problems:
+        raise ConfigError(problems)
 
 
 class Table:
@@ -79,6 +109,11 @@ class Table:
             return ""
         return value
 
+    def optional_text(self, key: str, form: re.Pattern[str], advice: str) -> str:
+        """A text of this form, or an empty one if the key is missing."""
+        self._known.add(key)
+        return self.text(key, form, advice) if key in self._values else ""
+
     def choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
         """One of a few texts."""
         value = self._get(key, default)
@@ -94,6 +129,48 @@ class Table:
             self.note(key, f"is out of range; use a whole number from {least} to {most}")
             return default
         return value
+
+    def boolean(self, key: str, default: bool) -> bool:
+        """Yes or no."""
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            self.note(key, "must be true or false, without quotes")
+            return default
+        return value
+
+    def choices(self, key: str, choices: tuple[str, ...]) -> list[str]:
+        """A list of some of a few texts, each at most once; at least one."""
+        advice = f"list some of {', '.join(choices)}"
+        values = [value for value in self._list(key, advice) if isinstance(value, str)]
+        if len(set(values) & set(choices)) < len(self._list(key, advice)):
+            self.note(key, f"holds something that is not known, or the same twice; {advice}")
+            return []
+        return values
+
+    def text_list(self, key: str, form: re.Pattern[str], advice: str) -> list[str]:
+        """A list of texts of one form; at least one."""
+        values = self._list(key, advice)
+        texts = [value for value in values if isinstance(value, str) and form.fullmatch(value)]
+        if len(texts) < len(values):
+            self.note(key, f"holds something that is not of the required form; {advice}")
+        return texts
+
+    def files(self, key: str) -> list[Path]:
+        """The paths of files that can be read; at least one."""
+        advice = "list paths, absolute or relative to this file"
+        paths = [self._file.parent / str(value) for value in self._list(key, advice)]
+        for path in paths:
+            if fault := _file_fault(path):
+                self.note(key, fault)
+        return paths
+
+    def tables(self, key: str, label: str) -> list[Table]:
+        """The tables of a list, each known to people by its text under ``label``."""
+        values = self._get(key, [])
+        if not isinstance(values, list) or not all(isinstance(each, Mapping) for each in values):
+            self.note(key, f"must be a list of tables; write [[{key}]] and its keys below")
+            return []
+        return [self._item(key, number, each, label) for number, each in enumerate(values, 1)]
 
     def texts(
         self, key: str, name: re.Pattern[str], form: re.Pattern[str], advice: str
@@ -129,6 +206,10 @@ class Table:
         """The path of a folder that can be read."""
         return self._path_of(key, _folder_fault)
 
+    def writable_folder(self, key: str) -> Path:
+        """The path of a folder that can be read and written."""
+        return self._path_of(key, _writable_folder_fault)
+
     def writable_file(self, key: str) -> Path:
         """The path of a file that exists or can be made."""
         return self._path_of(key, _writable_fault)
@@ -147,6 +228,22 @@ class Table:
         self._known.add(key)
         return self._values.get(key, default)
 
+    def _list(self, key: str, advice: str) -> list[object]:
+        value = self._required(key, advice)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not value:
+            self.note(key, f"must be a list and not empty; {advice}")
+            return []
+        return value
+
+    def _item(self, key: str, number: int, values: Mapping[str, object], label: str) -> Table:
+        known_as = values.get(label)
+        name = f"{key}[{known_as if _is_label(known_as) else f'#{number}'}]"
+        path = f"{self._path}.{name}".lstrip(".")
+        item = self._tables[f"{key}[{number}]"] = Table(self._file, values, self._problems, path)
+        return item
+
     def _required(self, key: str, advice: str) -> object | None:
         value = self._get(key, None)
         if value is None:
@@ -164,6 +261,23 @@ class Table:
         if fault := fault_of(path):
             self.note(key, fault)
         return path
+
+
+def _parse(file: Path) -> Mapping[str, object]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError([Problem(file, "", f"cannot be read ({error.strerror})")]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([Problem(file, "", "is no text; save it as UTF-8")]) from None
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"\(at .*\)$", str(error))
+        where = place.group() if place else ""
+        raise ConfigError([Problem(file, "", f"is no TOML {where}; correct it")]) from None
+
+
+def _is_label(value: object) -> bool:
+    return isinstance(value, str) and _LABEL.fullmatch(value) is not None
 
 
 def _file_fault(path: Path) -> str:
@@ -187,6 +301,13 @@ def _folder_fault(path: Path) -> str:
     if not os.access(path, os.R_OK | os.X_OK):
         return f"{path} cannot be read; give this user the right to read it"
     return ""
+
+
+def _writable_folder_fault(path: Path) -> str:
+    fault = _folder_fault(path)
+    if not fault and not os.access(path, os.W_OK):
+        return f"{path} cannot be written; give this user the right to write it"
+    return fault
 
 
 def _writable_fault(path: Path) -> str:

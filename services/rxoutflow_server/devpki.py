@@ -1,8 +1,8 @@
 """Certificates for development: two PKIs a region, made in one go, for the sandbox and for tests.
 
 Promises certificates of exactly the form that the exchange asks of real ones: one URI name a leaf,
-TLS and signing keys under separate authorities, P-256 for TLS, P-256 or Ed25519 for signatures,
-random serial numbers, private keys that only their owner can read.
+TLS and signing keys under separate authorities, P-256 for TLS, P-256, Ed25519 or (with the extra
+``sm2``) SM2 for signatures, random serial numbers, private keys that only their owner can read.
 
 It is no certificate authority. It keeps no record of what it issued, revokes nothing, protects its
 keys with file permissions alone, and vouches for nobody: never trust its anchors outside the
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -25,6 +25,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from rxoutflow.identity import CallerName, SignerName
+from rxoutflow.statements.algorithms import sm2_support
+
+if TYPE_CHECKING:
+    from rxoutflow.statements.sm2 import Sm2PrivateKey
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
 LEAF_LIFETIME = timedelta(days=365)
@@ -33,7 +37,8 @@ BACKDATING = timedelta(minutes=5)
 
 _ORGANISATION = "rxoutflow development PKI"
 
-PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+_BuiltIn: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+PrivateKey: TypeAlias = "_BuiltIn | Sm2PrivateKey"
 
 
 class KeyAlgorithm(StrEnum):
@@ -41,12 +46,22 @@ class KeyAlgorithm(StrEnum):
 
     P256 = "p256"
     ED25519 = "ed25519"
+    SM2 = "sm2"
 
     def new_key(self) -> PrivateKey:
-        """A fresh private key."""
-        if self is KeyAlgorithm.ED25519:
-            return ed25519.Ed25519PrivateKey.generate()
-        return ec.generate_private_key(ec.SECP256R1())
+        """A fresh private key.
+
+        Raises:
+            KeyUnsupported: SM2 is not installed.
+        """
+        match self:
+            case KeyAlgorithm.P256:
+                return ec.generate_private_key(ec.SECP256R1())
+            case KeyAlgorithm.ED25519:
+                return ed25519.Ed25519PrivateKey.generate()
+            case KeyAlgorithm.SM2:
+                key: Sm2PrivateKey = sm2_support().Sm2PrivateKey.generate()
+                return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +95,7 @@ class Credential:
             FileExistsError: one of the files is there already; keys are never overwritten.
         """
         make_private_folder(files.key.parent)
-        private = self.key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        write_private_file(files.key, private)
+        write_private_file(files.key, _private_pem(self.key))
         with files.certificate.open("xb") as stream:
             stream.write(self.certificate.public_bytes(serialization.Encoding.PEM))
 
@@ -93,8 +103,11 @@ class Credential:
 class Authority:
     """One certificate authority of one region, at one instant (aware): issues leaves, no more."""
 
-    def __init__(self, credential: Credential, now: datetime) -> None:
-        self.credential = credential
+    def __init__(
+        self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, now: datetime
+    ) -> None:
+        self.credential = Credential(certificate, key)
+        self._key = key
         self._now = now
 
     @classmethod
@@ -104,7 +117,7 @@ class Authority:
         name = _name(f"{region_code} {pki} CA")
         identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         builder = (
-            _builder(name, name, key, now, AUTHORITY_LIFETIME)
+            _builder(name, name, key.public_key(), now, AUTHORITY_LIFETIME)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(issues=True), critical=True)
             .add_extension(identifier, critical=False)
@@ -113,7 +126,7 @@ class Authority:
                 critical=False,
             )
         )
-        return cls(Credential(builder.sign(key, hashes.SHA256()), key), now)
+        return cls(builder.sign(key, hashes.SHA256()), key, now)
 
     def issue_server(self, holder: CallerName, host_name: str) -> Credential:
         """A TLS certificate for a service, which also dials others; clients check the host name."""
@@ -136,20 +149,27 @@ class Authority:
         usages: Iterable[x509.ObjectIdentifier],
     ) -> Credential:
         key = algorithm.new_key()
+        public = _builder_key(key)
         issuer = self.credential.certificate
         builder = (
-            _builder(_name(_common_name(holder)), issuer.subject, key, self._now, LEAF_LIFETIME)
+            _builder(_name(_common_name(holder)), issuer.subject, public, self._now, LEAF_LIFETIME)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(issues=False), critical=True)
             .add_extension(_subject_names(holder, other_names), critical=False)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-            )
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .add_extension(_issuer_identifier(issuer), critical=False)
         )
         if purposes := list(usages):
             builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
-        return Credential(builder.sign(self.credential.key, hashes.SHA256()), key)
+        return Credential(self._sign(builder, key), key)
+
+    def _sign(self, builder: x509.CertificateBuilder, key: PrivateKey) -> x509.Certificate:
+        certificate = builder.sign(self._key, hashes.SHA256())
+        if isinstance(key, _BuiltIn):
+            return certificate
+        from rxoutflow_server import devpki_sm2
+
+        return devpki_sm2.issue_for(certificate, key.public, self._key)
 
 
 def make_private_folder(folder: Path) -> None:
@@ -171,17 +191,40 @@ def write_private_file(file: Path, content: bytes) -> None:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: PrivateKey, now: datetime, lifetime: timedelta
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey,
+    now: datetime,
+    lifetime: timedelta,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - BACKDATING)
         .not_valid_after(now + lifetime)
     )
+
+
+def _builder_key(key: PrivateKey) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey:
+    """The public key to build a certificate with: for SM2 that of a stand-in, replaced later."""
+    if isinstance(key, _BuiltIn):
+        return key.public_key()
+    return ec.generate_private_key(ec.SECP256R1()).public_key()
+
+
+def _private_pem(key: PrivateKey) -> bytes:
+    if isinstance(key, _BuiltIn):
+        return key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    from rxoutflow_server import devpki_sm2
+
+    return devpki_sm2.private_pem(key)
 
 
 def _name(common_name: str) -> x509.Name:

@@ -36,7 +36,8 @@ def fresh_id(now: datetime) -> str:
 
 def load_trust(config: ServerConfig) -> TrustStore:
     """The trust lists of a configuration that has been checked."""
-    return TrustStore.load(config.trust.folder, config.trust.registry_roots, utc_now())
+    trust = config.trust
+    return TrustStore.load(trust.folder, trust.registry_roots, utc_now(), trust.grace)
 
 
 def load_signer(files: KeyFiles) -> FileSigner:

@@ -403,6 +403,31 @@ async def test_one_institution_cannot_take_all_places(site: Site) -> None:
     assert retry.retry_delay.seconds > 0
 
 
+async def test_what_is_under_way_bounds_what_is_taken_on(site: Site) -> None:
+    held, release = asyncio.Event(), asyncio.Event()
+
+    async def answer() -> None:
+        held.set()
+        await release.wait()
+
+    site.desk.answer = answer
+    second = issue(site.home.transport, site.home.hospital())
+    site.publish()
+    async with (
+        site.serving(limits=CallLimits(unary=1)) as server,
+        site.connection(server) as channel,
+        site.connection(server, second) as other,
+    ):
+        first = asyncio.create_task(register(channel))
+        await held.wait()
+        info = error_info(await fail(other))
+        release.set()
+        await first
+        await register(other)
+    assert info is not None
+    assert info.reason == "OVERLOADED"
+
+
 class Notices:
     """A stream that sends what a test tells it to."""
 
@@ -550,8 +575,9 @@ async def test_health_is_told_per_service_to_authenticated_callers(site: Site) -
 
 async def test_an_unknown_method_is_not_implemented(site: Site) -> None:
     async with site.serving() as server, site.connection(server) as channel:
+        unknown: Any = channel.unary_unary("/rxoutflow.v1.HospitalService/Nothing")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary("/rxoutflow.v1.HospitalService/Nothing")(b"", timeout=10)
+            await unknown(b"", timeout=10)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -601,11 +627,16 @@ async def test_a_renewed_certificate_is_used_without_restart(site: Site) -> None
             await register(channel)
 
 
-async def test_a_half_written_renewal_leaves_the_old_certificate_in_use(site: Site) -> None:
+async def test_a_half_written_renewal_leaves_the_old_certificate_in_use(
+    site: Site, logged: Callable[[], list[dict[str, Any]]]
+) -> None:
     async with site.serving() as server:
         site.files.certificate.write_bytes(b"-----BEGIN CERT")
         async with site.connection(server) as channel:
             await register(channel)
+    warning = logged()[0]
+    assert (warning["event"], warning["level"]) == ("certificate_not_usable", "warning")
+    assert warning["file"].endswith("platform.pem")
 
 
 class TestPeerChannels:
@@ -622,11 +653,38 @@ class TestPeerChannels:
         assert info is not None
         assert info.metadata["kind"] == "platform"
 
-    async def test_do_not_talk_to_a_server_of_another_region(self, site: Site) -> None:
+    @pytest.mark.parametrize(
+        "imposter",
+        [
+            pytest.param(
+                lambda site: issue(
+                    site.home.transport,
+                    site.home.platform,
+                    usages=pki.SERVER,
+                    dns=(platform_server_name("350500"),),
+                ),
+                id="vouched for by another region",
+            ),
+            pytest.param(
+                lambda site: issue(
+                    site.other.transport,
+                    site.other.hospital(),
+                    usages=pki.SERVER,
+                    dns=("h35050000001.350500.rxoutflow",),
+                ),
+                id="an institution of the region",
+            ),
+        ],
+    )
+    async def test_do_not_talk_to_an_imposter(
+        self, site: Site, imposter: Callable[[Site], pki.Credential]
+    ) -> None:
+        write_pair(site.folder, "platform", imposter(site))
         async with site.serving() as server:
             site.other.trust_list.endpoints[0].target = server.address
             site.publish()
-            peers = PeerChannels(site.trust, site.files, site.clock)
+            own = write_pair(site.folder, "own", site.server_credential())
+            peers = PeerChannels(site.trust, own, site.clock)
             error = await fail(peers.channel("350500"))
             await peers.close()
         assert error.code() is grpc.StatusCode.UNAVAILABLE

@@ -91,7 +91,8 @@ def test_who_cannot_be_found_is_wrong_input(arguments: tuple[str, ...], words: s
         (("dispense", "--invent-boxes"), "there is no current claim"),
         (("release", "--reason", "x"), "there is no current claim"),
         (("status",), "there is no current claim"),
-        (("issue", "gone.json"), "this needs a hospital, not a pharmacy"),
+        (("issue", "gone.json"), "gone.json: cannot be read"),
+        (("revoke", NUMBER, "--reason", "x"), "this needs a hospital, not a pharmacy"),
         (("trace", NUMBER), "this needs a regulator, not a pharmacy"),
     ],
 )

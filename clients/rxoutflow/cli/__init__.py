@@ -41,6 +41,7 @@ for _command in (
     hospital.precheck,
     hospital.issue,
     hospital.revoke,
+    pharmacy.present,
     pharmacy.find,
     pharmacy.claim,
     pharmacy.quote,

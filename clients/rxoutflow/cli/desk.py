@@ -7,6 +7,7 @@ Errors become one readable line and an exit status: 1 refused, 2 bad input, 3 ou
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +33,9 @@ from rxoutflow.plain import Plain
 from rxoutflow.profile import Profile, load_profile, load_sandbox
 
 REFUSED, BAD_INPUT, UNKNOWN = 1, 2, 3
+
+WIDE = 160
+"""Columns of what is printed into a file or pipe, so that tables do not wrap."""
 
 _Request = TypeVar("_Request", bound=Message)
 _Answer = TypeVar("_Answer")
@@ -64,7 +68,7 @@ class Desk:
 
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
     @cached_property
     def profile(self) -> Profile:

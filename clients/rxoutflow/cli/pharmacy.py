@@ -10,11 +10,13 @@ import click
 from rxoutflow.cli import show
 from rxoutflow.cli.desk import Desk
 from rxoutflow.cli.options import answers_json, dispensed_line, line_quantities, substitute
+from rxoutflow.client.collecting import Proof, number_of
 from rxoutflow.errors import InvalidInput
-from rxoutflow.numbers import PickupCode
+from rxoutflow.numbers import NUMBER_LENGTH, PickupCode, PrescriptionNumber
 from rxoutflow.plain import plain
 from rxoutflow.sandbox_goods import invented_boxes
 from rxoutflow.v1.attempt_pb2 import Attempt, Collector
+from rxoutflow.v1.credential_pb2 import ECredentialProof
 from rxoutflow.v1.dispense_pb2 import Delivery, DispensedLine
 from rxoutflow.v1.pos_service_pb2 import (
     PosServiceClaimPrescriptionRequest,
@@ -33,12 +35,30 @@ _COLLECTORS = {
 
 
 @click.command()
+@click.argument("credential_code")
+@answers_json
+def present(desk: Desk, credential_code: str) -> None:
+    """Present the e-credential code on the patient's app; lists the patient's prescriptions."""
+    presented = desk.pharmacy.present(credential_code.strip())
+    desk.session.token.CopyFrom(presented.token.statement)
+    desk.session.save()
+    statuses = [each.content for each in presented.prescriptions]
+
+    def tell() -> None:
+        for status in statuses:
+            line = f"{status.prescription_number}  {show.status_line(status)}"
+            desk.console.print(line, markup=False)
+        desk.console.print("next: rxoutflow claim NUMBER, as the patient chooses", markup=False)
+
+    desk.say([plain(status) for status in statuses], tell)
+
+
+@click.command()
 @click.argument("code")
 @answers_json
 def find(desk: Desk, code: str) -> None:
-    """Open the prescription of pickup code CODE."""
-    pickup_code = PickupCode.parse(code)
-    found = desk.pharmacy.find(pickup_code)
+    """Open the prescription of pickup code CODE, or, after present, of number CODE."""
+    found = desk.pharmacy.find(_proof(desk, code))
     prescription, status = found.prescription.content, found.status.content
 
     def tell() -> None:
@@ -57,14 +77,17 @@ def find(desk: Desk, code: str) -> None:
 def claim(
     desk: Desk, code: str, lines: tuple[str, ...], collector: str, identity_proof: str
 ) -> None:
-    """Claim the prescription of pickup code CODE: no other pharmacy can then."""
-    pickup_code, quantities = PickupCode.parse(code), line_quantities(lines)
+    """Claim the prescription of pickup code CODE, or, after present, of number CODE.
+
+    From then on no other pharmacy can.
+    """
+    proof, quantities = _proof(desk, code), line_quantities(lines)
     client, session = desk.pharmacy, desk.session
     who = Collector(kind=_COLLECTORS[collector], identity_proof=identity_proof)
-    found = client.find(pickup_code)
+    found = client.find(proof)
     attempt = desk.send(
-        f"claim {pickup_code.number}",
-        lambda: client.claim_request(pickup_code, quantities, who),
+        f"claim {number_of(proof)}",
+        lambda: client.claim_request(proof, quantities, who),
         PosServiceClaimPrescriptionRequest,
         client.send_claim,
     ).content
@@ -208,6 +231,19 @@ def forget(desk: Desk) -> None:
     """Forget the current claim and a request without an answer, at this terminal only."""
     desk.session.path.unlink(missing_ok=True)
     desk.say({}, lambda: desk.console.print("forgotten here; releases nothing at the platform"))
+
+
+def _proof(desk: Desk, code: str) -> Proof:
+    """A pickup code, or a number with the e-credential that was presented."""
+    if len(code.strip()) != NUMBER_LENGTH:
+        return PickupCode.parse(code)
+    number, token = PrescriptionNumber.parse(code), desk.session.token
+    if not token.signatures:
+        raise InvalidInput(
+            "a number alone opens nothing: give the whole pickup code, or present the patient's "
+            "e-credential first"
+        )
+    return ECredentialProof(prescription_number=str(number), token=token)
 
 
 def _priced(desk: Desk, attempt: Attempt, others: tuple[str, ...]) -> list[PricedLine]:

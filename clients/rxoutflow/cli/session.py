@@ -2,8 +2,9 @@
 
 Kept in ``<profile>.session.json`` beside the profile, readable by its owner only. A request is kept
 before it is sent and dropped when a definite answer came, so that the same command, given again
-after a lost answer, sends the very same request. A kept claim request holds the pickup code until
-then; no personal data is kept besides.
+after a lost answer, sends the very same request. Until then a kept claim request holds the pickup
+code, and until the claim a presented e-credential names the insured; nothing personal is kept
+besides.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rxoutflow.json_files import read_object
 from rxoutflow.v1.attempt_pb2 import Attempt, Commitment
 from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.settlement_pb2 import Amounts
+from rxoutflow.v1.statement_pb2 import SignedStatement
 
 
 @dataclass
@@ -29,7 +31,8 @@ class Session:
     """The memory of one profile at one terminal.
 
     ``goods`` is the claimed prescription without anything personal: type, and the lines' drugs.
-    ``commitment`` holds the lines as priced, and after the commit also the settlement id.
+    ``commitment`` holds the lines as priced, and after the commit also the settlement id. ``token``
+    is the e-credential that was presented last; it opens nothing after some minutes.
     """
 
     path: Path
@@ -37,6 +40,7 @@ class Session:
     goods: Prescription = field(default_factory=Prescription)
     commitment: Commitment = field(default_factory=Commitment)
     accepted: Amounts = field(default_factory=Amounts)
+    token: SignedStatement = field(default_factory=SignedStatement)
     pending_step: str = ""
     pending_request: bytes = b""
 
@@ -62,7 +66,7 @@ class Session:
 
     def forget_claim(self) -> None:
         """Drop the current claim, once it is over."""
-        for part in (self.attempt, self.goods, self.commitment, self.accepted):
+        for part in (self.attempt, self.goods, self.commitment, self.accepted, self.token):
             part.Clear()
 
     def current(self) -> Attempt:

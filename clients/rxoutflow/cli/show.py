@@ -71,17 +71,12 @@ def prescription_table(prescription: Prescription, status: PrescriptionStatus) -
     """The lines of a prescription and what can still be claimed."""
     available = {line.line_id: line.available for line in status.lines}
     title = f"{prescription.prescription_number} · {prescription.issuer.institution_name}"
-    table = Table(
-        "line", "drug", "generic name", "usage", "quantity", "available",
-        title=title, title_justify="left",
-    )  # fmt: skip
+    table = Table("line", "drug", "usage", "quantity", "left", title=title, title_justify="left")
     for line in prescription.lines:
-        usage = f"{line.route} {line.frequency} · {line.supply_days} d".strip(" ·")
         table.add_row(
             str(line.line_id),
-            line.drug_code,
-            f"{line.generic_name} {line.specification}",
-            usage,
+            f"{line.generic_name} {line.specification}\n{line.drug_code}",
+            f"{line.route} {line.frequency}\n{line.supply_days} days".strip(),
             f"{line.quantity} {line.unit}",
             str(available.get(line.line_id, 0)),
         )

@@ -6,6 +6,7 @@ shared by threads.
 """
 
 from rxoutflow.client.channel import Patience, Surroundings
+from rxoutflow.client.collecting import Presented, Proof
 from rxoutflow.client.evidence import Evidence
 from rxoutflow.client.hospital import (
     HospitalClient,
@@ -27,7 +28,9 @@ __all__ = [
     "NoticeStream",
     "Patience",
     "PharmacyClient",
+    "Presented",
     "Progress",
+    "Proof",
     "RegulatorClient",
     "Revoked",
     "Surroundings",

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rxoutflow.client.base import Client
+from rxoutflow.client.collecting import Presented, Proof, number_of, put
 from rxoutflow.client.evidence import Evidence, require, require_sound
 from rxoutflow.client.notices import NoticeStream
 from rxoutflow.errors import InvalidInput
 from rxoutflow.identity import CallerKind
-from rxoutflow.numbers import PickupCode
 from rxoutflow.v1.attempt_pb2 import (
     Attempt,
     Claim,
@@ -27,6 +27,7 @@ from rxoutflow.v1.attempt_pb2 import (
     Commitment,
     LineQuantity,
 )
+from rxoutflow.v1.credential_pb2 import ECredential
 from rxoutflow.v1.dispense_pb2 import Delivery, DispensedLine, DispenseProgress, DispenseRecord
 from rxoutflow.v1.outcome_pb2 import Outcome
 from rxoutflow.v1.pos_service_pb2 import (
@@ -35,6 +36,7 @@ from rxoutflow.v1.pos_service_pb2 import (
     PosServiceFindPrescriptionRequest,
     PosServiceGetDispenseRequest,
     PosServiceGetOutcomeRequest,
+    PosServicePresentECredentialRequest,
     PosServiceQuoteSettlementRequest,
     PosServiceQuoteSettlementResponse,
     PosServiceRecordDispenseRequest,
@@ -87,20 +89,40 @@ class PharmacyClient(Client):
 
     kind = CallerKind.PHARMACY
 
-    def find(self, pickup_code: PickupCode) -> FoundPrescription:
+    def present(self, credential_code: str) -> Presented:
+        """Turn the code on the patient's app into the right to collect, and list what there is.
+
+        Raises:
+            ProofRefused: the code is too old, or not good.
+        """
+        request = PosServicePresentECredentialRequest(credential_code=credential_code)
+        response = self.connection.call(self._stub.PresentECredential, request)
+        token = self.evidence.read(response.token, ECredential)
+        require(
+            token.content.pharmacy_code == self.profile.institution_code,
+            "the e-credential was made for another pharmacy",
+        )
+        return Presented(
+            token,
+            tuple(self.evidence.read(each, PrescriptionStatus) for each in response.statuses),
+        )
+
+    def find(self, proof: Proof) -> FoundPrescription:
         """Open a prescription. Its signatures have been verified here again (R10).
 
         Raises:
-            NotFound: the code opens nothing.
+            NotFound: the pickup code opens nothing.
+            ProofRefused: the e-credential is not good, or too many wrong codes were tried.
         """
-        request = PosServiceFindPrescriptionRequest(pickup_code=str(pickup_code))
+        request = PosServiceFindPrescriptionRequest()
+        put(request, proof)
         response = self.connection.call(self._stub.FindPrescription, request)
         found = FoundPrescription(
             self.evidence.read(response.prescription, Prescription),
             self.evidence.read(response.status, PrescriptionStatus),
         )
         for part in (found.prescription.content, found.status.content):
-            _require_number(part.prescription_number, str(pickup_code.number))
+            _require_number(part.prescription_number, number_of(proof))
         return found
 
     def price(
@@ -124,7 +146,7 @@ class PharmacyClient(Client):
 
     def claim(
         self,
-        pickup_code: PickupCode,
+        proof: Proof,
         lines: Sequence[LineQuantity] = (),
         collector: Collector | None = None,
     ) -> Evidence[Attempt]:
@@ -137,26 +159,26 @@ class PharmacyClient(Client):
             PrescriptionClosed: it expired, was revoked or is used up.
             Indefinite: it may have happened; send the same request again.
         """
-        return self.send_claim(self.claim_request(pickup_code, lines, collector))
+        return self.send_claim(self.claim_request(proof, lines, collector))
 
     def claim_request(
         self,
-        pickup_code: PickupCode,
+        proof: Proof,
         lines: Sequence[LineQuantity] = (),
         collector: Collector | None = None,
     ) -> PosServiceClaimPrescriptionRequest:
         """The request, signed by the reviewing pharmacist."""
         claim = Claim(
-            prescription_number=str(pickup_code.number),
+            prescription_number=number_of(proof),
             pharmacy_code=self.profile.institution_code,
             lines=lines,
             collector=collector or Collector(kind=Collector.KIND_PATIENT),
         )
-        return PosServiceClaimPrescriptionRequest(
-            request_id=self.new_id(),
-            claim=self.sign(claim, "reviewing_pharmacist"),
-            pickup_code=str(pickup_code),
+        request = PosServiceClaimPrescriptionRequest(
+            request_id=self.new_id(), claim=self.sign(claim, "reviewing_pharmacist")
         )
+        put(request, proof)
+        return request
 
     def send_claim(self, request: PosServiceClaimPrescriptionRequest) -> Evidence[Attempt]:
         """Send a claim, for the first time or again."""
@@ -207,17 +229,13 @@ class PharmacyClient(Client):
             )
         )
 
-    def quote_before_claim(
-        self, pickup_code: PickupCode, lines: Sequence[PricedLine]
-    ) -> Evidence[Quote]:
-        """The same before a claim, by right of the pickup code."""
-        return self._quote(
-            PosServiceQuoteSettlementRequest(
-                prescription_number=str(pickup_code.number),
-                pickup_code=str(pickup_code),
-                lines=lines,
-            )
+    def quote_before_claim(self, proof: Proof, lines: Sequence[PricedLine]) -> Evidence[Quote]:
+        """The same before a claim, by the right to collect."""
+        request = PosServiceQuoteSettlementRequest(
+            prescription_number=number_of(proof), lines=lines
         )
+        put(request, proof)
+        return self._quote(request)
 
     def commit(
         self, attempt: Attempt, lines: Sequence[PricedLine], accepted: Amounts | None

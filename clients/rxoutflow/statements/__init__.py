@@ -18,25 +18,27 @@ from rxoutflow.statements.errors import (
     StatementTypeUnexpected,
 )
 from rxoutflow.statements.pae import pae, signature_sha256, statement_sha256
-from rxoutflow.statements.signing import (
+from rxoutflow.statements.signers import (
+    CallbackSigner,
     FileSigner,
     Signer,
+    SignerUnavailable,
     SignerUnusable,
-    add_signature,
-    new_statement,
-    sign,
 )
+from rxoutflow.statements.signing import add_signature, new_statement, sign
 from rxoutflow.statements.verification import Verified, VerifiedSigner, Verifier
 from rxoutflow.statements.wire import Bounds, check_wire
 
 __all__ = [
     "Bounds",
+    "CallbackSigner",
     "FileSigner",
     "RegionNotTrusted",
     "SignatureInvalid",
     "SignatureMissing",
     "SignedContentMismatch",
     "Signer",
+    "SignerUnavailable",
     "SignerUntrusted",
     "SignerUnusable",
     "SignersNotDistinct",

@@ -76,3 +76,17 @@ class RegionNotTrusted(LookupError):
 
 class TrustListRefused(ValueError):
     """A trust list was not accepted; the one that was held before stays in force."""
+
+
+class TrustListRollback(TrustListRefused):
+    """A trust list is older than the one held: an attack, or a backup that was restored."""
+
+    def __init__(self, region_code: str, sequence: int, held_sequence: int) -> None:
+        """Keep the region and both sequences."""
+        super().__init__(
+            f"region {region_code}: list {sequence} is older than list {held_sequence}, "
+            "which is held here"
+        )
+        self.region_code = region_code
+        self.sequence = sequence
+        self.held_sequence = held_sequence

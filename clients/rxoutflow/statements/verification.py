@@ -115,12 +115,17 @@ class Verifier:
        region, institution, person and purpose, and an institution of the right kind.
     6. The time of signing lies in the certificate's validity and at most ten minutes ahead.
     7. The header's algorithm is that of the certificate's key and allowed in the region.
-    8. The signature value verifies over the exact bytes.
+    8. The signature value verifies over the exact bytes and has the one form that its algorithm
+       allows, so that nobody but the signer can give a statement another digest.
     9. Roles that the law keeps apart were filled by different people, judged by person code.
     10. The payload is in plain wire form. It is parsed once, after all of the above.
     11. The audience follows the rule of the type, is the same in all signatures, and is the
         caller's region or anybody where the caller says which region it is.
     12. What the content says about its signers agrees with who signed.
+
+    Intermediate certificates are no part of the digest and need not be: they only help to find a
+    path. Whoever takes some away can make a statement fail; nobody can change, by adding some, who
+    signed, in which role, or what.
 
     "The instant of judgement" is ``now`` for a fresh statement. For an old one it is ``at``, the
     time at which a trusted log received it; lists are always judged as of ``now``.
@@ -203,11 +208,9 @@ class Verifier:
         _check_algorithm(part, holder.key, region)
         try:
             holder.key.verify(part.signature.value, part.signed_bytes(statement))
-        except SignatureWrong:
+        except SignatureWrong as error:
             raise SignatureInvalid(
-                f"the signature of {part.name} does not verify: the bytes were changed, or another "
-                "key signed",
-                role=part.name,
+                f"the signature of {part.name} does not verify: {error}", role=part.name
             ) from None
         return VerifiedSigner(
             part.role,

@@ -139,9 +139,19 @@ class GetTrustListRequest(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    REGION_CODE_FIELD_NUMBER: builtins.int
+    HELD_SEQUENCE_FIELD_NUMBER: builtins.int
+    region_code: builtins.str
+    """The region whose list is wanted, six digits; empty for the platform's own."""
+    held_sequence: builtins.int
+    """The sequence of the list that the caller holds already; 0 for none."""
     def __init__(
         self,
+        *,
+        region_code: builtins.str = ...,
+        held_sequence: builtins.int = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["held_sequence", b"held_sequence", "region_code", b"region_code"]) -> None: ...
 
 Global___GetTrustListRequest: typing_extensions.TypeAlias = GetTrustListRequest
 
@@ -152,16 +162,24 @@ class GetTrustListResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     TRUST_LIST_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    sequence: builtins.int
+    """The sequence of the list that the platform holds. One lower than the caller's means that the
+    platform lost a list: a backup was restored, or somebody attacks.
+    """
     @property
     def trust_list(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
-        """A TrustList signed by the region's registry."""
+        """A TrustList signed by the region's registry, at most 16 MiB with all around it. Left out if it
+        is not newer than the one that the caller holds.
+        """
 
     def __init__(
         self,
         *,
         trust_list: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        sequence: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["trust_list", b"trust_list"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["trust_list", b"trust_list"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["sequence", b"sequence", "trust_list", b"trust_list"]) -> None: ...
 
 Global___GetTrustListResponse: typing_extensions.TypeAlias = GetTrustListResponse

@@ -64,7 +64,10 @@ class PeerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetTrustList(self, request, context):
-        """The newest trust list of this region.
+        """The newest trust list that this platform holds of a region: its own, or one that it fetched
+        from there and passes on to its institutions and peers. A platform cannot change a list on the
+        way, because whoever asks has pinned the registry of the region that signed it. Ask often:
+        what a region no longer vouches for counts once its newest list has arrived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

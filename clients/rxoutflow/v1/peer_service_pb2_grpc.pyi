@@ -93,7 +93,11 @@ class PeerServiceStub(typing.Generic[_PeerServiceDeliverEventsType, _PeerService
     """
 
     GetTrustList: _PeerServiceGetTrustListType
-    """The newest trust list of this region."""
+    """The newest trust list that this platform holds of a region: its own, or one that it fetched
+    from there and passes on to its institutions and peers. A platform cannot change a list on the
+    way, because whoever asks has pinned the registry of the region that signed it. Ask often:
+    what a region no longer vouches for counts once its newest list has arrived.
+    """
 
 PeerServiceAsyncStub: typing_extensions.TypeAlias = PeerServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -128,6 +132,10 @@ class PeerServiceServicer(metaclass=abc.ABCMeta):
         request: rxoutflow.v1.peer_service_pb2.GetTrustListRequest,
         context: _ServicerContext,
     ) -> typing.Union[rxoutflow.v1.peer_service_pb2.GetTrustListResponse, collections.abc.Awaitable[rxoutflow.v1.peer_service_pb2.GetTrustListResponse]]:
-        """The newest trust list of this region."""
+        """The newest trust list that this platform holds of a region: its own, or one that it fetched
+        from there and passes on to its institutions and peers. A platform cannot change a list on the
+        way, because whoever asks has pinned the registry of the region that signed it. Ask often:
+        what a region no longer vouches for counts once its newest list has arrived.
+        """
 
 def add_PeerServiceServicer_to_server(servicer: PeerServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -29,7 +29,7 @@ from rxoutflow.v1 import (
 from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.ports import Store, Transaction
 from rxoutflow_server.application.region import LOCAL_TIME, Region
-from rxoutflow_server.config import PlatformConfig
+from rxoutflow_server.config import PlatformConfig, read_pickup_key
 from rxoutflow_server.credential_codes import CredentialCodes
 from rxoutflow_server.domain.settlement import InsuredPerson
 from rxoutflow_server.platform import tasks
@@ -47,10 +47,10 @@ from rxoutflow_server.platform.servicers import (
 from rxoutflow_server.reference.catalogues import load_catalogue
 from rxoutflow_server.reference.insured import load_insured
 from rxoutflow_server.reference.tariffs import load_tariffs
+from rxoutflow_server.registry.fetching import keep_trust, peers_of
 from rxoutflow_server.storage.sqlite import SqliteStore
 from rxoutflow_server.transport.channels import PeerChannels
 from rxoutflow_server.transport.server import Service, build_server, serve
-from rxoutflow_server.trust_folder import TrustFolder
 from rxoutflow_server.wiring import (
     StoreFailure,
     fresh_id,
@@ -91,12 +91,11 @@ async def serve_platform(config: PlatformConfig) -> None:
             place=config.place,
             clock=utc_now,
         )
-        folder = TrustFolder(config.trust.folder, region.trust, utc_now)
         async with running(
             tasks.repeat("outbox", lambda: tasks.deliver_facts(exchange, _jitter), changes),
             tasks.repeat("leases", lambda: tasks.end_leases(exchange)),
             tasks.repeat("commitments", lambda: tasks.finish_commitments(exchange)),
-            tasks.repeat("trust", folder.offer_changed),
+            keep_trust(config, region.trust, peers_of(config, region.trust, channels), utc_now),
         ):
             await serve(server, failure.happened)
 
@@ -107,7 +106,7 @@ def build_region(config: PlatformConfig, trust: TrustStore) -> Region:
     Raises:
         ReferenceDataError: tariffs or catalogue cannot be used.
     """
-    key = load_collection_key(config)
+    key = read_pickup_key(config.pickup_key_file)
     return Region(
         code=config.region_code,
         trust=trust,
@@ -121,11 +120,6 @@ def build_region(config: PlatformConfig, trust: TrustStore) -> Region:
         tariffs=load_tariffs(config.reference.tariffs),
         catalogue=load_catalogue(config.reference.catalogue),
     )
-
-
-def load_collection_key(config: PlatformConfig) -> bytes:
-    """The key under which pickup codes are hashed and e-credential codes are read."""
-    return bytes.fromhex(config.pickup_key_file.read_text().strip())
 
 
 def pickup_hasher(key: bytes) -> Callable[[str, str], bytes]:

@@ -31,11 +31,12 @@ from rxoutflow.v1 import (
 from rxoutflow_server.application import supervision
 from rxoutflow_server.application.dispensing import claims, records, settling
 from rxoutflow_server.application.dispensing.exchange import Exchange
+from rxoutflow_server.application.exchange import trust_lists
 from rxoutflow_server.application.home import registration
 from rxoutflow_server.application.ports import Store
 from rxoutflow_server.application.region import Region
 from rxoutflow_server.application.validation import invalid
-from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
+from rxoutflow_server.domain.errors import Refusal, Unavailable
 from rxoutflow_server.platform import notices
 from rxoutflow_server.platform.changes import Changes
 from rxoutflow_server.platform.desk import Desk
@@ -316,14 +317,7 @@ class PeerServicer(peer_service_pb2_grpc.PeerServiceServicer):
         self, request: peer_service_pb2.GetTrustListRequest, context: Context
     ) -> peer_service_pb2.GetTrustListResponse:
         """See the contract."""
-        trust_list = self._region.trust.statement(self._region.code)
-        if trust_list is None:
-            raise Refusal(
-                Reason.REGION_UNKNOWN,
-                "this platform has no trust list of its own region; tell its operator",
-                region=self._region.code,
-            )
-        return peer_service_pb2.GetTrustListResponse(trust_list=trust_list)
+        return trust_lists.answer(self._region, request)
 
 
 class SupervisionServicer(supervision_service_pb2_grpc.SupervisionServiceServicer):

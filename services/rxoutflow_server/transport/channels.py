@@ -85,7 +85,16 @@ class PeerChannels:
             Refusal: REGION_UNKNOWN, because the list names no endpoint.
             KeyFileError: this platform's own certificate cannot be read.
         """
-        region = self._trust.region(region_code, self._clock())
+        return self.channel_of(self._trust.region(region_code, self._clock()))
+
+    def channel_of(self, region: RegionTrust) -> grpc.aio.Channel:
+        """The connection to the platform of the region that a list describes.
+
+        Raises:
+            Refusal: REGION_UNKNOWN, because the list names no endpoint.
+            KeyFileError: this platform's own certificate cannot be read.
+        """
+        region_code = region.region_code
         known = self._open.get(region_code)
         made_for = _MadeFor(region.endpoints, region.transport_anchors, self._stamp(known))
         if known is None or known.made_for != made_for:

@@ -21,6 +21,15 @@ from rxoutflow_server.domain.errors import Unavailable
 M = TypeVar("M", bound=Message)
 
 
+def believed(edge: Edge, statement: SignedStatement, expected: type[M], now: datetime) -> M:
+    """The content of a platform's statement, verified.
+
+    Raises:
+        Unavailable: it does not verify.
+    """
+    return _verified(edge, statement, expected, now).content
+
+
 def trusted(
     edge: Edge, statement: SignedStatement, expected: type[M], number: str, now: datetime
 ) -> Verified[M]:
@@ -29,10 +38,7 @@ def trusted(
     Raises:
         Unavailable: it does not verify, or is about another prescription.
     """
-    try:
-        verified = edge.verifier.verify(statement, expected, now)
-    except StatementError as error:
-        raise not_believed(edge, f"{expected.DESCRIPTOR.name}: {error.reason}") from error
+    verified = _verified(edge, statement, expected, now)
     require(edge, str(attrgetter("prescription_number")(verified.content)) == number)
     return verified
 
@@ -44,10 +50,19 @@ def require(edge: Edge, holds: bool) -> None:
         Unavailable: it does not hold.
     """
     if not holds:
-        raise not_believed(edge, "it is about something else than was asked")
+        raise _not_believed(edge, "it is about something else than was asked")
 
 
-def not_believed(edge: Edge, problem: str) -> Unavailable:
+def _verified(
+    edge: Edge, statement: SignedStatement, expected: type[M], now: datetime
+) -> Verified[M]:
+    try:
+        return edge.verifier.verify(statement, expected, now)
+    except StatementError as error:
+        raise _not_believed(edge, f"{expected.DESCRIPTOR.name}: {error.reason}") from error
+
+
+def _not_believed(edge: Edge, problem: str) -> Unavailable:
     """The answer is none; an operator has to look."""
     return out_of_reach(
         edge.institution.region_code,

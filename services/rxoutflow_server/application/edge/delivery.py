@@ -82,5 +82,5 @@ async def attempted(work: Awaitable[bool]) -> bool:
     except (Refusal, Unavailable, StatementError) as error:
         log.warning("delivery_failed", reason=str(error.reason))
     except Exception as error:  # a defect in one item must not keep the others here
-        log.error("delivery_failed", exception=type(error).__qualname__)
+        log.exception("delivery_failed", exception=type(error).__qualname__)
     return False

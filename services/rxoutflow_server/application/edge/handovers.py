@@ -19,9 +19,9 @@ from rxoutflow.v1.pos_service_pb2 import (
     PosServiceRecordDispenseRequest,
     PosServiceRecordDispenseResponse,
 )
-from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.edge.platform import PharmacyPlatform, decided
 from rxoutflow_server.application.edge.sealing import (
+    Sheet,
     answered,
     concluded,
     sealed,
@@ -33,7 +33,7 @@ from rxoutflow_server.application.edge_ports import EdgeTransaction, Handover
 from rxoutflow_server.application.exchange.idempotency import RequestKey, unverified_number
 from rxoutflow_server.application.messages import timestamp
 from rxoutflow_server.application.validation import check_dispense_record
-from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal, Unavailable
+from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
 
 RECORD = "/rxoutflow.v1.PosService/RecordDispense"
 
@@ -81,7 +81,12 @@ def accepted(tx: EdgeTransaction, edge: Edge, number: str, request_id: str) -> O
     """The outcome of a request to record that was accepted here and not refused since."""
     key = edge.key(number, request_id, RECORD)
     accept_time = when_sealed(tx, key)
-    if accept_time is None or _handover_of(tx, number, sealed_before(tx, key)).refusal:
+    if accept_time is None:
+        return None
+    statement = sealed_before(tx, key)
+    handover = tx.edge.handover(number, DispenseRecord.FromString(statement.payload).attempt_id)
+    stands = handover is not None and handover.statement_sha256 == statement_sha256(statement)
+    if handover is None or not stands or handover.refusal:
         return None
     outcome = Outcome(method=RECORD, effect_time=timestamp(accept_time))
     outcome.response.Pack(PosServiceRecordDispenseResponse())
@@ -95,14 +100,13 @@ def _accept(
     known = answered(tx, key, request, PosServiceRecordDispenseResponse, edge.now())
     if known is not None:
         return known
-    sheet = sealed(
-        tx, edge, key, request, request.dispense_record, DispenseRecord, check_dispense_record
-    )
+    sheet = Sheet(request.dispense_record, DispenseRecord, check_dispense_record)
+    statement = sealed(tx, edge, key, request, sheet)
     handover = Handover(
         prescription_number=key.prescription_number,
-        attempt_id=DispenseRecord.FromString(sheet.payload).attempt_id,
+        attempt_id=DispenseRecord.FromString(statement.payload).attempt_id,
         request_id=key.request_id,
-        statement_sha256=statement_sha256(sheet),
+        statement_sha256=statement_sha256(statement),
         delivered=False,
         create_time=edge.now(),
     )
@@ -158,11 +162,3 @@ def _save(tx: EdgeTransaction, handover: Handover) -> None:
     current = tx.edge.handover(handover.prescription_number, handover.attempt_id)
     if current is not None and current.statement_sha256 == handover.statement_sha256:
         tx.edge.save_handover(handover)
-
-
-def _handover_of(tx: EdgeTransaction, number: str, sheet: SignedStatement) -> Handover:
-    attempt_id = DispenseRecord.FromString(sheet.payload).attempt_id
-    handover = tx.edge.handover(number, attempt_id)
-    if handover is None:
-        raise InvariantBroken(f"no handover of attempt {attempt_id} is stored here")
-    return handover

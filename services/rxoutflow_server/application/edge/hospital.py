@@ -51,7 +51,7 @@ from rxoutflow_server.application.edge.registration import (
     require_issued,
     revoke_at_platform,
 )
-from rxoutflow_server.application.edge.sealing import answered, concluded, conclusion, sealed
+from rxoutflow_server.application.edge.sealing import Sheet, answered, concluded, conclusion, sealed
 from rxoutflow_server.application.edge.surroundings import Edge
 from rxoutflow_server.application.edge_ports import (
     EdgeTransaction,
@@ -186,14 +186,14 @@ def _accept(
     reachable: bool,
 ) -> IssuedPrescription:
     """Seal and store, with a fresh pickup code; or what was stored for this request before."""
-    check = partial(_check_content, edge)
-    sheet = sealed(tx, edge, key, request, request.prescription, Prescription, check)
+    sheet = Sheet(request.prescription, Prescription, partial(_check_content, edge))
+    statement = sealed(tx, edge, key, request, sheet)
     stored = tx.edge.issued(key.prescription_number)
     if stored is None:
         stored = IssuedPrescription(
             prescription_number=key.prescription_number,
             request_id=key.request_id,
-            statement_sha256=statement_sha256(sheet),
+            statement_sha256=statement_sha256(statement),
             pickup_secret=new_pickup_secret(edge.random_bytes),
             registration=Registration.QUEUED,
             create_time=edge.now(),
@@ -272,7 +272,7 @@ def _begin_revocation(
     """The stored answer; else none, and the revocation is sealed."""
     known = answered(tx, key, request, HisServiceRevokePrescriptionResponse, edge.now())
     if known is None:
-        sealed(tx, edge, key, request, request.revocation, Revocation)
+        sealed(tx, edge, key, request, Sheet(request.revocation, Revocation))
     return known
 
 

@@ -6,7 +6,7 @@ answer is a claim: what is signed in it still has to be verified.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from typing import Protocol, TypeVar
 
 from rxoutflow.v1.hospital_service_pb2 import (
@@ -29,6 +29,8 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     FindPrescriptionResponse,
     GetDispenseRequest,
     GetDispenseResponse,
+    PresentECredentialRequest,
+    PresentECredentialResponse,
     QuoteSettlementRequest,
     QuoteSettlementResponse,
     RecordDispenseRequest,
@@ -47,7 +49,7 @@ class Platform(Protocol):
     async def reachable(self) -> bool:
         """Whether a connection stands. Sends no request of the contract."""
 
-    def watch_notices(self, resume_token: str) -> AsyncIterator[Notice]:
+    def watch_notices(self, resume_token: str) -> AsyncGenerator[Notice, None]:
         """Notices after a token, oldest first, until the stream ends."""
 
 
@@ -75,6 +77,11 @@ class HospitalPlatform(Platform, Protocol):
 
 class PharmacyPlatform(Platform, Protocol):
     """What the platform is to a pharmacy's edge."""
+
+    async def present_e_credential(
+        self, request: PresentECredentialRequest
+    ) -> PresentECredentialResponse:
+        """See PharmacyService.PresentECredential."""
 
     async def find_prescription(self, request: FindPrescriptionRequest) -> FindPrescriptionResponse:
         """See PharmacyService.FindPrescription."""

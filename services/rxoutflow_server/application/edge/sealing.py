@@ -8,9 +8,9 @@ the institution's systems or by the edge itself. The answer is stored under the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.wrappers_pb2 import BytesValue
@@ -29,14 +29,17 @@ M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Message)
 
 
+@dataclass(frozen=True)
+class Sheet(Generic[M]):
+    """What people have signed, of what kind it has to be, and what refuses its content."""
+
+    statement: SignedStatement
+    expected: type[M]
+    check: Callable[[M], None] = check_required
+
+
 def sealed(
-    tx: EdgeTransaction,
-    edge: Edge,
-    key: RequestKey,
-    request: Message,
-    statement: SignedStatement,
-    expected: type[M],
-    check: Callable[[M], None] = check_required,
+    tx: EdgeTransaction, edge: Edge, key: RequestKey, request: Message, sheet: Sheet[M]
 ) -> SignedStatement:
     """The sealed statement of a request: made when it comes first, the same bytes ever after.
 
@@ -45,20 +48,18 @@ def sealed(
         edge: whose seal it is.
         key: which request.
         request: the whole request, to which the key is bound.
-        statement: what the people have signed.
-        expected: the message that they have signed.
-        check: refuses content that must not be sealed.
+        sheet: what the people have signed.
 
     Raises:
         StatementError: the people's signatures do not verify.
         Refusal: REQUEST_ID_REUSED, SIGNED_CONTENT_MISMATCH if people of another institution signed,
-            or what ``check`` raises.
+            or what the sheet's check raises.
     """
     now = edge.now()
 
     def seal() -> BytesValue:
-        sheet = _seal(edge, statement, expected, check, now)
-        return BytesValue(value=keep(tx, key.prescription_number, sheet, now))
+        statement = _seal(edge, sheet, now)
+        return BytesValue(value=keep(tx, key.prescription_number, statement, now))
 
     digest = once(tx.journal, _sealing(key), request, BytesValue, now, seal)
     return tx.journal.statement(key.prescription_number, digest.value)
@@ -133,13 +134,8 @@ def _sealed_outcome(tx: EdgeTransaction, key: RequestKey) -> StoredOutcome:
     return outcome
 
 
-def _seal(
-    edge: Edge,
-    statement: SignedStatement,
-    expected: type[M],
-    check: Callable[[M], None],
-    now: datetime,
-) -> SignedStatement:
+def _seal(edge: Edge, sheet: Sheet[M], now: datetime) -> SignedStatement:
+    statement, expected = sheet.statement, sheet.expected
     roles = _people(statement, expected)
     verified = edge.verifier.verify(statement, expected, now, roles=roles)
     if verified.signers[0].institution_code != edge.code:
@@ -148,7 +144,7 @@ def _seal(
             f"people of another institution signed; this edge seals only for {edge.code}",
             field="signatures[0].protected.institution_code",
         )
-    check(verified.content)
+    sheet.check(verified.content)
     (seal_role,) = rule_for(expected).roles[-1]
     return add_signature(statement, edge.seal, seal_role, now)
 

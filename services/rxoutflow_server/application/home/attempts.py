@@ -175,19 +175,19 @@ def _commit_attempt(
     check_required(content)
     check_priced_lines(content.lines)
     prescription, attempt = _forwarded_attempt(tx, caller, content)
-    held = _require_hold(region, prescription, content, request, now)
-    reference = _reference(content, verified.sha256)
+    insured = content.mode != settlement_pb2.SETTLEMENT_MODE_SELF_PAY
     change = transitions.commit(
         prescription,
         attempt,
-        reference,
+        _reference(content, verified.sha256),
         priced_quantities(content.lines),
-        settlement_id=content.settlement_id if held else "",
+        settlement_id=content.settlement_id if insured else "",
         now=now,
     )
-    keep(tx, prescription.number, request.commitment, now)
-    if held:
+    if insured:
+        _require_hold(region, prescription, content, request, now)
         keep(tx, prescription.number, request.settlement, now)
+    keep(tx, prescription.number, request.commitment, now)
     if change.prescription is not prescription:
         facts.save(tx, region, change, now)
     return CommitAttemptResponse(attempt=_signed(region, change.attempt, prescription, now))
@@ -308,10 +308,8 @@ def _require_hold(
     content: attempt_pb2.Commitment,
     request: CommitAttemptRequest,
     now: datetime,
-) -> bool:
-    """Whether the payer holds money for this commitment; a mode that needs a hold must show it."""
-    if content.mode == settlement_pb2.SETTLEMENT_MODE_SELF_PAY:
-        return False
+) -> None:
+    """The payer has set exactly the accepted money aside for this commitment."""
     settlement = region.verified(request.settlement, settlement_pb2.Settlement, now).content
     fitting = (
         settlement.settlement_id == content.settlement_id
@@ -327,7 +325,6 @@ def _require_hold(
             "settlement: the payer's hold is not for this commitment and attempt",
             field="settlement",
         )
-    return True
 
 
 def _signed(

@@ -70,6 +70,8 @@ VALUES (?, ?, ?,
         (SELECT COALESCE(MAX(sequence), 0) + 1 FROM outbox WHERE prescription_number = ?),
         ?, ?, ?, ?, ?, 'pending', '')
 """
+# The inner query says "not dead" rather than "pending", so that it goes by the prescription's key
+# and not by the index of pending events, which grows long while a region is out of reach.
 _SWEEP_DUE_EVENTS = """
 SELECT event_id, peer_region_code, prescription_number, insured_person_id, statement_sha256,
        create_time, tries
@@ -79,24 +81,32 @@ WHERE peer_region_code = ? AND state = 'pending' AND next_try_time <= ?
     SELECT 1 FROM outbox AS earlier
     WHERE earlier.prescription_number = due.prescription_number
       AND earlier.peer_region_code = due.peer_region_code
-      AND earlier.state = 'pending' AND earlier.sequence < due.sequence
+      AND earlier.state <> 'dead' AND earlier.sequence < due.sequence
       AND earlier.next_try_time > due.next_try_time)
 ORDER BY next_try_time, create_time, prescription_number, sequence LIMIT ?
 """
+# From one region to the next through the index, however many events wait for each.
 _SWEEP_DUE_PEERS = """
-SELECT DISTINCT peer_region_code FROM outbox
-WHERE state = 'pending' AND next_try_time <= ? ORDER BY peer_region_code
+WITH RECURSIVE peers (code) AS (
+    SELECT MIN(peer_region_code) FROM outbox WHERE state = 'pending'
+    UNION ALL
+    SELECT (SELECT MIN(peer_region_code) FROM outbox
+            WHERE state = 'pending' AND peer_region_code > peers.code)
+    FROM peers WHERE peers.code IS NOT NULL)
+SELECT code FROM peers
+WHERE EXISTS (SELECT 1 FROM outbox
+              WHERE state = 'pending' AND peer_region_code = code AND next_try_time <= ?)
 """
 _EVENT_ACKNOWLEDGED = """
 DELETE FROM outbox WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ?
 """
 _EVENT_REFUSED = """
 UPDATE outbox SET state = 'dead', error = ?, tries = tries + 1
-WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ? AND state = 'pending'
+WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ?
 """
 _EVENT_DELAYED = """
 UPDATE outbox SET next_try_time = ?, tries = tries + 1
-WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ? AND state = 'pending'
+WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ?
 """
 _RECEIVE_EVENT = """
 INSERT INTO inbox (prescription_number, origin, event_id, receive_time) VALUES (?, ?, ?, ?)
@@ -222,7 +232,7 @@ class JournalTables:
     def peers_with_due_events(self, now: datetime) -> Sequence[str]:
         """Regions for which something is to be sent now."""
         rows = self._connection.execute(_SWEEP_DUE_PEERS, (micros(now),)).fetchall()
-        return [peer for (peer,) in rows]
+        return sorted([peer for (peer,) in rows])
 
     def event_acknowledged(self, event: OutgoingEvent) -> None:
         """Take an event out of the outbox. An event that has left it already is no error."""

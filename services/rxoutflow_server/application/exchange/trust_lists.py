@@ -1,0 +1,36 @@
+"""Passing on trust lists: a platform's own, and those that it holds of other regions.
+
+A list is passed on as its registry signed it, lapsed or not; who receives it judges by the
+signature. Nobody is sent a list that they hold already, because lists are large and asked for
+often.
+"""
+
+from __future__ import annotations
+
+from rxoutflow.identity import REGION_CODE
+from rxoutflow.v1.peer_service_pb2 import GetTrustListRequest, GetTrustListResponse
+from rxoutflow_server.application.region import Region
+from rxoutflow_server.application.validation import invalid
+from rxoutflow_server.domain.errors import Reason, Refusal
+
+
+def answer(region: Region, request: GetTrustListRequest) -> GetTrustListResponse:
+    """The list asked for, if it is newer than the one that the caller holds.
+
+    Raises:
+        Refusal: FIELD_INVALID, or REGION_UNKNOWN if no list of the region is here.
+    """
+    wanted = request.region_code or region.code
+    if not REGION_CODE.fullmatch(wanted):
+        raise invalid("region_code", "must be six digits, or empty for this platform's region")
+    held = region.trust.held(wanted)
+    if held is None:
+        raise Refusal(
+            Reason.REGION_UNKNOWN,
+            f"this platform has no trust list of region {wanted}; tell its operator",
+            region=wanted,
+        )
+    newer = held.sequence > request.held_sequence
+    return GetTrustListResponse(
+        trust_list=region.trust.statement(wanted) if newer else None, sequence=held.sequence
+    )

@@ -1,0 +1,552 @@
+"""Several regions in one process: real commands, real statements, real SQL, no network.
+
+    world = World.create("350200", "350500", "320600")
+    number, code = await world.issue(home="350200", payer="320600")
+    attempt = await world.claim("350500", code)
+    ...
+    await world.settle()          # brings every event to its region
+
+Time stands still unless a test moves it (``world.clock.now``). A region can be cut off
+(``world.unreachable``): then whoever asks it hears Unavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from rxoutflow.identity import CallerName
+from rxoutflow.numbers import PrescriptionNumber, new_id
+from rxoutflow.statements import Verifier, new_statement
+from rxoutflow.trust import TrustStore
+from rxoutflow.v1 import (
+    attempt_pb2,
+    dispense_pb2,
+    pharmacy_service_pb2,
+    prescription_pb2,
+    prescription_status_pb2,
+    settlement_pb2,
+)
+from rxoutflow.v1.hospital_service_pb2 import RegisterPrescriptionRequest
+from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_PLATFORM, SignedStatement
+from rxoutflow_server.application.dispensing import claims, records, settling
+from rxoutflow_server.application.dispensing.exchange import Exchange
+from rxoutflow_server.application.exchange import outbox
+from rxoutflow_server.application.home import attempts, registration
+from rxoutflow_server.application.ports import PeerGateway, Transaction
+from rxoutflow_server.application.region import Region
+from rxoutflow_server.credential_codes import CredentialCodes
+from rxoutflow_server.domain.benefit import Category
+from rxoutflow_server.domain.catalogue import Catalogue, Drug, DrugFlag
+from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
+from rxoutflow_server.domain.settlement import InsuredPerson
+from rxoutflow_server.domain.tariff import (
+    AnnualDeductible,
+    AreaStatus,
+    ByAreaStatus,
+    ByPerson,
+    ByTier,
+    PersonType,
+    Tariff,
+    Tariffs,
+)
+from rxoutflow_server.platform.desk import Desk, LocalPeer
+from rxoutflow_server.platform.service import pickup_hasher
+from rxoutflow_server.storage.sqlite.schema import migrate
+from rxoutflow_server.storage.tables.transaction import PlatformTables
+from support.pki import NOW, trust_store
+from support.sheets import Cast, signed
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+PERSON = "TEST0001"
+DRUGS = tuple(f"SYNTEST{index:016}" for index in range(1, 4))
+PRICE = 1_500_000
+"""1.50 yuan a tablet."""
+
+
+@dataclass
+class Clock:
+    """A time that a test sets."""
+
+    now: datetime = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class MemoryStore:
+    """A store in memory: real tables, one command at a time, undone when it raises."""
+
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        self.connection.execute("PRAGMA foreign_keys = ON")
+        migrate(self.connection, Path("memory"), "platform")
+        self._tables = PlatformTables(self.connection)
+
+    async def transact(self, command: Callable[[Transaction], T]) -> T:
+        await asyncio.sleep(0)
+        self.connection.execute("BEGIN")
+        try:
+            result = command(self._tables)
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
+        return result
+
+    async def read(self, query: Callable[[Transaction], T]) -> T:
+        await asyncio.sleep(0)
+        return query(self._tables)
+
+
+@dataclass
+class Platform:
+    """One region with its store and its desk."""
+
+    cast: Cast
+    region: Region
+    store: MemoryStore
+    desk: Desk
+    exchange: Exchange = field(init=False)
+
+    @property
+    def hospital(self) -> CallerName:
+        return self.cast.hospital
+
+    @property
+    def pharmacy(self) -> CallerName:
+        return self.cast.pharmacy
+
+
+@dataclass
+class World:
+    """Regions that know and trust each other."""
+
+    platforms: dict[str, Platform]
+    clock: Clock
+    random: Random
+    unreachable: set[str] = field(default_factory=set)
+    lost_answers: int = 0
+
+    @classmethod
+    def create(cls, *codes: str, seed: int = 1) -> World:
+        clock, random = Clock(), Random(seed)
+        casts = {code: Cast.create(code) for code in codes}
+        for cast in casts.values():
+            _designate(cast)
+        trust = trust_store(*(cast.region for cast in casts.values()))
+        platforms = {code: _platform(casts[code], trust, clock, random) for code in codes}
+        world = cls(platforms, clock, random)
+        for code, platform in platforms.items():
+            platform.exchange = Exchange(platform.region, platform.store, _Peers(world, code))
+            platform.store.connection.execute("BEGIN")
+            PlatformTables(platform.store.connection).payer.add_person(person())
+            platform.store.connection.execute("COMMIT")
+        return world
+
+    def request_id(self) -> str:
+        return new_id(self.clock.now, self.random.randbytes)
+
+    def trace_code(self) -> str:
+        return f"{self.random.randrange(10**20):020}"
+
+    def prescription(
+        self, home: str, payer: str, *, lines: int = 1, quantity: int = 20
+    ) -> prescription_pb2.Prescription:
+        """A prescription of the home region's hospital for a person insured at the payer."""
+        cast = self.platforms[home].cast
+        content = cast.prescription()
+        milliseconds = int(self.clock.now.timestamp() * 1000)
+        serial = cast.hospital.institution_code[-5:]
+        digits = f"{self.random.randrange(10**5):05}"
+        content.prescription_number = str(PrescriptionNumber(home, milliseconds, serial, digits))
+        content.hospital_prescription_number = f"RX-{self.random.randrange(10**12)}"
+        content.issue_time.FromDatetime(self.clock.now)
+        content.expire_time.FromDatetime(self.clock.now + timedelta(hours=5))
+        content.patient.insured_person_id, content.patient.payer_region_code = PERSON, payer
+        content.patient.weight_grams = 0
+        birth = content.patient.birth_date
+        birth.year, birth.month, birth.day = 1970, 1, 2
+        content.encounter.kind = prescription_pb2.Encounter.KIND_VISIT
+        content.encounter.encounter_number = "V1"
+        del content.lines[:]
+        for index in range(lines):
+            content.lines.add(
+                line_id=index + 1,
+                drug_code=DRUGS[index],
+                generic_name=f"试验药{index + 1}",
+                quantity=quantity,
+                unit="片",
+                supply_days=7,
+            )
+        return content
+
+    async def issue(
+        self, home: str, payer: str, *, lines: int = 1, quantity: int = 20
+    ) -> tuple[str, str]:
+        """Register a prescription; its number and pickup code."""
+        content = self.prescription(home, payer, lines=lines, quantity=quantity)
+        return content.prescription_number, await self.register(home, content)
+
+    async def register(self, home: str, content: prescription_pb2.Prescription) -> str:
+        """Register a prescription; its pickup code."""
+        secret = "".join(self.random.choices("0123456789ABCDEFGHJKMNPQRSTVWXYZ", k=16))
+        platform = self.platforms[home]
+        request = RegisterPrescriptionRequest(
+            request_id=self.request_id(),
+            prescription=self.signed(home, content),
+            pickup_secret=secret,
+        )
+        await platform.store.transact(
+            lambda tx: registration.register(tx, platform.region, platform.hospital, request)
+        )
+        return f"{content.prescription_number}.{secret}"
+
+    def signed(self, region: str, content: Message) -> SignedStatement:
+        """The content signed by the people of a region whose task it is."""
+        sheet = self.platforms[region].cast.sheet(type(content))
+        return signed(content, sheet, at=self.clock.now)
+
+    def claim_request(
+        self, dispensing: str, code: str, **changes: Any
+    ) -> pharmacy_service_pb2.ClaimPrescriptionRequest:
+        pharmacy = self.platforms[dispensing].pharmacy
+        content = attempt_pb2.Claim(
+            prescription_number=code.partition(".")[0], pharmacy_code=pharmacy.institution_code
+        )
+        content.collector.kind = attempt_pb2.Collector.KIND_PATIENT
+        return pharmacy_service_pb2.ClaimPrescriptionRequest(
+            **{
+                "request_id": self.request_id(),
+                "claim": self.signed(dispensing, content),
+                "pickup_code": code,
+                **changes,
+            }
+        )
+
+    async def claim(self, dispensing: str, code: str) -> attempt_pb2.Attempt:
+        """Claim by pickup code at the region's pharmacy."""
+        platform = self.platforms[dispensing]
+        response = await claims.claim(
+            platform.exchange, platform.pharmacy, self.claim_request(dispensing, code)
+        )
+        return content_of(response.attempt, attempt_pb2.Attempt)
+
+    async def release(self, dispensing: str, attempt: attempt_pb2.Attempt) -> attempt_pb2.Attempt:
+        """Let go of an attempt."""
+        platform = self.platforms[dispensing]
+        content = attempt_pb2.ClaimRelease(
+            prescription_number=attempt.prescription_number,
+            attempt_id=attempt.attempt_id,
+            fence=attempt.fence,
+            pharmacy_code=attempt.pharmacy_code,
+            reason="the patient went away",
+        )
+        request = pharmacy_service_pb2.ReleaseClaimRequest(
+            request_id=self.request_id(), release=self.signed(dispensing, content)
+        )
+        response = await claims.release(platform.exchange, platform.pharmacy, request)
+        return content_of(response.attempt, attempt_pb2.Attempt)
+
+    async def quote(self, dispensing: str, attempt: attempt_pb2.Attempt) -> settlement_pb2.Amounts:
+        """Quote everything that the attempt holds."""
+        platform = self.platforms[dispensing]
+        request = pharmacy_service_pb2.QuoteSettlementRequest(
+            prescription_number=attempt.prescription_number,
+            attempt_id=attempt.attempt_id,
+            lines=priced(attempt.lines),
+        )
+        response = await settling.quote(platform.exchange, platform.pharmacy, request)
+        return content_of(response.quote, settlement_pb2.Quote).amounts
+
+    def commit_request(
+        self,
+        dispensing: str,
+        attempt: attempt_pb2.Attempt,
+        amounts: settlement_pb2.Amounts | None,
+        **changes: Any,
+    ) -> pharmacy_service_pb2.CommitClaimRequest:
+        """A commitment; without amounts the patient pays alone."""
+        insured = amounts is not None
+        content = attempt_pb2.Commitment(
+            **{
+                "prescription_number": attempt.prescription_number,
+                "attempt_id": attempt.attempt_id,
+                "fence": attempt.fence,
+                "pharmacy_code": attempt.pharmacy_code,
+                "settlement_id": self.request_id(),
+                "mode": (
+                    settlement_pb2.SETTLEMENT_MODE_INSURANCE
+                    if insured
+                    else settlement_pb2.SETTLEMENT_MODE_SELF_PAY
+                ),
+                "lines": priced(attempt.lines),
+                "accepted_amounts": amounts,
+                **changes,
+            }
+        )
+        return pharmacy_service_pb2.CommitClaimRequest(
+            request_id=self.request_id(), commitment=self.signed(dispensing, content)
+        )
+
+    async def commit(
+        self, dispensing: str, request: pharmacy_service_pb2.CommitClaimRequest
+    ) -> pharmacy_service_pb2.CommitClaimResponse:
+        platform = self.platforms[dispensing]
+        return await settling.commit(platform.exchange, platform.pharmacy, request)
+
+    def record_request(
+        self, dispensing: str, commitment: SignedStatement, **changes: Any
+    ) -> pharmacy_service_pb2.RecordDispenseRequest:
+        """The record of the handover of a commitment."""
+        promised = content_of(commitment, attempt_pb2.Commitment)
+        content = dispense_pb2.DispenseRecord(
+            **{
+                "prescription_number": promised.prescription_number,
+                "attempt_id": promised.attempt_id,
+                "fence": promised.fence,
+                "pharmacy_code": promised.pharmacy_code,
+                "settlement_id": promised.settlement_id,
+                "lines": [
+                    dispense_pb2.DispensedLine(
+                        line_id=line.line_id,
+                        drug_code=line.drug_code,
+                        quantity=line.quantity,
+                        batch_numbers=["B1"],
+                        trace_codes=[dispense_pb2.TraceCode(code=self.trace_code())],
+                    )
+                    for line in promised.lines
+                ],
+                **changes,
+            }
+        )
+        content.dispense_time.FromDatetime(self.clock.now)
+        return pharmacy_service_pb2.RecordDispenseRequest(
+            request_id=self.request_id(), dispense_record=self.signed(dispensing, content)
+        )
+
+    async def record(
+        self, dispensing: str, request: pharmacy_service_pb2.RecordDispenseRequest
+    ) -> dispense_pb2.DispenseProgress:
+        platform = self.platforms[dispensing]
+        response = await platform.store.transact(
+            lambda tx: records.record(tx, platform.region, platform.pharmacy, request)
+        )
+        return response.progress
+
+    async def dispense(self, dispensing: str, code: str) -> str:
+        """The whole way of a pharmacy from the pickup code to the record; the settlement's id."""
+        attempt = await self.claim(dispensing, code)
+        request = self.commit_request(dispensing, attempt, await self.quote(dispensing, attempt))
+        await self.commit(dispensing, request)
+        await self.record(dispensing, self.record_request(dispensing, request.commitment))
+        return content_of(request.commitment, attempt_pb2.Commitment).settlement_id
+
+    async def progress(
+        self, dispensing: str, attempt: attempt_pb2.Attempt
+    ) -> pharmacy_service_pb2.GetDispenseResponse:
+        platform = self.platforms[dispensing]
+        request = pharmacy_service_pb2.GetDispenseRequest(
+            prescription_number=attempt.prescription_number, attempt_id=attempt.attempt_id
+        )
+        return await platform.store.read(lambda tx: records.get(tx, platform.pharmacy, request))
+
+    async def status(self, number: str) -> prescription_status_pb2.PrescriptionStatus:
+        """Where a prescription stands, as its home region states it."""
+        from rxoutflow.v1.hospital_service_pb2 import GetPrescriptionRequest
+
+        platform = self.platforms[number[:6]]
+        request = GetPrescriptionRequest(prescription_number=number)
+        response = await platform.store.read(
+            lambda tx: registration.get(tx, platform.region, platform.hospital, request)
+        )
+        return content_of(response.status, prescription_status_pb2.PrescriptionStatus)
+
+    async def person(self, payer: str) -> InsuredPerson:
+        found = await self.platforms[payer].store.read(lambda tx: tx.payer.person(PERSON))
+        assert found is not None
+        return found
+
+    async def expire_leases(self, home: str) -> int:
+        platform = self.platforms[home]
+        return await platform.store.transact(
+            lambda tx: attempts.expire_leases(tx, platform.region, 100)
+        )
+
+    async def settle(self, rounds: int = 20) -> None:
+        """Bring every event to its region, as far as regions can be reached."""
+        for _ in range(rounds):
+            sent = 0
+            for platform in self.platforms.values():
+                sent += await self._deliver(platform)
+            if not sent:
+                return
+        raise AssertionError("events go round in circles")
+
+    async def _deliver(self, platform: Platform) -> int:
+        region, store, peers = platform.region, platform.store, platform.exchange.peers
+        due = await outbox.peers_with_events(region, store)
+        return sum([await outbox.deliver(region, store, peers, peer, lambda: 0.0) for peer in due])
+
+    async def dead_events(self, region: str) -> list[tuple[str, str]]:
+        """Events that were refused for good: peer and reason."""
+        rows = self.platforms[region].store.connection.execute(
+            "SELECT peer_region_code, error FROM outbox WHERE state = 'dead'"
+        )
+        return list(rows)
+
+
+class _Peers:
+    """The way to every region of the world, as seen from one of them."""
+
+    def __init__(self, world: World, origin: str) -> None:
+        self._world = world
+        self._origin = origin
+
+    def region(self, region_code: str) -> PeerGateway:
+        if region_code not in self._world.platforms:
+            raise Refusal(Reason.REGION_UNKNOWN, "no such region", region=region_code)
+        caller = self._world.platforms[self._origin].cast.region.platform
+        peer = LocalPeer(self._world.platforms[region_code].desk, caller)
+        return _Line(self._world, region_code, peer)  # type: ignore[return-value] # forwards every method
+
+
+class _Line:
+    """A line to a region that a test can cut, or that loses answers."""
+
+    def __init__(self, world: World, region_code: str, peer: LocalPeer) -> None:
+        self._world = world
+        self._region_code = region_code
+        self._peer = peer
+
+    def __getattr__(self, name: str) -> Callable[[Message], Any]:
+        async def call(request: Message) -> Any:  # noqa: ANN401 - any response of the contract
+            if self._region_code in self._world.unreachable:
+                raise self._cut()
+            response = await getattr(self._peer, name)(request)
+            if self._world.lost_answers:
+                self._world.lost_answers -= 1
+                raise self._cut()
+            return response
+
+        return call
+
+    def _cut(self) -> Unavailable:
+        return Unavailable(Reason.PEER_UNAVAILABLE, "the line is cut", region=self._region_code)
+
+
+def content_of(statement: SignedStatement, kind: type[M]) -> M:
+    """The content of a statement that a test trusts."""
+    return kind.FromString(statement.payload)
+
+
+def priced(lines: Iterable[attempt_pb2.LineQuantity]) -> list[settlement_pb2.PricedLine]:
+    """Lines at the ceiling price."""
+    return [
+        settlement_pb2.PricedLine(
+            line_id=line.line_id,
+            drug_code=DRUGS[line.line_id - 1],
+            quantity=line.quantity,
+            unit_price_micro_yuan=PRICE,
+        )
+        for line in lines
+    ]
+
+
+def person() -> InsuredPerson:
+    """An insured person with some money on the account and a part of the deductible used."""
+    return InsuredPerson(
+        insured_person_id=PERSON,
+        person_type=PersonType.ACTIVE,
+        area_status=AreaStatus.FILED,
+        own_account_fen=500,
+        family_accounts_fen=(300,),
+        year=NOW.year,
+        used_deductible_fen=9_000,
+        used_cap_fen=0,
+    )
+
+
+def _designate(cast: Cast) -> None:
+    for institution in cast.region.trust_list.institutions:
+        institution.designated = True
+        institution.name = f"示范{institution.institution_code}"
+        institution.phone = "000-0000000"
+        if institution.institution_code.startswith("H"):
+            institution.tier = 3
+
+
+def _platform(cast: Cast, trust: TrustStore, clock: Clock, random: Random) -> Platform:
+    code = cast.region.code
+    key = sha256(code.encode()).digest()
+    region = Region(
+        code=code,
+        trust=trust,
+        verifier=Verifier(trust),
+        seal=_seal(cast),
+        now=clock,
+        new_id=lambda now: new_id(now, random.randbytes),
+        hash_pickup_secret=pickup_hasher(key),
+        holder_of_credential=CredentialCodes(code, key).holder,
+        lease=timedelta(minutes=30),
+        tariffs=Tariffs([_tariff(code)]),
+        catalogue=_catalogue(code),
+    )
+    store = MemoryStore()
+    return Platform(cast, region, store, Desk(region, store))
+
+
+def _seal(cast: Cast) -> Callable[..., SignedStatement]:
+    signer = cast.platform_seal.signer
+
+    def seal(message: Message, *, now: datetime, audience: str | None = None) -> SignedStatement:
+        return new_statement(message, signer, SIGNER_ROLE_PLATFORM, now, audience)
+
+    return seal
+
+
+def _tariff(code: str) -> Tariff:
+    return Tariff(
+        version_id=f"{code}-test",
+        region_code=code,
+        document="none: a test's",
+        unverified=True,
+        valid_from=date(2026, 1, 1),
+        valid_until=None,
+        deductible=AnnualDeductible(ByPerson(active=10_000, retired=10_000)),
+        ratio_bp=ByTier(8_000, 7_000, 6_000),
+        retired_bonus_bp=500,
+        cap_fen=ByPerson(active=100_000, retired=100_000),
+        area_factor_bp=ByAreaStatus(),
+    )
+
+
+def _catalogue(code: str) -> Catalogue:
+    return Catalogue(
+        code,
+        f"{code}-test",
+        [
+            Drug(
+                drug_code=drug,
+                generic_name=f"试验药{index}",
+                generic_group=f"G{index}",
+                dosage_form="片剂",
+                specification="1mg",
+                unit="片",
+                price_micro_yuan=PRICE,
+                category=Category.A,
+                flags=frozenset[DrugFlag](),
+            )
+            for index, drug in enumerate(DRUGS, 1)
+        ],
+    )
