@@ -1,0 +1,1 @@
+"""What operators of rxoutflow run: regional platforms, and edge services of institutions."""

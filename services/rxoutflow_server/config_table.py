@@ -82,6 +82,16 @@ class Table:
         self._known: set[str] = set()
         self._tables: dict[str, Table] = {}
 
+    @property
+    def name(self) -> str:
+        """Where the table stands in the file; empty for its root."""
+        return self._path
+
+    def has(self, key: str) -> bool:
+        """Whether the key is there."""
+        self._known.add(key)
+        return key in self._values
+
     def note(self, key: str, problem: str) -> None:
         """Note a fault of a key of this table."""
         where = ".".join(part for part in (self._path, key) if part)
@@ -111,8 +121,7 @@ class Table:
 
     def optional_text(self, key: str, form: re.Pattern[str], advice: str) -> str:
         """A text of this form, or an empty one if the key is missing."""
-        self._known.add(key)
-        return self.text(key, form, advice) if key in self._values else ""
+        return self.text(key, form, advice) if self.has(key) else ""
 
     def choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
         """One of a few texts."""
@@ -190,8 +199,7 @@ class Table:
 
     def optional_file(self, key: str) -> Path | None:
         """The path of a file that can be read, or nothing if the key is missing."""
-        self._known.add(key)
-        return self.file(key) if key in self._values else None
+        return self.file(key) if self.has(key) else None
 
     def secret_file(self, key: str) -> Path:
         """The path of a file that can be read, and not by everybody."""
@@ -199,8 +207,7 @@ class Table:
 
     def optional_secret_file(self, key: str) -> Path | None:
         """The path of such a file, or nothing if the key is missing."""
-        self._known.add(key)
-        return self.secret_file(key) if key in self._values else None
+        return self.secret_file(key) if self.has(key) else None
 
     def folder(self, key: str) -> Path:
         """The path of a folder that can be read."""

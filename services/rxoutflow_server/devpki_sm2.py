@@ -27,9 +27,7 @@ def issue_for(
     """The certificate with this key and the key's identifier, signed anew by its issuer."""
     certificate = asn1.Certificate.load(stand_in.public_bytes(Encoding.DER))
     content = certificate["tbs_certificate"]
-    info = keys.PublicKeyInfo(
-        {"algorithm": _algorithm(), "public_key": _UNCOMPRESSED + key.point}
-    )
+    info = keys.PublicKeyInfo({"algorithm": _algorithm(), "public_key": _UNCOMPRESSED + key.point})
     content["subject_public_key_info"] = info
     for extension in content["extensions"]:
         if extension["extn_id"].native == "key_identifier":

@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 
 from rxoutflow.identity import CallerName
 from rxoutflow.numbers import new_prescription_number
-from rxoutflow.statements import Verifier, add_signature, new_statement, statement_sha256
+from rxoutflow.statements import Verifier, add_signature, new_statement
 from rxoutflow.v1 import pharmacy_service_pb2 as desk
 from rxoutflow.v1.attempt_pb2 import Attempt, Claim, ClaimRelease, Commitment
 from rxoutflow.v1.dispense_pb2 import DispenseProgress, DispenseRecord
@@ -359,19 +359,3 @@ def by_people(cast: Cast, message: Message) -> SignedStatement:
 def with_seal(cast: Cast, message: Message) -> SignedStatement:
     role, seal = cast.sheet(type(message))[-1]
     return add_signature(by_people(cast, message), seal.signer, role, NOW)
-
-
-__all__ = [
-    "FakeHospitalPlatform",
-    "FakePharmacyPlatform",
-    "Line",
-    "Pauses",
-    "by_people",
-    "bytes_of",
-    "edge_of",
-    "fresh_number",
-    "prescription",
-    "request_id",
-    "statement_sha256",
-    "with_seal",
-]

@@ -197,4 +197,3 @@ def _sm2_key(certificate: bytes) -> VerificationKey:
         raise KeyUnsupported("the certificate's key is neither P-256 nor Ed25519, nor SM2")
     key: VerificationKey = sm2_support().certificate_key(certificate)
     return key
-

@@ -8,7 +8,7 @@ One table holds the rules; each stands where the contract declares the message, 
 - prescriber is not reviewer, reviewer is not dispenser, dispenser is not checker: the four-eyes
   rules of the same Measures (art. 29 to 37) and the national interface's fields;
 - a fact is stated by the platform of the region that alone decides it: home the attempt and the
-  prescription's status, dispensing the pricing, payer the quote, the settlement and the e-credential;
+  prescription's status, dispensing the pricing, payer quote, settlement and e-credential;
 - audience: what one region decides on names that region, so that it cannot be replayed to another;
   what is evidence for all is addressed to ``*``.
 

@@ -289,7 +289,7 @@ class DispensingRecords(Protocol):
         """Store a dispense's new step."""
 
     def undecided(self, limit: int) -> Sequence[Dispense]:
-        """Dispenses whose hold or commit is still to be asked for, oldest first."""
+        """Dispenses whose hold or commit is still to be asked for, longest untouched first."""
 
     def dispenses_of(self, pharmacy_code: str, before: str, limit: int) -> Sequence[Dispense]:
         """A pharmacy's dispenses, newest first, with settlement ids below ``before`` if given."""

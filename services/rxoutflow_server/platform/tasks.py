@@ -44,10 +44,15 @@ async def repeat(name: str, work: Round, changes: Changes | None = None) -> None
 
 
 async def deliver_facts(exchange: Exchange, jitter: outbox.Jitter) -> None:
-    """Send what is due to every region, to all regions at once."""
+    """Send everything that is due to every region, to all regions at once."""
+    due = await outbox.peers_with_events(exchange.region, exchange.store)
+    await asyncio.gather(*(_deliver_all(exchange, peer, jitter) for peer in due))
+
+
+async def _deliver_all(exchange: Exchange, peer: str, jitter: outbox.Jitter) -> None:
     region, store, peers = exchange.region, exchange.store, exchange.peers
-    due = await outbox.peers_with_events(region, store)
-    await asyncio.gather(*(outbox.deliver(region, store, peers, peer, jitter) for peer in due))
+    while await outbox.deliver(region, store, peers, peer, jitter):
+        """Call by call, for as long as the region takes something."""
 
 
 async def end_leases(exchange: Exchange) -> None:
@@ -69,5 +74,8 @@ async def finish_commitments(exchange: Exchange) -> None:
 async def _finish(exchange: Exchange, dispense: Dispense) -> None:
     try:
         await settling.drive(exchange, dispense)
-    except (Refusal, Unavailable) as error:
+    except Refusal as refusal:
+        log.info("commitment_refused", reason=str(refusal.reason))
+    except Unavailable as error:
         log.info("commitment_not_finished", reason=str(error.reason))
+        await settling.put_off(exchange, dispense)

@@ -116,6 +116,11 @@ class Region:
     institutions: tuple[Institution, ...]
 
     @property
+    def key_algorithms(self) -> frozenset[KeyAlgorithm]:
+        """The kinds of signing keys that the region has."""
+        return frozenset((self.platform_keys, self.institution_keys))
+
+    @property
     def caller(self) -> CallerName:
         """The name on the platform's TLS certificate."""
         return CallerName(self.code, CallerKind.PLATFORM, self.code)

@@ -27,7 +27,13 @@ from tempfile import TemporaryDirectory
 from typing import Self
 
 from rxoutflow.identity import CallerKind
-from rxoutflow_server.devpki import LEAF_LIFETIME, make_private_folder, write_private_file
+from rxoutflow.statements.algorithms import KeyUnsupported, sm2_support
+from rxoutflow_server.devpki import (
+    LEAF_LIFETIME,
+    KeyAlgorithm,
+    make_private_folder,
+    write_private_file,
+)
 from rxoutflow_server.domain.catalogue import Drug
 from rxoutflow_server.reference.catalogues import load_catalogue
 from rxoutflow_server.sandbox.constellation import (
@@ -187,6 +193,7 @@ def prepare(directory: Path, now: datetime, *, fresh: bool = False, data: Path =
     layout = Layout(directory.resolve())
     constellation = load_constellation(data / CONSTELLATION_FILE)
     _require_data(constellation, data)
+    _require_algorithms(constellation)
     source, state = _source_sha256(data), State.read(layout.state)
     if state is None:
         _require_empty(layout.directory)
@@ -251,6 +258,15 @@ def _require_data(constellation: Constellation, data: Path) -> None:
             f"{data} lacks {', '.join(missing)}: every region of {CONSTELLATION_FILE} needs them; "
             "add them, or install rxoutflow again"
         )
+
+
+def _require_algorithms(constellation: Constellation) -> None:
+    keys = {each for region in constellation.regions for each in region.key_algorithms}
+    if KeyAlgorithm.SM2 in keys:
+        try:
+            sm2_support()
+        except KeyUnsupported as error:
+            raise SandboxError(f"{CONSTELLATION_FILE} asks for SM2 keys: {error}") from error
 
 
 def _source_sha256(data: Path) -> str:

@@ -24,6 +24,7 @@ from rxoutflow.v1.annotations_pb2 import (
 from rxoutflow.v1.statement_pb2 import (
     SIGNATURE_ALGORITHM_ECDSA_P256_SHA256,
     SIGNATURE_ALGORITHM_ED25519,
+    SIGNATURE_ALGORITHM_SM2_SM3,
     SIGNER_ROLE_CHECKER,
     SIGNER_ROLE_DISPENSER,
     SIGNER_ROLE_HOSPITAL_SEAL,
@@ -61,6 +62,7 @@ _CAPACITIES = {
 _ALGORITHMS = {
     KeyAlgorithm.P256: SIGNATURE_ALGORITHM_ECDSA_P256_SHA256,
     KeyAlgorithm.ED25519: SIGNATURE_ALGORITHM_ED25519,
+    KeyAlgorithm.SM2: SIGNATURE_ALGORITHM_SM2_SM3,
 }
 
 
@@ -82,9 +84,7 @@ def trust_list(
         sequence=sequence,
         transport_anchors=[_der(pki.transport_authority)],
         signing_anchors=[_der(pki.signing_authority)],
-        algorithms=sorted(
-            {_ALGORITHMS[region.platform_keys], _ALGORITHMS[region.institution_keys]}
-        ),
+        algorithms=sorted(_ALGORITHMS[each] for each in region.key_algorithms),
         institutions=[_institution(each) for each in region.institutions],
         signers=_signers(region, pki),
         endpoints=[Endpoint(target=target)],

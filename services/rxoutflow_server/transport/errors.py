@@ -37,7 +37,7 @@ MAX_MESSAGE: Final = 600
 MAX_DETAIL: Final = 360
 """Bytes in UTF-8. A status travels in HTTP/2 trailers, of which 8 KiB are certain to arrive."""
 
-RETRY_SECONDS: Final = 2
+RETRY_MS: Final = 2000
 """Pause that an overloaded server asks for."""
 
 log = structlog.get_logger()
@@ -259,7 +259,9 @@ def _parts(reason: Reason, message: str, detail: Mapping[str, str]) -> Iterator[
         )
         yield error_details_pb2.BadRequest(field_violations=[violation])
     if reason is Reason.OVERLOADED:
-        yield error_details_pb2.RetryInfo(retry_delay=Duration(seconds=RETRY_SECONDS))
+        delay = Duration()
+        delay.FromMilliseconds(int(metadata.get("retry_after_ms", RETRY_MS)))
+        yield error_details_pb2.RetryInfo(retry_delay=delay)
 
 
 def _clip(text: str, limit: int) -> str:

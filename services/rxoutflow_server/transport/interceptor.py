@@ -34,6 +34,7 @@ from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.transport.errors import status_of
 from rxoutflow_server.transport.identity import AuthContext, Authenticator, Caller
 from rxoutflow_server.transport.policy import Gate
+from rxoutflow_server.transport.rates import INSTITUTION_RATE, PLATFORM_RATE, CallRates, Rate
 
 DEFAULT_SECONDS: Final = 30.0
 """How long a unary call may take when its caller does not say."""
@@ -76,12 +77,14 @@ def remaining_seconds(default: float = DEFAULT_SECONDS) -> float:
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """How much a server takes on at once, together and from one institution."""
+    """How much a server takes on at once, together and from one institution, and how fast."""
 
     unary: int = 1024
     unary_per_caller: int = 512
     streams: int = 8192
     streams_per_caller: int = 16
+    institution_rate: Rate = INSTITUTION_RATE
+    platform_rate: Rate = PLATFORM_RATE
 
     @property
     def hard(self) -> int:
@@ -102,6 +105,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         limits = limits or CallLimits()
         self._authenticator = authenticator
         self._gate = gate
+        self._rates = CallRates(limits.institution_rate, limits.platform_rate, time.monotonic)
         self._unary_load = _Load(limits.unary, limits.unary_per_caller)
         self._stream_load = _Load(limits.streams, limits.streams_per_caller)
         self._recheck_seconds = recheck_seconds
@@ -169,6 +173,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _admit(self, call: _Call, connection: AuthContext) -> Caller:
         caller = call.caller = self._authenticator.authenticate(connection)
+        self._rates.take(caller)
         self._gate.check(call.method, caller)
         _caller.set(caller)
         return caller

@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from rxoutflow.passwords import PasswordSource, PasswordUnusable
+
 State = tuple[int, int, int]
 """What changes when a file does: inode, time of change, size."""
 
@@ -48,6 +50,13 @@ class KeyFiles:
     certificate: Path
     key: Path
     key_password_file: Path | None = None
+    key_password_env: str | None = None
+    """The environment variable that holds the password; not with a file."""
+
+    @property
+    def password(self) -> PasswordSource:
+        """Where the key's password is."""
+        return PasswordSource(self.key_password_file, self.key_password_env)
 
     def stamp(self) -> Stamp:
         """Something that differs when the files have been replaced.
@@ -91,20 +100,27 @@ def to_pem(certificates: Iterable[x509.Certificate]) -> bytes:
 
 def _private_key(files: KeyFiles) -> PrivateKeyTypes:
     pem = _read(files.key)
-    password = _read(files.key_password_file).rstrip(b"\r\n") if files.key_password_file else None
+    password = _password(files)
     try:
         return load_pem_private_key(pem, password)
     except TypeError:
         wanted = (
-            "is not encrypted; remove key_password_file"
+            "is not encrypted; remove key_password_file or key_password_env"
             if password
-            else ("is encrypted; give key_password_file")
+            else "is encrypted; give key_password_file or key_password_env"
         )
         raise KeyFileError(files.key, wanted) from None
     except (ValueError, UnsupportedAlgorithm):
         raise KeyFileError(
             files.key, "holds no private key in PEM that this password opens; check both files"
         ) from None
+
+
+def _password(files: KeyFiles) -> bytes | None:
+    try:
+        return files.password.read()
+    except PasswordUnusable as error:
+        raise KeyFileError(files.key, f"has no password: {error}") from None
 
 
 def _state(path: Path) -> State:

@@ -104,8 +104,18 @@ async def drive(exchange: Exchange, dispense: Dispense) -> Dispense:
 
 
 async def undecided(exchange: Exchange, limit: int) -> list[Dispense]:
-    """Dispenses that a crash or an unreachable region left undecided, oldest first."""
+    """Dispenses that a crash or an unreachable region left undecided, longest untouched first."""
     return list(await exchange.store.read(lambda tx: tx.dispensing.undecided(limit)))
+
+
+async def put_off(exchange: Exchange, dispense: Dispense) -> None:
+    """Let a dispense that cannot be decided now wait behind the others."""
+    await exchange.store.transact(lambda tx: _touch(tx, exchange.region, dispense))
+
+
+def _touch(tx: Transaction, region: Region, dispense: Dispense) -> None:
+    current = _current(tx, dispense)
+    tx.dispensing.save_dispense(replace(current, update_time=region.now()))
 
 
 async def _visible_prescription(

@@ -302,7 +302,7 @@ _DISPENSING = (
     "CREATE INDEX dispenses_of_attempt ON dispenses (prescription_number, attempt_id)",
     "CREATE INDEX dispenses_of_pharmacy ON dispenses (pharmacy_code, settlement_id)",
     """
-    CREATE INDEX dispenses_undecided ON dispenses (create_time, settlement_id)
+    CREATE INDEX dispenses_undecided ON dispenses (update_time, settlement_id)
         WHERE state IN ('committing', 'held')
     """,
     """

@@ -59,7 +59,7 @@ _SWEEP_UNDECIDED = """
 SELECT prescription_number, settlement_id, attempt_id, fence, pharmacy_code, payer_region_code,
        insured_person_id, insured, lines, state, create_time, update_time, request_id,
        commitment_sha256, pricing_sha256, settlement_sha256, record_sha256, booked, posted
-FROM dispenses WHERE state IN ('committing', 'held') ORDER BY create_time, settlement_id LIMIT ?
+FROM dispenses WHERE state IN ('committing', 'held') ORDER BY update_time, settlement_id LIMIT ?
 """
 _SWEEP_DISPENSES_OF = """
 SELECT prescription_number, settlement_id, attempt_id, fence, pharmacy_code, payer_region_code,
@@ -130,7 +130,7 @@ class DispensingTables:
         require_one(saved, f"dispense {dispense.settlement_id}")
 
     def undecided(self, limit: int) -> Sequence[Dispense]:
-        """Dispenses whose hold or commit is still to be asked for, oldest first."""
+        """Dispenses whose hold or commit is still to be asked for, longest untouched first."""
         return self._listed(_SWEEP_UNDECIDED, limit)
 
     def dispenses_of(self, pharmacy_code: str, before: str, limit: int) -> Sequence[Dispense]:
