@@ -726,9 +726,9 @@ async def test_undecided_dispenses_are_listed_longest_untouched_first(
     store: Store,
 ) -> None:
     seconds = {"s1": 2, "s2": 1, "s3": 3}
-    begun = [dispense(each, update_time=later(seconds=n)) for each, n in seconds.items()]
+    begun = [replace(dispense(each), update_time=later(seconds=n)) for each, n in seconds.items()]
     await each_stored(store, lambda tx, each: tx.dispensing.add_dispense(each), *begun)
-    done = completed(dispense("s3", update_time=later(seconds=3)))
+    done = completed(dispense("s3"))
     await store.transact(lambda tx: tx.dispensing.save_dispense(done))
     found = await store.read(lambda tx: tx.dispensing.undecided(10))
     assert [each.settlement_id for each in found] == ["s2", "s1"]

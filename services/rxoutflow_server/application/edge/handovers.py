@@ -86,7 +86,7 @@ def accepted(tx: EdgeTransaction, edge: Edge, number: str, request_id: str) -> O
     statement = sealed_before(tx, key)
     handover = tx.edge.handover(number, DispenseRecord.FromString(statement.payload).attempt_id)
     stands = handover is not None and handover.statement_sha256 == statement_sha256(statement)
-    if handover is None or not stands:
+    if handover is None or not stands or handover.refusal:
         return None
     outcome = Outcome(method=RECORD, effect_time=timestamp(accept_time))
     outcome.response.Pack(PosServiceRecordDispenseResponse())
