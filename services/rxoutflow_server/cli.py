@@ -12,6 +12,7 @@ import click
 
 from rxoutflow_server import telemetry
 from rxoutflow_server.cli_benefit import benefit_group
+from rxoutflow_server.cli_credential import credential
 from rxoutflow_server.config import (
     ConfigError,
     HospitalConfig,
@@ -79,6 +80,7 @@ def pharmacy(file: Path, check: bool) -> None:
 
 
 main.add_command(benefit_group)
+main.add_command(credential)
 main.add_command(sandbox)
 
 

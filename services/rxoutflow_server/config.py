@@ -30,9 +30,11 @@ from rxoutflow.identity import (
     caller_name,
     signer_name,
 )
+from rxoutflow.statements import SignerUnusable
 from rxoutflow.trust import RegionNotTrusted, RegionTrust, TrustListRefused, TrustStore
 from rxoutflow_server.config_table import ConfigError as ConfigError
 from rxoutflow_server.config_table import Table, reading
+from rxoutflow_server.signing_keys import ModuleKey, SigningKey, load_signer
 from rxoutflow_server.telemetry import LEVELS
 from rxoutflow_server.transport.channels import edge_server_name, platform_server_name
 from rxoutflow_server.transport.identity import KINDS
@@ -67,6 +69,11 @@ ADDRESS: Final = re.compile(
 
 ADDRESS_ADVICE: Final = 'use host:port, for instance "127.0.0.1:8443"'
 
+PROVIDERS: Final = ("file", "pkcs11")
+"""Where the key of a seal may be."""
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LABEL = re.compile(r"[^\x00-\x1f]{1,128}")
 _DIGESTS = re.compile(r"[0-9a-fA-F]{64}(?: [0-9a-fA-F]{64})?")
 
 _Edge = TypeVar("_Edge", bound="EdgeConfig")
@@ -112,7 +119,7 @@ class ServerConfig:
     region_code: str
     listen: str
     tls: KeyFiles
-    signing: KeyFiles
+    signing: SigningKey
     trust: TrustConfig
     store: Path
     log_level: str
@@ -237,7 +244,7 @@ class _Common(TypedDict):
     region_code: str
     listen: str
     tls: KeyFiles
-    signing: KeyFiles
+    signing: SigningKey
     trust: TrustConfig
     store: Path
     log_level: str
@@ -249,7 +256,7 @@ def _common(root: Table, file: Path) -> _Common:
         region_code=root.text("region", _REGION, 'use the six-digit code, for instance "350200"'),
         listen=root.text("listen", ADDRESS, ADDRESS_ADVICE),
         tls=_key_files(root.table("tls")),
-        signing=_key_files(root.table("signing")),
+        signing=_signing_key(root.table("signing")),
         trust=_trust(root.table("trust")),
         store=root.table("store").writable_file("path"),
         log_level=root.table("log").choice("level", LEVELS, "info"),
@@ -276,6 +283,27 @@ def _key_files(table: Table) -> KeyFiles:
         table.file("certificate"),
         table.secret_file("key"),
         table.optional_secret_file("key_password_file"),
+        _password_variable(table),
+    )
+
+
+def _password_variable(table: Table) -> str | None:
+    name = table.optional_text("key_password_env", _VARIABLE, "name an environment variable")
+    if name and table.has("key_password_file"):
+        table.note("key_password_env", "is given beside key_password_file; remove one of them")
+        return None
+    return name or None
+
+
+def _signing_key(table: Table) -> SigningKey:
+    if table.choice("provider", PROVIDERS, PROVIDERS[0]) == "file":
+        return _key_files(table)
+    return ModuleKey(
+        table.file("certificate"),
+        table.file("module"),
+        table.text("token_label", _LABEL, "give the label of the token"),
+        table.text("key_label", _LABEL, "give the label of the private key"),
+        table.secret_file("pin_file"),
     )
 
 
@@ -339,40 +367,56 @@ class _Vouching:
         pair = self._pair(self._config.tls, table)
         if pair is None:
             return
-        _check_holder(table, pair, caller_name, self._holder)
+        chain = x509.load_pem_x509_certificates(pair.certificate_pem)
+        _check_holder(table, pair.certificate, caller_name, self._holder)
         if self._dns not in _dns_names(pair.certificate):
             table.note("certificate", f"lacks the DNS name {self._dns}; have it issued with it")
-        self._check_trusted(table, pair, region, Usage.SERVER, Usage.CLIENT)
+        self._check_trusted(table, chain, region, Usage.SERVER, Usage.CLIENT)
 
     def _check_signing(self, region: RegionTrust | None) -> None:
         table = self._root.table("signing")
-        pair = self._pair(self._config.signing, table)
-        if pair is None:
+        chain = self._signing_chain(table)
+        if not chain:
             return
         name = SignerName(self._holder, KeyPurpose.SEAL)
-        _check_holder(table, pair, signer_name, name)
-        self._check_trusted(table, pair, region, Usage.SIGNING)
-        if region is not None and not region.signer(certificate_sha256(pair.certificate)):
+        _check_holder(table, chain[0], signer_name, name)
+        self._check_trusted(table, chain, region, Usage.SIGNING)
+        if region is not None and not region.signer(certificate_sha256(chain[0])):
             table.note(
                 "certificate", "is not on the region's trust list; have the registry list it"
             )
 
+    def _signing_chain(self, table: Table) -> Sequence[x509.Certificate]:
+        """The seal's chain; empty if its key cannot be used, which is noted."""
+        key = self._config.signing
+        if not key.complete:
+            return ()
+        try:
+            chain = load_signer(key).certificate_chain
+        except SignerUnusable as error:
+            table.note(key.name_of(error.path), error.problem)
+            return ()
+        return [x509.load_der_x509_certificate(each) for each in chain]
+
     def _pair(self, files: KeyFiles, table: Table) -> KeyPair | None:
         """Certificate and key; nothing if they cannot be used, which is noted."""
-        if not (files.certificate.is_file() and files.key.is_file()):
+        if not files.complete:
             return None
         try:
             return load_key_pair(files)
         except KeyFileError as error:
-            keys = {files.certificate: "certificate", files.key: "key"}
-            table.note(keys.get(error.path, "key_password_file"), error.problem)
+            table.note(files.name_of(error.path), error.problem)
             return None
 
     def _check_trusted(
-        self, table: Table, pair: KeyPair, region: RegionTrust | None, *usages: Usage
+        self,
+        table: Table,
+        chain: Sequence[x509.Certificate],
+        region: RegionTrust | None,
+        *usages: Usage,
     ) -> None:
         """The certificate is valid, leads to the region's anchors for these uses, is not denied."""
-        leaf, *intermediates = x509.load_pem_x509_certificates(pair.certificate_pem)
+        leaf, *intermediates = chain
         begin, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
         if not begin <= self._now <= end:
             valid = f"is valid from {begin:%Y-%m-%d} to {end:%Y-%m-%d}"
@@ -393,12 +437,12 @@ class _Vouching:
 
 def _check_holder(
     table: Table,
-    pair: KeyPair,
+    certificate: x509.Certificate,
     read: Callable[[x509.Certificate], object],
     expected: CallerName | SignerName,
 ) -> None:
     try:
-        named = read(pair.certificate)
+        named = read(certificate)
     except IdentityError as error:
         table.note("certificate", f"{error}; have one issued for {expected}")
         return

@@ -26,6 +26,16 @@ class ModuleKey:
     key_label: str
     pin_file: Path
 
+    @property
+    def complete(self) -> bool:
+        """Whether everything is named and the files are there."""
+        files = (self.certificate, self.module, self.pin_file)
+        return all(each.is_file() for each in files) and bool(self.token_label and self.key_label)
+
+    def name_of(self, path: Path | None) -> str:
+        """The configuration's name of what is at fault."""
+        return "certificate" if path == self.certificate else "key_label"
+
 
 SigningKey: TypeAlias = KeyFiles | ModuleKey
 

@@ -13,13 +13,13 @@ import structlog
 from google.protobuf.message import Message
 
 from rxoutflow.numbers import new_id
-from rxoutflow.statements import FileSigner, new_statement
+from rxoutflow.statements import Signer, new_statement
 from rxoutflow.trust import TrustStore
 from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_PLATFORM, SignedStatement
 from rxoutflow_server.application.ports import Seal
 from rxoutflow_server.config import ServerConfig
+from rxoutflow_server.signing_keys import load_signer as load_signer
 from rxoutflow_server.storage.errors import StoreError
-from rxoutflow_server.transport.tls import KeyFiles
 
 log = structlog.get_logger()
 
@@ -40,17 +40,7 @@ def load_trust(config: ServerConfig) -> TrustStore:
     return TrustStore.load(trust.folder, trust.registry_roots, utc_now(), trust.grace)
 
 
-def load_signer(files: KeyFiles) -> FileSigner:
-    """The signing key of a configuration that has been checked."""
-    password = files.key_password_file
-    return FileSigner.load(
-        files.certificate,
-        files.key,
-        password.read_bytes().strip() if password is not None else None,
-    )
-
-
-def platform_seal(signer: FileSigner) -> Seal:
+def platform_seal(signer: Signer) -> Seal:
     """The seal of a platform."""
 
     def seal(message: Message, *, now: datetime, audience: str | None = None) -> SignedStatement:

@@ -24,6 +24,7 @@ from rxoutflow.v1 import pos_service_pb2 as pos
 from rxoutflow.v1.attempt_pb2 import Attempt, ClaimRelease, Commitment, LineQuantity
 from rxoutflow.v1.credential_pb2 import ECredential
 from rxoutflow.v1.dispense_pb2 import DispenseProgress, DispenseRecord
+from rxoutflow.v1.finding_pb2 import RuleFinding
 from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.prescription_status_pb2 import LineUse, PrescriptionStatus
 from rxoutflow.v1.settlement_pb2 import Amounts, Quote, Settlement
@@ -340,3 +341,17 @@ def presented(
     return pos.PosServicePresentECredentialResponse(
         token=counter.edge.stated(token), statuses=[counter.edge.stated(status)]
     )
+
+
+@pytest.mark.parametrize(
+    ("severity", "status"), [(RuleFinding.SEVERITY_WARN, 0), (RuleFinding.SEVERITY_REFUSE, 1)]
+)
+def test_a_precheck_shows_the_findings_and_fails_if_issuing_would(
+    counter: Counter, severity: RuleFinding.Severity.ValueType, status: int
+) -> None:
+    finding = RuleFinding(rule_id="R2", severity=severity, message="prescribe less")
+    response = his.HisServicePrecheckPrescriptionResponse(findings=[finding])
+    counter.edge.answers["PrecheckPrescription"] = lambda _: response
+    result = counter.run("precheck", str(SHEET))
+    assert "prescribe less" in result.stdout
+    assert result.exit_code == status

@@ -60,7 +60,7 @@ def test_every_single_wrong_digit_is_found(text: str, place: int, shift: int) ->
 
 
 def test_of_swapped_neighbours_more_than_97_in_100_are_found() -> None:
-    numbers = random.Random(11064)  # noqa: S311 - a sample that is the same every time
+    numbers = random.Random(11064)
     swapped = missed = 0
     for _ in range(500):
         body = f"{numbers.randrange(10**29):029}"

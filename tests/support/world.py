@@ -31,12 +31,12 @@ from rxoutflow.trust import TrustStore
 from rxoutflow.v1 import (
     attempt_pb2,
     dispense_pb2,
+    hospital_service_pb2,
     pharmacy_service_pb2,
     prescription_pb2,
     prescription_status_pb2,
     settlement_pb2,
 )
-from rxoutflow.v1.hospital_service_pb2 import RegisterPrescriptionRequest
 from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_PLATFORM, SignedStatement
 from rxoutflow_server.application.dispensing import claims, records, settling
 from rxoutflow_server.application.dispensing.exchange import Exchange
@@ -202,7 +202,7 @@ class World:
         """Register a prescription; its pickup code."""
         secret = "".join(self.random.choices("0123456789ABCDEFGHJKMNPQRSTVWXYZ", k=16))
         platform = self.platforms[home]
-        request = RegisterPrescriptionRequest(
+        request = hospital_service_pb2.RegisterPrescriptionRequest(
             request_id=self.request_id(),
             prescription=self.signed(home, content),
             pickup_secret=secret,
@@ -363,10 +363,8 @@ class World:
 
     async def status(self, number: str) -> prescription_status_pb2.PrescriptionStatus:
         """Where a prescription stands, as its home region states it."""
-        from rxoutflow.v1.hospital_service_pb2 import GetPrescriptionRequest
-
         platform = self.platforms[number[:6]]
-        request = GetPrescriptionRequest(prescription_number=number)
+        request = hospital_service_pb2.GetPrescriptionRequest(prescription_number=number)
         response = await platform.store.read(
             lambda tx: registration.get(tx, platform.region, platform.hospital, request)
         )
@@ -376,6 +374,21 @@ class World:
         found = await self.platforms[payer].store.read(lambda tx: tx.payer.person(PERSON))
         assert found is not None
         return found
+
+    async def revoke(self, number: str) -> hospital_service_pb2.RevokePrescriptionResponse:
+        """Take a prescription back."""
+        platform = self.platforms[number[:6]]
+        content = prescription_status_pb2.Revocation(
+            prescription_number=number,
+            institution_code=platform.hospital.institution_code,
+            reason="wrong dose",
+        )
+        request = hospital_service_pb2.RevokePrescriptionRequest(
+            request_id=self.request_id(), revocation=self.signed(number[:6], content)
+        )
+        return await platform.store.transact(
+            lambda tx: registration.revoke(tx, platform.region, platform.hospital, request)
+        )
 
     async def expire_leases(self, home: str) -> int:
         platform = self.platforms[home]
@@ -430,7 +443,7 @@ class _Line:
         self._peer = peer
 
     def __getattr__(self, name: str) -> Callable[[Message], Any]:
-        async def call(request: Message) -> Any:  # noqa: ANN401 - any response of the contract
+        async def call(request: Message) -> Any:
             if self._region_code in self._world.unreachable:
                 raise self._cut()
             response = await getattr(self._peer, name)(request)
@@ -488,7 +501,7 @@ def _designate(cast: Cast) -> None:
 
 def _platform(cast: Cast, trust: TrustStore, clock: Clock, random: Random) -> Platform:
     code = cast.region.code
-    key = sha256(code.encode()).digest()
+    key = _key(code)
     region = Region(
         code=code,
         trust=trust,
@@ -497,13 +510,22 @@ def _platform(cast: Cast, trust: TrustStore, clock: Clock, random: Random) -> Pl
         now=clock,
         new_id=lambda now: new_id(now, random.randbytes),
         hash_pickup_secret=pickup_hasher(key),
-        holder_of_credential=CredentialCodes(code, key).holder,
+        holder_of_credential=credential_codes(code).holder,
         lease=timedelta(minutes=30),
         tariffs=Tariffs([_tariff(code)]),
         catalogue=_catalogue(code),
     )
     store = MemoryStore()
     return Platform(cast, region, store, Desk(region, store))
+
+
+def _key(code: str) -> bytes:
+    return sha256(code.encode()).digest()
+
+
+def credential_codes(code: str) -> CredentialCodes:
+    """What the e-credential app of a region's insured shows."""
+    return CredentialCodes(code, _key(code))
 
 
 def _seal(cast: Cast) -> Callable[..., SignedStatement]:

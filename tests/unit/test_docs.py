@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FunctionType
 from typing import TypeAlias, TypeVar
 
 import pytest
@@ -38,8 +39,14 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "certs/README.md"])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-READERS = ("text", "choice", "integer", "texts", "file", "optional_file", "secret_file",
-           "optional_secret_file", "folder", "writable_file")  # fmt: skip
+READERS = {
+    name
+    for name, member in vars(Table).items()
+    if isinstance(member, FunctionType)
+    and not name.startswith("_")
+    and name not in ("note", "table", "tables", "close")
+}
+"""The methods by which a configuration's keys are read."""
 
 Names: TypeAlias = dict[str, object]
 T = TypeVar("T")

@@ -438,7 +438,8 @@ def test_no_timer_moves_what_is_committed(state: str) -> None:
     book.revoke()
     assert book.newest is before
     assert before.lease_expire_time is None
-    assert not before.lease_is_over(book.now)
+    leased = replace(before, lease_expire_time=START + LEASE)
+    assert not leased.lease_is_over(book.now), "a committed attempt has no lease, whatever it says"
 
 
 # --- what an attempt says -------------------------------------------------------------------------

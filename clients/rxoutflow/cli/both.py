@@ -49,7 +49,8 @@ def _claim_status(desk: Desk) -> None:
         step = short_name(progress.progress, "state")
         desk.console.print(f"dispense: {step}")
         if settlement is not None:
-            desk.console.print(show.amounts_table(settlement.amounts, "settlement"))
+            desk.console.print(show.settlement_line(settlement), markup=False)
+            desk.console.print(show.amounts_table(settlement.amounts))
 
     desk.say(
         {

@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from rxoutflow.cli import show
-from rxoutflow.cli.desk import Desk
+from rxoutflow.cli.desk import REFUSED, Desk
 from rxoutflow.cli.options import answers_json
 from rxoutflow.client import IssuedPrescription
 from rxoutflow.documents import read_draft
 from rxoutflow.errors import InvalidInput
 from rxoutflow.numbers import PrescriptionNumber
 from rxoutflow.plain import plain, short_name
+from rxoutflow.v1.finding_pb2 import RuleFinding
 from rxoutflow.v1.his_service_pb2 import (
     HisServiceRevokePrescriptionRequest,
     IssuePrescriptionRequest,
@@ -27,7 +28,10 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.argument("file", type=_FILE)
 @answers_json
 def precheck(desk: Desk, file: Path) -> None:
-    """Say what the rules have against the prescription in FILE, without issuing it."""
+    """Say what the rules have against the prescription in FILE, without issuing it.
+
+    Exit status 1 if it would be refused.
+    """
     draft, client = read_draft(file), desk.hospital
     findings = client.precheck(client.complete(draft))
 
@@ -35,6 +39,8 @@ def precheck(desk: Desk, file: Path) -> None:
         desk.console.print(show.findings_table(findings) if findings else "no findings")
 
     desk.say([plain(finding) for finding in findings], tell)
+    if any(finding.severity == RuleFinding.SEVERITY_REFUSE for finding in findings):
+        raise click.exceptions.Exit(REFUSED)
 
 
 @click.command()

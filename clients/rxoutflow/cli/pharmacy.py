@@ -120,8 +120,8 @@ def quote(desk: Desk, others: tuple[str, ...]) -> None:
 
     def tell() -> None:
         desk.console.print(show.priced_table(lines, session.goods))
-        title = f"payer {quoted.payer_region_code}, tariff {quoted.tariff_version}"
-        desk.console.print(show.amounts_table(quoted.amounts, title))
+        desk.console.print(f"payer {quoted.payer_region_code}, tariff {quoted.tariff_version}")
+        desk.console.print(show.amounts_table(quoted.amounts))
         desk.console.print("next: rxoutflow commit, if the patient agrees", markup=False)
 
     desk.say(plain(quoted), tell)
@@ -158,8 +158,8 @@ def commit(desk: Desk, self_pay: bool, others: tuple[str, ...]) -> None:
     def tell() -> None:
         desk.console.print("committed: hand over, then rxoutflow dispense", markup=False)
         if settlement is not None:
-            title = f"settlement {settlement.settlement_id}, held"
-            desk.console.print(show.amounts_table(settlement.amounts, title))
+            desk.console.print(show.settlement_line(settlement), markup=False)
+            desk.console.print(show.amounts_table(settlement.amounts))
 
     desk.say(
         {

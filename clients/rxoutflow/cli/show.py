@@ -20,7 +20,7 @@ from rxoutflow.v1.finding_pb2 import RuleFinding
 from rxoutflow.v1.notice_pb2 import Notice
 from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.prescription_status_pb2 import PrescriptionStatus
-from rxoutflow.v1.settlement_pb2 import Amounts, PricedLine
+from rxoutflow.v1.settlement_pb2 import Amounts, PricedLine, Settlement
 from rxoutflow.v1.supervision_service_pb2 import TraceEvent
 
 _AMOUNTS = (
@@ -58,13 +58,19 @@ def qr_to_file(code: PickupCode, path: Path) -> None:
     segno.make_qr(str(code), error="m").save(str(path), kind="png", scale=8, border=4)
 
 
-def amounts_table(amounts: Amounts, title: str) -> Table:
+def amounts_table(amounts: Amounts) -> Table:
     """The amounts in yuan, with the field's words."""
-    table = Table("", "", "yuan", title=title, title_justify="left")
+    table = Table("", "", "yuan")
     table.columns[2].justify = "right"
     for english, chinese, name in _AMOUNTS:
         table.add_row(english, chinese, yuan(getattr(amounts, name)))
     return table
+
+
+def settlement_line(settlement: Settlement) -> str:
+    """Where a settlement stands, in one line."""
+    state = short_name(settlement, "state")
+    return f"settlement {settlement.settlement_id}: {state}, tariff {settlement.tariff_version}"
 
 
 def prescription_table(prescription: Prescription, status: PrescriptionStatus) -> Table:
@@ -106,9 +112,11 @@ def priced_table(lines: Iterable[PricedLine], goods: Prescription) -> Table:
     table = Table("line", "drug", "generic name", "quantity", "unit price (yuan)")
     for line in lines:
         drug = drugs[line.line_id]
-        price = f"{line.unit_price_micro_yuan / 1_000_000:.6f}"
+        whole, part = divmod(line.unit_price_micro_yuan, 1_000_000)
         quantity = f"{line.quantity} {drug.unit}"
-        table.add_row(str(line.line_id), line.drug_code, drug.generic_name, quantity, price)
+        table.add_row(
+            str(line.line_id), line.drug_code, drug.generic_name, quantity, f"{whole}.{part:06}"
+        )
     return table
 
 

@@ -40,13 +40,18 @@ PrivateKey: TypeAlias = "ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey 
 class SignerUnusable(ValueError):
     """A certificate or key cannot be signed with until somebody changes that.
 
-    The message names the file, which ``path`` holds too where there is one.
+    The message begins with the file that is at fault, if there is one.
     """
 
-    def __init__(self, message: str, path: Path | None = None) -> None:
-        """Keep the file's name beside the message and at its beginning."""
-        super().__init__(f"{path}: {message}" if path else message)
+    def __init__(self, problem: str, path: Path | None = None) -> None:
+        """Keep the problem and the file."""
+        super().__init__(f"{path}: {problem}" if path else problem)
+        self.problem = problem
         self.path = path
+
+
+class KeyMismatch(SignerUnusable):
+    """A private key is another one than that of the certificate."""
 
 
 class SignerUnavailable(Exception):
@@ -120,7 +125,7 @@ class CertifiedSigner:
         try:
             self._checked(sign(_PROBE), _PROBE)
         except SignatureWrong:
-            raise SignerUnusable("the private key is not the one of the certificate") from None
+            raise KeyMismatch("the private key is not the one of the certificate") from None
 
 
 class FileSigner(CertifiedSigner):
@@ -149,8 +154,11 @@ class FileSigner(CertifiedSigner):
         key = _read_key(key_pem_path, password)
         try:
             return cls(certificates, key)
+        except KeyMismatch:
+            problem = f"is not the key of {certificate_pem_path.name}; configure the pair together"
+            raise SignerUnusable(problem, key_pem_path) from None
         except SignerUnusable as error:
-            raise SignerUnusable(str(error), certificate_pem_path) from None
+            raise SignerUnusable(error.problem, certificate_pem_path) from None
 
     def sign(self, data: bytes) -> bytes:
         """Return the signature value over the data."""

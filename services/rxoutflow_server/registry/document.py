@@ -34,6 +34,7 @@ from rxoutflow.identity import (
 )
 from rxoutflow.statements.algorithms import KeyUnsupported, verification_key
 from rxoutflow.statements.payloads import PURPOSES
+from rxoutflow.v1.annotations_pb2 import CALLER_KIND_UNSPECIFIED
 from rxoutflow.v1.statement_pb2 import (
     SIGNER_ROLE_CHECKER,
     SIGNER_ROLE_DISPENSER,
@@ -54,9 +55,11 @@ DEFAULT_VALIDITY_DAYS: Final = 90
 EXPIRES_SOON: Final = timedelta(days=30)
 """How long before a certificate expires a note says so."""
 
+NAME: Final = re.compile(r"[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,98}[^\s\x00-\x1f\x7f])?")
+"""A name or a reason: up to 100 characters, nothing that a terminal would act on."""
+
 _REGION = re.compile(r"[0-9]{6}")
 _CODE = re.compile(r"[A-Z0-9]{1,20}")
-_NAME = re.compile(r"[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,98}[^\s\x00-\x1f\x7f])?")
 _PHONE = re.compile(r"[0-9+() -]{5,30}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TIERS = (1, 3)
@@ -117,7 +120,7 @@ class _Reader:
         root = self.root
         advice = 'use the six-digit code, for instance "350200"'
         self.region_code = root.text("region", _REGION, advice)
-        name = root.text("name", _NAME, "give the region's name for people")
+        name = root.text("name", NAME, "give the region's name for people")
         days = root.integer("validity_days", *VALIDITY_DAYS, DEFAULT_VALIDITY_DAYS)
         self.algorithms = set(root.choices("algorithms", tuple(ALGORITHMS)))
         endpoints = root.text_list("endpoints", ADDRESS, ADDRESS_ADVICE)
@@ -172,8 +175,8 @@ class _Reader:
         kind = CallerKind(word) if word else None
         return Institution(
             institution_code=self._code(table, kind),
-            kind=KINDS.get(word),
-            name=table.text("name", _NAME, "give its name for people"),
+            kind=KINDS.get(word, CALLER_KIND_UNSPECIFIED),
+            name=table.text("name", NAME, "give its name for people"),
             phone=_phone(table, kind),
             designated=table.boolean("designated", False),
             tier=_tier(table, kind),
@@ -213,7 +216,7 @@ class _Reader:
             institution_code=table.text("institution", _CODE, "give the code of an institution"),
             roles=[ROLES[each] for each in table.choices("roles", tuple(ROLES))],
             person_code=table.optional_text("person_code", _CODE, "use capitals and digits"),
-            display_name=table.text("display_name", _NAME, "give the name that others are shown"),
+            display_name=table.text("display_name", NAME, "give the name that others are shown"),
         )
         path = table.file("certificate")
         chain = self._certificates(table, "certificate", path) if path.is_file() else []
@@ -294,7 +297,7 @@ class _Reader:
         return list(dict.fromkeys(digest for digest in digests if digest))
 
     def _denial(self, table: Table) -> bytes:
-        table.text("reason", _NAME, "say why, for those who come after you")
+        table.text("reason", NAME, "say why, for those who come after you")
         by_file, by_digest = table.has("certificate"), table.has("sha256")
         if by_file == by_digest:
             table.note("certificate", "give either the path of the certificate or its sha256")

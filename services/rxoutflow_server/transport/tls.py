@@ -58,6 +58,17 @@ class KeyFiles:
         """Where the key's password is."""
         return PasswordSource(self.key_password_file, self.key_password_env)
 
+    @property
+    def complete(self) -> bool:
+        """Whether certificate and key are there."""
+        return self.certificate.is_file() and self.key.is_file()
+
+    def name_of(self, path: Path | None) -> str:
+        """The configuration's name of one of the files; that of the password's for any other."""
+        names = {self.certificate: "certificate", self.key: "key"}
+        password = "key_password_env" if self.key_password_env else "key_password_file"
+        return names.get(path, password) if path else password
+
     def stamp(self) -> Stamp:
         """Something that differs when the files have been replaced.
 
@@ -120,7 +131,7 @@ def _password(files: KeyFiles) -> bytes | None:
     try:
         return files.password.read()
     except PasswordUnusable as error:
-        raise KeyFileError(files.key, f"has no password: {error}") from None
+        raise KeyFileError(Path(), str(error)) from None
 
 
 def _state(path: Path) -> State:

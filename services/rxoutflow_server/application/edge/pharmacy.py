@@ -325,7 +325,7 @@ def _check_commitment(content: Commitment) -> None:
 def _attempt(edge: Edge, statement: SignedStatement, number: str, attempt_id: str = "") -> Attempt:
     """An attempt of this pharmacy as its home region states it, verified."""
     attempt = trusted(edge, statement, Attempt, number, edge.now()).content
-    pass
+    require(edge, attempt.pharmacy_code == edge.code)
     require(edge, attempt_id in ("", attempt.attempt_id))
     return attempt
 
