@@ -15,6 +15,7 @@ from pathlib import Path
 from rxoutflow.errors import InvalidInput
 from rxoutflow.identity import CallerKind, CallerName, IdentityError
 from rxoutflow.json_files import Fields, read_object
+from rxoutflow.passwords import PasswordSource, PasswordUnusable
 
 SANDBOX_FILE = "sandbox.json"
 
@@ -47,13 +48,17 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who signs: code and name as registered, signing certificate and key."""
+    """Somebody who signs: code and name as registered, signing certificate and key.
+
+    There is no ``key`` for somebody whose key is in no file; the client is given a signer then.
+    """
 
     person_code: str
     name: str
     title: str
     certificate: Path
-    key: Path
+    key: Path | None
+    key_password: PasswordSource = field(default_factory=PasswordSource)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +209,19 @@ def _person(fields: Fields, folder: Path) -> Person:
         fields.text("name"),
         fields.text("title", ""),
         _existing(fields, "certificate", folder),
-        _existing(fields, "key", folder),
+        _optional(fields, "key", folder),
+        _key_password(fields, folder),
     )
     fields.finish()
     return person
+
+
+def _key_password(fields: Fields, folder: Path) -> PasswordSource:
+    file = _optional(fields, "key_password_file", folder)
+    try:
+        return PasswordSource(file, fields.text("key_password_env", "") or None)
+    except PasswordUnusable as error:
+        raise fields.problem("key_password_env", str(error)) from error
 
 
 def _trust(fields: Fields, folder: Path) -> Trust:
@@ -227,6 +241,10 @@ def _prices(top: Fields, folder: Path) -> dict[str, int]:
     path = _existing(top, "price_list", folder)
     prices = Fields(str(path), read_object(path))
     return {code: prices.integer(code) for code in prices.names()}
+
+
+def _optional(fields: Fields, key: str, folder: Path) -> Path | None:
+    return _existing(fields, key, folder) if fields.text(key, "") else None
 
 
 def _existing(fields: Fields, key: str, folder: Path) -> Path:

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
 
 import click
 from cryptography import x509
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rxoutflow.statements import FileSigner, SignerUnusable
 from rxoutflow.v1.trust_pb2 import TrustList
-from rxoutflow_server.config_table import OTHERS, ConfigError, Problem
+from rxoutflow_server.config_table import OTHERS, ConfigError
 from rxoutflow_server.registry.changes import (
     changes,
     describe_anchor,
@@ -38,9 +39,7 @@ from rxoutflow_server.registry.lists import ListError, SignedList, read_list
 from rxoutflow_server.registry.publishing import Published
 from rxoutflow_server.registry.publishing import publish as put
 from rxoutflow_server.registry.words import ALGORITHMS, word_of
-from rxoutflow_server.trust_folder import write_whole
-
-_F = TypeVar("_F", bound=Callable[..., None])
+from rxoutflow_server.trust_folder import alone_in, write_whole
 
 _file = click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 _readable = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -66,14 +65,10 @@ def registry() -> None:
 @_file
 def init(file: Path) -> None:
     """Write a commented registry file to fill in."""
-    template = (files("rxoutflow_server.registry") / "template.toml").read_text("utf-8")
-    try:
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(template)
-    except FileExistsError:
-        raise Unusable(f"{file}: is there already; name a new file") from None
-    except OSError as error:
-        raise Unusable(f"{file}: cannot be written ({error.strerror})") from None
+    if file.exists():
+        raise Unusable(f"{file}: is there already; name a new file")
+    with _writing(file):
+        write_whole(file, (files("rxoutflow_server.registry") / "template.toml").read_bytes())
     click.echo(f"wrote {file}; fill it in, then run: rxoutflow-server registry check {file}")
 
 
@@ -108,7 +103,7 @@ def sign(
     now = _now()
     wanted = _sequence(sequence)
     draft = _checked(file)
-    with _explained():
+    with _explained(), _writing(out), alone_in(out.parent):
         signer = _registry_signer(certificate, key, key_password_file)
         previous = read_list(out, now) if out.exists() else None
         with _about(out):
@@ -132,6 +127,7 @@ def sign(
 )
 def publish(path: Path, folder: Path, root: str) -> None:
     """Put a signed list where a platform takes it from."""
+    _check_root(root)
     with _explained():
         published, outcome = put(path, folder, root, _now())
     name = f"list {published.sequence} of region {published.region_code}"
@@ -148,6 +144,7 @@ def publish(path: Path, folder: Path, root: str) -> None:
 @_as_json
 def show(path: Path, root: str | None, institution: str | None, as_json: bool) -> None:
     """Show what a signed list vouches for."""
+    _check_root(root)
     with _explained():
         shown = read_list(path, _now(), root)
     if as_json:
@@ -172,8 +169,7 @@ def diff(old: Path, new: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(lines, ensure_ascii=False, indent=2))
         return
-    for line in lines or ["nothing but sequence and times"]:
-        click.echo(line)
+    _tell(lines)
 
 
 @registry.command()
@@ -212,8 +208,15 @@ def _explained() -> Iterator[None]:
         yield
     except (ListError, SignerUnusable) as error:
         raise Unusable(str(error)) from None
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Tell people that a file cannot be written."""
+    try:
+        yield
     except OSError as error:
-        raise Unusable(f"{error.filename}: cannot be written ({error.strerror})") from None
+        raise Unusable(f"{path}: cannot be written ({error.strerror})") from None
 
 
 @contextmanager
@@ -231,6 +234,11 @@ def _sequence(text: str) -> int | None:
     if not re.fullmatch(r"[1-9][0-9]{0,17}", text):
         raise Unusable('--sequence: must be "auto" or a whole number from 1')
     return int(text)
+
+
+def _check_root(root: str | None) -> None:
+    if root is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", root):
+        raise Unusable("--root: must be a SHA-256, 64 hexadecimal digits, as servers pin it")
 
 
 def _registry_signer(certificate: Path, key: Path, password_file: Path | None) -> FileSigner:
@@ -264,8 +272,13 @@ def _tell_issued(out: Path, issued: SignedList, previous: SignedList | None) -> 
         return
     if previous.registry_sha256 != issued.registry_sha256:
         click.echo("note: list before was signed by another registry certificate", err=True)
-    for line in changes(previous.content, issued.content):
-        click.echo(line)
+    _tell(changes(previous.content, issued.content))
+
+
+def _tell(lines: Sequence[str]) -> None:
+    """Print what changed; names come from others and may hold what a terminal would act on."""
+    for line in lines or ["nothing changed but sequence and times"]:
+        click.echo("".join(each if each.isprintable() else "?" for each in line))
 
 
 def _time(value: datetime) -> str:
@@ -289,7 +302,7 @@ def _show_head(console: Console, shown: SignedList, *, verified: bool) -> None:
         "signing anchors": "\n".join(map(describe_anchor, content.signing_anchors)),
         "denied": "\n".join(each.hex() for each in content.denied_certificate_sha256) or "nothing",
     }.items():
-        table.add_row(key, value)
+        _add_row(table, key, value)
     console.print(table)
 
 
@@ -297,22 +310,35 @@ def _show_institutions(console: Console, content: TrustList) -> None:
     signers: dict[str, int] = {}
     for signer in content.signers:
         signers[signer.institution_code] = signers.get(signer.institution_code, 0) + 1
-    columns = ("code", "kind", "name", "phone", "designated", "tier", "status", "signers")
-    table = Table(*columns, title="institutions", title_justify="left")
+    columns = ("kind", "name", "phone", "designated", "tier", "status", "signers")
+    table = _table("institutions", "code", *columns)
     for entry in content.institutions:
         code = entry.institution_code
-        table.add_row(code, *describe_institution(entry).values(), str(signers.get(code, 0)))
+        _add_row(table, code, *describe_institution(entry).values(), str(signers.get(code, 0)))
     console.print(table)
 
 
 def _show_signers(console: Console, content: TrustList, institution_code: str) -> None:
-    columns = ("certificate", "roles", "person_code", "display_name")
-    table = Table(*columns, title=f"signers of {institution_code}", title_justify="left")
+    columns = ("roles", "person_code", "display_name")
+    table = _table(f"signers of {institution_code}", "certificate", *columns)
     for entry in content.signers:
         if entry.institution_code == institution_code:
             _, *words = describe_signer(entry).values()
-            table.add_row(entry.certificate_sha256.hex(), *words)
+            _add_row(table, f"{entry.certificate_sha256.hex()[:16]}…", *words)
     console.print(table)
+
+
+def _table(title: str, key: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(key, no_wrap=True)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _add_row(table: Table, *cells: str) -> None:
+    """Add cells as they are, and not as markup."""
+    table.add_row(*map(Text, cells))
 
 
 def _as_object(shown: SignedList) -> Mapping[str, object]:

@@ -143,7 +143,7 @@ class Table:
         """Yes or no."""
         value = self._get(key, default)
         if not isinstance(value, bool):
-            self.note(key, "must be true or false, without quotes")
+            self.note(key, "is neither yes nor no; write true or false, without quotes")
             return default
         return value
 

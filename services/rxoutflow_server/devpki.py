@@ -37,8 +37,10 @@ BACKDATING = timedelta(minutes=5)
 
 _ORGANISATION = "rxoutflow development PKI"
 
-_BuiltIn: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-PrivateKey: TypeAlias = "_BuiltIn | Sm2PrivateKey"
+BuiltInKey: TypeAlias = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+"""Keys of which certificates and requests can be made without SM2."""
+
+PrivateKey: TypeAlias = "BuiltInKey | Sm2PrivateKey"
 
 
 class KeyAlgorithm(StrEnum):
@@ -154,7 +156,7 @@ class Authority:
         builder = (
             _builder(_name(_common_name(holder)), issuer.subject, public, self._now, LEAF_LIFETIME)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(issues=False), critical=True)
+            .add_extension(leaf_key_usage(), critical=True)
             .add_extension(_subject_names(holder, other_names), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .add_extension(_issuer_identifier(issuer), critical=False)
@@ -165,7 +167,7 @@ class Authority:
 
     def _sign(self, builder: x509.CertificateBuilder, key: PrivateKey) -> x509.Certificate:
         certificate = builder.sign(self._key, hashes.SHA256())
-        if isinstance(key, _BuiltIn):
+        if isinstance(key, BuiltInKey):
             return certificate
         from rxoutflow_server import devpki_sm2
 
@@ -208,15 +210,20 @@ def _builder(
     )
 
 
+def leaf_key_usage() -> x509.KeyUsage:
+    """What the key of a leaf may do: sign, and never issue."""
+    return _key_usage(issues=False)
+
+
 def _builder_key(key: PrivateKey) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey:
     """The public key to build a certificate with: for SM2 that of a stand-in, replaced later."""
-    if isinstance(key, _BuiltIn):
+    if isinstance(key, BuiltInKey):
         return key.public_key()
     return ec.generate_private_key(ec.SECP256R1()).public_key()
 
 
 def _private_pem(key: PrivateKey) -> bytes:
-    if isinstance(key, _BuiltIn):
+    if isinstance(key, BuiltInKey):
         return key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,

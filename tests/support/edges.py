@@ -7,7 +7,7 @@ lose its answers on the way back, refuse, be too busy, or be slow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -76,6 +76,30 @@ class Pauses:
         if self.stop_after is not None and len(self.taken) >= self.stop_after:
             raise asyncio.CancelledError
         await asyncio.sleep(0)
+
+
+class Rounds:
+    """Counts the rounds of a delivery loop; what it says of the last one can be waited for."""
+
+    def __init__(self, deliver: Callable[[], Awaitable[bool]]) -> None:
+        self._deliver = deliver
+        self.made = 0
+        self.done = False
+
+    async def __call__(self) -> bool:
+        self.done = await self._deliver()
+        self.made += 1
+        return self.done
+
+    async def until(self, made: int) -> None:
+        async with asyncio.timeout(10):
+            while self.made < made:
+                await asyncio.sleep(0)
+
+    async def until_done(self) -> None:
+        async with asyncio.timeout(10):
+            while not self.done:
+                await asyncio.sleep(0)
 
 
 @dataclass

@@ -11,12 +11,12 @@ Nothing here waits by the clock: ``eventually`` asks until it is so, or fails.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -259,12 +259,10 @@ def require_proper(logs: Path) -> None:
             assert entry["level"] in ("debug", "info", "warning"), f"{file.name}: {line}"
 
 
-def command(*arguments: str | Path, folder: Path | None = None) -> Sequence[str]:
-    """A command of this package, as it is installed beside this interpreter."""
-    import sys
-
-    program, *rest = [str(each) for each in arguments]
-    return [str(Path(sys.executable).with_name(program)), *rest]
+def run_program(program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of this package, as it is installed beside this interpreter, to its end."""
+    command = [Path(sys.executable).with_name(program), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
 def _count(store: Path, table: str, condition: str = "1") -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any as Any_
+from typing import TypeAlias
 
 import grpc
 import pytest
@@ -35,6 +37,10 @@ CATALOGUE = {name: comment for comment, name in ENTRY.findall(PROTO.read_text("u
 REASONS = [name.removeprefix(errors.PREFIX) for name in ErrorReason.keys()[1:]]
 
 
+Untyped: TypeAlias = Any_
+"""gRPC's stubs name the type of metadata twice, differently."""
+
+
 class Failed(grpc.RpcError, grpc.Call):
     """A call that failed, as gRPC raises it."""
 
@@ -51,7 +57,7 @@ class Failed(grpc.RpcError, grpc.Call):
     def details(self) -> str:
         return self._details
 
-    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+    def trailing_metadata(self) -> tuple[Untyped, ...]:
         return self._trailers
 
     def initial_metadata(self) -> tuple[tuple[str, str | bytes], ...]:

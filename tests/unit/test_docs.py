@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import runpy
@@ -15,9 +16,11 @@ from pathlib import Path
 from types import FunctionType
 from typing import TypeAlias, TypeVar
 
+import click
 import pytest
 from cryptography import x509
 
+from rxoutflow.cli import cli
 from rxoutflow.numbers import PickupCode, PrescriptionNumber
 from rxoutflow.statements import check_wire, pae, signature_sha256
 from rxoutflow.statements.algorithms import SignatureWrong, verification_key
@@ -30,7 +33,14 @@ from rxoutflow.v1.statement_pb2 import (
     ProtectedHeader,
     Signature,
 )
-from rxoutflow_server.config import ConfigError, load_hospital, load_pharmacy, load_platform
+from rxoutflow_server.cli import main as server
+from rxoutflow_server.config import (
+    PROVIDERS,
+    ConfigError,
+    load_hospital,
+    load_pharmacy,
+    load_platform,
+)
 from rxoutflow_server.config_table import Table
 from rxoutflow_server.domain.settlement import Amounts
 
@@ -124,9 +134,12 @@ def test_reasons_that_the_guides_name_are_reasons_of_the_contract() -> None:
 
 
 def keys_read(
-    load: Callable[[Path, datetime], object], file: Path, monkeypatch: pytest.MonkeyPatch
+    load: Callable[[Path, datetime], object],
+    file: Path,
+    content: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> set[str]:
-    """The paths of all keys that a configuration's reader asks for."""
+    """The paths of all keys that a reader asks for in an incomplete configuration."""
     keys: set[str] = set()
 
     def noting(read: Callable[..., T]) -> Callable[..., T]:
@@ -139,7 +152,7 @@ def keys_read(
     with monkeypatch.context() as patch:
         for name in READERS:
             patch.setattr(Table, name, noting(getattr(Table, name)))
-        file.write_text("")
+        file.write_text(content)
         with pytest.raises(ConfigError):
             load(file, datetime.now(UTC))
     return keys
@@ -151,7 +164,10 @@ def test_every_configuration_key_is_documented_and_no_other(
     real = {
         key
         for load in (load_platform, load_hospital, load_pharmacy)
-        for key in keys_read(load, tmp_path / "empty.toml", monkeypatch)
+        for provider in PROVIDERS
+        for key in keys_read(
+            load, tmp_path / "x.toml", f'[signing]\nprovider = "{provider}"', monkeypatch
+        )
     }
     table = section(text_of("operators.md"), "Configuration")
     documented = re.findall(r"^\| `([a-z_.]+)` \|", table, re.MULTILINE)
@@ -184,7 +200,7 @@ def test_the_tariff_example_can_be_loaded(tmp_path: Path) -> None:
     "module", ["catalogues", "insured"], ids=["the catalogue", "the insured persons"]
 )
 def test_every_column_of_the_reference_data_is_documented(module: str) -> None:
-    columns = runpy.run_module(f"rxoutflow_server.reference.{module}")["COLUMNS"]
+    columns = importlib.import_module(f"rxoutflow_server.reference.{module}").COLUMNS
     data = section(text_of("operators.md"), "Reference data")
     assert [column for column in columns if f"`{column}`" not in data] == []
 
@@ -309,8 +325,15 @@ def test_the_readme_names_commands_and_files_that_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for file in re.findall(r"clients/[a-z/-]+\.json", readme):
         assert (ROOT / file).is_file(), file
-    from rxoutflow.cli import cli
-
     called = re.findall(r"^(?:\.venv/bin/)?rxoutflow (?:--\w+ [\w-]+ )*(\w+)", readme, re.MULTILINE)
     assert len(called) >= 6
     assert [name for name in called if name not in cli.commands] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_server_commands_that_a_page_names_exist(page: Path) -> None:
+    called = re.findall(r"rxoutflow-server ([a-z]+)(?: ([a-z]+))?", page.read_text("utf-8"))
+    for name, inner in called:
+        command = server.commands[name]
+        if inner and isinstance(command, click.Group):
+            assert inner in command.commands, f"{name} {inner}"

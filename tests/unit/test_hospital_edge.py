@@ -48,6 +48,7 @@ from support.edges import (
     FakeHospitalPlatform,
     Line,
     Pauses,
+    Rounds,
     by_people,
     bytes_of,
     edge_of,
@@ -371,6 +372,19 @@ async def test_a_revocation_during_a_dropped_upload_is_never_answered_here(site:
     assert (await site.get(number)).registration == REGISTRATION_QUEUED
 
 
+async def test_once_the_edge_has_tried_to_send_a_prescription_it_withdraws_it_no_more(
+    site: Site,
+) -> None:
+    site.line.up = False
+    number = (await site.issue(site.request())).prescription_number
+    site.line.up, site.line.loses_answers = True, True
+    assert not await site.deliver()
+    site.line.up = False
+    with pytest.raises(Unavailable):
+        await hospital.revoke(site.edge, site.platform, site.revocation(number))
+    assert (await site.get(number)).registration == REGISTRATION_QUEUED
+
+
 @pytest.mark.parametrize("arrived_before", [True, False])
 async def test_a_revocation_after_a_lost_answer_is_brought_to_its_end_by_the_edge(
     site: Site, *, arrived_before: bool
@@ -434,12 +448,14 @@ async def test_an_older_status_never_takes_the_place_of_a_newer_one(site: Site) 
     number = (await site.issue(site.request())).prescription_number
     site.platform.version = 4
     await site.get(number)
+    site.platform.version = 3
+    await site.get(number)
     older = site.platform.status(number, version=2)
     site.platform.notices.add(Notice.KIND_CLAIMED, number, older)
     await notices.follow(site.edge, site.platform)
-    site.line.up = False
-    status = PrescriptionStatus.FromString((await site.get(number)).status.payload)
-    assert status.version == 4
+    for site.line.up in (True, False):
+        status = PrescriptionStatus.FromString((await site.get(number)).status.payload)
+        assert status.version == 4
 
 
 async def test_a_prescription_that_was_not_issued_here_is_asked_for_at_the_platform(
@@ -546,22 +562,21 @@ async def test_the_stream_from_the_platform_is_opened_again_with_growing_pauses(
 async def test_delivery_pauses_while_it_fails_and_sleeps_while_nothing_is_due(
     site: Site,
 ) -> None:
-    site.line.up = False
-    issued = await site.issue(site.request())
-    pauses = Pauses()
+    pauses, rounds = Pauses(), Rounds(site.deliver)
     edge = replace(site.edge, pause=pauses)
-    loop = asyncio.create_task(delivery.keep_delivering(edge, site.deliver))
-    while len(pauses.taken) < 3:
-        await asyncio.sleep(0)
-    site.line.up = True
-    await asyncio.wait_for(site.line.arrived.wait(), 5)
-    while (await site.get(issued.prescription_number)).registration != REGISTRATION_REGISTERED:
-        await asyncio.sleep(0)
-    taken = len(pauses.taken)
-    done, _ = await asyncio.wait([loop], timeout=0.05)
+    loop = asyncio.create_task(delivery.keep_delivering(edge, rounds))
+    await rounds.until(1)
+    site.line.loses_answers = True
+    await site.issue(site.request())
+    await rounds.until(4)
+    site.line.loses_answers = False
+    await rounds.until_done()
+    made = rounds.made
+    await asyncio.wait([loop], timeout=0.05)
+    assert not loop.done()
     loop.cancel()
-    assert not done
-    assert pauses.taken == list(range(taken))
+    assert rounds.made == made
+    assert pauses.taken == list(range(made - 2))
 
 
 async def test_pauses_double_up_to_the_longest() -> None:

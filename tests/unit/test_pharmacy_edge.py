@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
 from support.edges import (
     FakePharmacyPlatform,
     Line,
+    Rounds,
     by_people,
     bytes_of,
     edge_of,
@@ -198,6 +200,16 @@ async def test_another_prescription_than_was_asked_for_is_not_shown(site: Site) 
     assert refused.value.reason is Reason.SIGNED_CONTENT_MISMATCH
 
 
+async def test_a_status_that_vouches_for_another_prescription_is_no_way_in(site: Site) -> None:
+    other = site.register(prescription(site.cast))
+    status = PrescriptionStatus.FromString(other.status.payload)
+    status.prescription_number = site.number
+    other.status.CopyFrom(site.platform.signed(status))
+    with pytest.raises(Refusal) as refused:
+        await site.find()
+    assert refused.value.reason is Reason.SIGNED_CONTENT_MISMATCH
+
+
 async def test_another_version_of_the_sheet_than_is_registered_is_not_shown(site: Site) -> None:
     opened = site.register(prescription(site.cast, site.number))
     changed = prescription(site.cast, site.number)
@@ -336,9 +348,21 @@ def another_settlement(platform: FakePharmacyPlatform, _cast: Cast) -> None:
     platform.settlement.settlement_id = request_id()
 
 
+def settlement_of_another_attempt(platform: FakePharmacyPlatform, _cast: Cast) -> None:
+    platform.settlement.attempt_id = request_id()
+
+
 @pytest.mark.parametrize(
     "spoil",
-    [forged, another_attempt, another_pharmacy, not_committed, other_amounts, another_settlement],
+    [
+        forged,
+        another_attempt,
+        another_pharmacy,
+        not_committed,
+        other_amounts,
+        another_settlement,
+        settlement_of_another_attempt,
+    ],
 )
 async def test_nothing_is_handed_over_on_an_answer_that_does_not_hold(
     site: Site, spoil: Callable[[FakePharmacyPlatform, Cast], None]
@@ -374,6 +398,20 @@ async def test_a_record_is_accepted_while_the_platform_is_away_and_delivered_lat
     Verifier(site.cast.trust()).verify(sent.dispense_record, DispenseRecord, NOW)
     site.line.up = False
     assert (await site.hand_over(request)).HasField("progress")
+
+
+async def test_the_delivery_of_records_wakes_up_for_one_that_was_not_decided(site: Site) -> None:
+    rounds = Rounds(lambda: delivery.records(site.edge, site.platform))
+    loop = asyncio.create_task(delivery.keep_delivering(site.edge, rounds))
+    await rounds.until(1)
+    site.line.loses_answers = True
+    request = site.record()
+    assert not (await site.hand_over(request)).HasField("progress")
+    await rounds.until(2)
+    site.line.loses_answers = False
+    await rounds.until_done()
+    loop.cancel()
+    assert (await site.outcome(request.request_id)) != PosServiceRecordDispenseResponse()
 
 
 async def test_a_record_whose_answer_was_lost_is_delivered_with_the_same_bytes(

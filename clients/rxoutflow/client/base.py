@@ -1,12 +1,13 @@
 """What the clients of hospitals, pharmacies and supervision have in common.
 
 A client belongs to one profile and one server. It signs with the people of the profile, whose keys
-are read when they are first needed, and makes the ids of requests. The seal is not here: the
-institution's edge service adds it.
+are read when they are first needed unless a signer is passed for them, and makes the ids of
+requests. The seal is not here: the institution's edge service adds it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Self
 
 from google.protobuf.message import Message
@@ -16,8 +17,15 @@ from rxoutflow.client.evidence import EvidenceReader
 from rxoutflow.errors import InvalidInput
 from rxoutflow.identity import CallerKind
 from rxoutflow.numbers import new_id
+from rxoutflow.passwords import PasswordUnusable
 from rxoutflow.profile import Profile
-from rxoutflow.statements import FileSigner, SignerUnusable, add_signature, new_statement
+from rxoutflow.statements import (
+    FileSigner,
+    Signer,
+    SignerUnusable,
+    add_signature,
+    new_statement,
+)
 from rxoutflow.statements.payloads import Role
 from rxoutflow.v1.statement_pb2 import (
     SIGNER_ROLE_CHECKER,
@@ -43,6 +51,7 @@ class Client:
         profile: who acts, where, and whom to trust.
         surroundings: clock, randomness and sleep.
         patience: how long to try.
+        signers: how people sign whose keys are in no file of the profile, by their names in it.
 
     Raises:
         InvalidInput: the profile is of another kind, or a file that it names cannot be used.
@@ -55,13 +64,14 @@ class Client:
         profile: Profile,
         surroundings: Surroundings = REAL,
         patience: Patience = PATIENT,
+        signers: Mapping[str, Signer] | None = None,
     ) -> None:
         profile.expect_kind(self.kind)
         self.profile = profile
         self.surroundings = surroundings
         self.evidence = EvidenceReader(profile, surroundings.now)
         self.connection = Connection(profile, surroundings, patience)
-        self._signers: dict[str, FileSigner] = {}
+        self._signers: dict[str, Signer] = dict(signers or {})
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +92,7 @@ class Client:
 
         Raises:
             InvalidInput: the profile has no such person, or the key cannot be used.
+            SignerUnavailable: a token or signature service does not sign at the moment.
         """
         now = self.surroundings.now()
         first, *others = people
@@ -90,17 +101,21 @@ class Client:
             statement = add_signature(statement, self._signer(person), ROLES[person], now)
         return statement
 
-    def _signer(self, person: str) -> FileSigner:
+    def _signer(self, person: str) -> Signer:
         if person not in self._signers:
             self._signers[person] = self._load_signer(person)
         return self._signers[person]
 
-    def _load_signer(self, person: str) -> FileSigner:
+    def _load_signer(self, person: str) -> Signer:
         path = self.profile.path
         if person not in self.profile.people:
             raise InvalidInput(f"{path}: people.{person}: is missing")
         signer = self.profile.people[person]
+        if signer.key is None:
+            raise InvalidInput(
+                f"{path}: people.{person}.key: is missing; name the key's file, or pass a signer"
+            )
         try:
-            return FileSigner.load(signer.certificate, signer.key)
-        except SignerUnusable as error:
+            return FileSigner.load(signer.certificate, signer.key, signer.key_password.read())
+        except (PasswordUnusable, SignerUnusable) as error:
             raise InvalidInput(f"{path}: people.{person}: {error}") from error

@@ -16,7 +16,13 @@ To sign, build
 
 where SP is one space (0x20), len() is the number of bytes in decimal ASCII without leading
 zeros, and `protected` is a serialised ProtectedHeader. Sign PAE with the algorithm that the
-header names. ECDSA signatures are ASN.1 DER; Ed25519 signatures are 64 raw bytes.
+header names. ECDSA and SM2 signatures are ASN.1 DER; Ed25519 signatures are 64 raw bytes.
+
+Digests of statements cover signature values, so each value has one form only. (r, s) and
+(r, n - s) are both valid ECDSA signatures and anybody can turn one into the other: signers write
+the lower s, s <= n / 2, and receivers refuse the higher one, as they refuse DER that is not
+canonical. Ed25519 needs 0 <= S < L (RFC 8032). SM2 has no second s for the same r that could be
+computed without the private key.
 
 Receivers refuse payloads and headers that are not in plain wire form: unknown fields, a singular
 field twice, over-long varints, groups, bad UTF-8, excess depth or size.
@@ -48,7 +54,7 @@ class _SignatureAlgorithmEnumTypeWrapper(google.protobuf.internal.enum_type_wrap
     SIGNATURE_ALGORITHM_UNSPECIFIED: _SignatureAlgorithm.ValueType  # 0
     """Never valid."""
     SIGNATURE_ALGORITHM_ECDSA_P256_SHA256: _SignatureAlgorithm.ValueType  # 1
-    """ECDSA on NIST P-256 with SHA-256, ASN.1 DER."""
+    """ECDSA on NIST P-256 with SHA-256, ASN.1 DER, with the lower s."""
     SIGNATURE_ALGORITHM_ED25519: _SignatureAlgorithm.ValueType  # 2
     """Ed25519 (RFC 8032), 64 bytes."""
     SIGNATURE_ALGORITHM_SM2_SM3: _SignatureAlgorithm.ValueType  # 3
@@ -62,7 +68,7 @@ class SignatureAlgorithm(_SignatureAlgorithm, metaclass=_SignatureAlgorithmEnumT
 SIGNATURE_ALGORITHM_UNSPECIFIED: SignatureAlgorithm.ValueType  # 0
 """Never valid."""
 SIGNATURE_ALGORITHM_ECDSA_P256_SHA256: SignatureAlgorithm.ValueType  # 1
-"""ECDSA on NIST P-256 with SHA-256, ASN.1 DER."""
+"""ECDSA on NIST P-256 with SHA-256, ASN.1 DER, with the lower s."""
 SIGNATURE_ALGORITHM_ED25519: SignatureAlgorithm.ValueType  # 2
 """Ed25519 (RFC 8032), 64 bytes."""
 SIGNATURE_ALGORITHM_SM2_SM3: SignatureAlgorithm.ValueType  # 3
@@ -159,11 +165,13 @@ class Signature(google.protobuf.message.Message):
     protected: builtins.bytes
     """A serialised ProtectedHeader: part of what is signed."""
     value: builtins.bytes
-    """The signature value."""
+    """The signature value, in the one form that its algorithm allows."""
     @property
     def certificate_chain(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """The signer's certificate and its intermediates, DER, leaf first, without the anchor. The leaf's
-        digest is in the protected header. Certificates name; the trust list authorises.
+        digest is in the protected header. Certificates name; the trust list authorises. Intermediates
+        are no part of any digest: they help to find a path, and whoever changes them on the way can
+        make the statement fail, but never change who signed it or what it says.
         """
 
     def __init__(

@@ -19,7 +19,6 @@ from rxoutflow.identity import IdentityError, uri_names
 from rxoutflow_server.registry.document import NAME
 from rxoutflow_server.trust_folder import write_whole
 
-
 _SHOWN = re.compile(r"[ -~]{1,300}")
 """Names are chosen by others: only what cannot end the comment gets into the file."""
 

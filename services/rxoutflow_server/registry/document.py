@@ -260,7 +260,8 @@ class _Reader:
             table.note("certificate", f"{error}; have one issued for a key of another kind")
         else:
             if self.algorithms and algorithm not in map(ALGORITHMS.get, self.algorithms):
-                table.note("certificate", "has a key of an algorithm that algorithms does not name")
+                problem = "has a key of an algorithm that is not allowed; add it to algorithms"
+                table.note("certificate", problem)
         if not self.signing_anchors:
             return
         # What was signed while it was valid stays verifiable, so it is judged as of then.
@@ -300,7 +301,7 @@ class _Reader:
         table.text("reason", NAME, "say why, for those who come after you")
         by_file, by_digest = table.has("certificate"), table.has("sha256")
         if by_file == by_digest:
-            table.note("certificate", "give either the path of the certificate or its sha256")
+            table.note("certificate", "is missing, or sha256 is there too; give one of the two")
             return b""
         if by_digest:
             advice = "64 small hexadecimal digits, as `openssl x509 -outform DER | sha256sum` says"

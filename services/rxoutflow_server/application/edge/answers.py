@@ -39,7 +39,7 @@ def trusted(
         Unavailable: it does not verify, or is about another prescription.
     """
     verified = _verified(edge, statement, expected, now)
-    (edge, str(attrgetter("prescription_number")(verified.content)) == number)
+    require(edge, str(attrgetter("prescription_number")(verified.content)) == number)
     return verified
 
 
