@@ -13,6 +13,8 @@ import click
 from rxoutflow_server import telemetry
 from rxoutflow_server.cli_benefit import benefit_group
 from rxoutflow_server.cli_credential import credential
+from rxoutflow_server.cli_keys import keys_group
+from rxoutflow_server.cli_registry import registry
 from rxoutflow_server.config import (
     ConfigError,
     HospitalConfig,
@@ -81,6 +83,8 @@ def pharmacy(file: Path, check: bool) -> None:
 
 main.add_command(benefit_group)
 main.add_command(credential)
+main.add_command(keys_group)
+main.add_command(registry)
 main.add_command(sandbox)
 
 

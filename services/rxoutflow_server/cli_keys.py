@@ -134,7 +134,7 @@ def show(certificate: Path) -> None:
 @click.argument("key", metavar="KEY", type=click.Path(path_type=Path))
 @_password_file
 def check(certificate: Path, key: Path, password_file: Path | None) -> None:
-    """Check that a key is the certificate's, that the name is good, and the time within validity."""
+    """Check that a key is the certificate's, and that name, kind and validity are in order."""
     try:
         signer = FileSigner.load(certificate, key, PasswordSource(password_file).read())
     except (SignerUnusable, PasswordUnusable) as error:
@@ -223,8 +223,11 @@ def _write(contents: Mapping[Path, bytes], *, force: bool) -> None:
     try:
         for file, content in contents.items():
             make_private_folder(file.parent)
-            file.unlink(missing_ok=True)
-            write_private_file(file, content)
+            new = file.with_name(f".{file.name}.new")
+            new.unlink(missing_ok=True)
+            write_private_file(new, content)
+        for file in contents:
+            file.with_name(f".{file.name}.new").replace(file)
     except OSError as error:
         raise KeyProblem(f"{error.filename}: cannot be written: {error.strerror}") from None
 

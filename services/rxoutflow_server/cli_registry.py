@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -151,7 +152,7 @@ def show(path: Path, root: str | None, institution: str | None, as_json: bool) -
         click.echo(json.dumps(_as_object(shown), ensure_ascii=False, indent=2))
         return
     console = Console()
-    _show_head(console, shown, verified=root is not None)
+    _show_head(shown, verified=root is not None)
     _show_institutions(console, shown.content)
     if institution is not None:
         _show_signers(console, shown.content, institution)
@@ -276,45 +277,46 @@ def _tell_issued(out: Path, issued: SignedList, previous: SignedList | None) -> 
 
 
 def _tell(lines: Sequence[str]) -> None:
-    """Print what changed; names come from others and may hold what a terminal would act on."""
     for line in lines or ["nothing changed but sequence and times"]:
-        click.echo("".join(each if each.isprintable() else "?" for each in line))
+        _echo(line)
+
+
+def _echo(line: str) -> None:
+    """Print a line with names that others chose: nothing in them may act on a terminal."""
+    click.echo("".join(each if each.isprintable() else "?" for each in line))
 
 
 def _time(value: datetime) -> str:
     return f"{value:%Y-%m-%d %H:%M} UTC"
 
 
-def _show_head(console: Console, shown: SignedList, *, verified: bool) -> None:
+def _show_head(shown: SignedList, *, verified: bool) -> None:
     content, now = shown.content, _now()
     state = "has lapsed" if now > shown.lapse_time else f"{(shown.lapse_time - now).days} days left"
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in {
-        "region": f"{content.region_code} {content.region_name}",
-        "list": str(content.sequence),
-        "issued": _time(content.issue_time.ToDatetime(UTC)),
-        "lapses": f"{_time(shown.lapse_time)} ({state})",
-        "registry": shown.registry_sha256,
-        "": "as pinned" if verified else "not compared with a pin; use --root",
-        "algorithms": ", ".join(word_of(ALGORITHMS, each) for each in content.algorithms),
-        "endpoints": ", ".join(each.target for each in content.endpoints),
-        "transport anchors": "\n".join(map(describe_anchor, content.transport_anchors)),
-        "signing anchors": "\n".join(map(describe_anchor, content.signing_anchors)),
-        "denied": "\n".join(each.hex() for each in content.denied_certificate_sha256) or "nothing",
+    pin = "as pinned" if verified else "not compared with a pin; use --root"
+    for key, values in {
+        "region": [f"{content.region_code} {content.region_name}"],
+        "list": [str(content.sequence)],
+        "issued": [_time(content.issue_time.ToDatetime(UTC))],
+        "lapses": [f"{_time(shown.lapse_time)} ({state})"],
+        "registry": [shown.registry_sha256, pin],
+        "algorithms": [", ".join(word_of(ALGORITHMS, each) for each in content.algorithms)],
+        "endpoints": [each.target for each in content.endpoints],
+        "transport anchors": [describe_anchor(each) for each in content.transport_anchors],
+        "signing anchors": [describe_anchor(each) for each in content.signing_anchors],
+        "denied": [each.hex() for each in content.denied_certificate_sha256],
     }.items():
-        _add_row(table, key, value)
-    console.print(table)
+        for number, value in enumerate(values or ["none"]):
+            _echo(f"{'' if number else key:18} {value}")
 
 
 def _show_institutions(console: Console, content: TrustList) -> None:
-    signers: dict[str, int] = {}
-    for signer in content.signers:
-        signers[signer.institution_code] = signers.get(signer.institution_code, 0) + 1
-    columns = ("kind", "name", "phone", "designated", "tier", "status", "signers")
-    table = _table("institutions", "code", *columns)
+    signers = Counter(signer.institution_code for signer in content.signers)
+    columns = ("kind", "name", "designated", "tier", "status")
+    table = _table("institutions", "code", *columns, "signers")
     for entry in content.institutions:
-        code = entry.institution_code
-        _add_row(table, code, *describe_institution(entry).values(), str(signers.get(code, 0)))
+        words, code = describe_institution(entry), entry.institution_code
+        _add_row(table, code, *(words[column] for column in columns), str(signers[code]))
     console.print(table)
 
 

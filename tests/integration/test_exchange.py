@@ -6,9 +6,13 @@ Eight server processes, mutual TLS, the public client library: what a vendor's s
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,18 +32,19 @@ from rxoutflow.errors import (
 )
 from rxoutflow.numbers import PickupCode, new_pickup_secret
 from rxoutflow.v1.attempt_pb2 import Attempt, LineQuantity
-from rxoutflow.v1.dispense_pb2 import DispenseProgress
+from rxoutflow.v1.dispense_pb2 import DispenseProgress, DispenseRecord
 from rxoutflow.v1.his_service_pb2 import IssuePrescriptionRequest
+from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.prescription_status_pb2 import (
     REVOCATION_OUTCOME_ALREADY_DISPENSED,
     REVOCATION_OUTCOME_MARKED,
     REVOCATION_OUTCOME_REVOKED,
     PrescriptionStatus,
 )
-from rxoutflow.v1.statement_pb2 import SignedStatement
 from support.exchanges import THREE_REGIONS, Exchange, Route, require_agreement
 from support.sandbox import (
     PRESCRIPTIONS,
+    SERVERS,
     LiveSandbox,
     draft,
     eventually,
@@ -48,9 +53,6 @@ from support.sandbox import (
 )
 
 pytestmark = pytest.mark.xdist_group("test_exchange")
-
-WRONG_TRIES = 5
-"""So many wrong pickup codes lock it."""
 
 
 @pytest.fixture(scope="module")
@@ -207,12 +209,14 @@ def test_revoking_what_is_held_takes_effect_when_it_is_let_go(sandbox: LiveSandb
             "the holder is asked to let go",
         )
     other = sandbox.pharmacy("nantong")
-    refused(lambda: other.claim(exchange.issued.pickup_code), "PRESCRIPTION_REVOKED")
+    refused(lambda: other.claim(exchange.issued.pickup_code), "PRESCRIPTION_HELD")
     exchange.pharmacy.release(exchange.attempt.content, "医院撤销")
     known = exchange.hospital.get(exchange.number)
     assert known.status is not None
     assert known.status.content.validity == PrescriptionStatus.VALIDITY_REVOKED
-    refused(exchange.claim, "PRESCRIPTION_REVOKED")
+    for pharmacy_client in (other, exchange.pharmacy):
+        claim = partial(pharmacy_client.claim, exchange.issued.pickup_code)
+        refused(claim, "PRESCRIPTION_REVOKED")
 
 
 def test_revoking_what_is_committed_does_not_stop_the_handover(sandbox: LiveSandbox) -> None:
@@ -253,7 +257,9 @@ def tampered_signature(request: IssuePrescriptionRequest) -> None:
 
 
 def tampered_content(request: IssuePrescriptionRequest) -> None:
-    request.prescription.payload = request.prescription.payload.replace(b"\x10\x1c", b"\x10\x1d")
+    content = Prescription.FromString(request.prescription.payload)
+    content.lines[0].quantity += 1
+    request.prescription.payload = content.SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize(
@@ -276,13 +282,13 @@ def test_a_prescription_without_right_signatures_is_refused(
     assert isinstance(error, SignatureRefused)
 
 
-def test_a_claim_signed_by_another_pharmacys_people_is_refused(sandbox: LiveSandbox) -> None:
+def test_a_claim_signed_by_people_of_another_pharmacy_is_refused(sandbox: LiveSandbox) -> None:
     exchange = Exchange(sandbox).issue()
     pharmacy = sandbox.pharmacy("xiamen")
     people = sandbox.profiles.profile("quanzhou-pharmacy").people
     with PharmacyClient(replace(pharmacy.profile, people=people)) as borrowed:
         request = borrowed.claim_request(exchange.issued.pickup_code)
-        error = refused(lambda: borrowed.send_claim(request), "SIGNER_UNTRUSTED")
+        error = refused(lambda: borrowed.send_claim(request), "SIGNED_CONTENT_MISMATCH")
     assert isinstance(error, SignatureRefused)
 
 
@@ -318,12 +324,13 @@ def test_wrong_pickup_codes_lock_it_and_the_hospital_is_told(sandbox: LiveSandbo
     pharmacy = sandbox.pharmacy("nantong")
     wrong = PickupCode(exchange.number, new_pickup_secret(pharmacy.surroundings.random_bytes))
     with sandbox.listening(exchange.hospital) as hospital:
-        for call in (pharmacy.find, pharmacy.claim, pharmacy.find, pharmacy.claim, pharmacy.find):
-            assert "PICKUP_CODE_LOCKED" not in hospital.kinds(exchange.number)
-            refused(lambda call=call: call(wrong), "PICKUP_CODE_INVALID")
-        right = exchange.issued.pickup_code
+        for call in (pharmacy.find, pharmacy.claim, pharmacy.find, pharmacy.claim):
+            refused(partial(call, wrong), "PICKUP_CODE_INVALID")
+        assert pharmacy.find(exchange.issued.pickup_code).status, "four tries lock nothing"
+        refused(partial(pharmacy.find, wrong), "PICKUP_CODE_INVALID")
         for client in (pharmacy, exchange.pharmacy):
-            error = refused(lambda client=client: client.claim(right), "PICKUP_CODE_LOCKED")
+            claim = partial(client.claim, exchange.issued.pickup_code)
+            error = refused(claim, "PICKUP_CODE_LOCKED")
             assert isinstance(error, ProofRefused)
             assert error.metadata["locked_until"]
         kinds = eventually(lambda: hospital.kinds(exchange.number)[1:], "the hospital is told")
@@ -363,7 +370,7 @@ def test_amounts_that_the_payer_never_quoted_are_refused(sandbox: LiveSandbox) -
 def test_a_box_that_was_sold_is_not_sold_again(sandbox: LiveSandbox) -> None:
     first, second = Exchange(sandbox).up_to(4), Exchange(sandbox).up_to(3)
     sold = first.record_request
-    lines = record_of(sold.dispense_record).lines
+    lines = DispenseRecord.FromString(sold.dispense_record.payload).lines
     attempt, settlement_id = second.committed.attempt.content, second.committed.settlement_id
     request = second.pharmacy.dispense_request(attempt, settlement_id, lines)
     refused(lambda: second.pharmacy.send_dispense(request), "TRACE_CODE_ALREADY_SOLD")
@@ -374,20 +381,85 @@ def test_a_box_that_was_sold_is_not_sold_again(sandbox: LiveSandbox) -> None:
 def test_nothing_can_be_recorded_before_it_is_committed(sandbox: LiveSandbox) -> None:
     exchange = Exchange(sandbox).up_to(2).prepare_commit()
     other = Exchange(sandbox).up_to(4)
-    lines = record_of(other.record_request.dispense_record).lines
+    lines = DispenseRecord.FromString(other.record_request.dispense_record.payload).lines
     settlement_id = exchange.pharmacy.new_id()
     request = exchange.pharmacy.dispense_request(exchange.attempt.content, settlement_id, lines)
     refused(lambda: exchange.pharmacy.send_dispense(request), "ATTEMPT_NOT_COMMITTED")
 
 
-def record_of(statement: SignedStatement) -> "DispenseRecord":
-    return DispenseRecord.FromString(statement.payload)
-
-
 def test_six_drugs_on_one_sheet_are_refused_by_rule(sandbox: LiveSandbox) -> None:
     hospital = sandbox.hospital("xiamen")
     prescription = hospital.complete(draft("six-drugs"))
-    assert [finding.rule for finding in hospital.precheck(prescription)] == ["R3"]
+    assert [finding.rule_id for finding in hospital.precheck(prescription)] == ["R3"]
     with pytest.raises(RuleViolated) as caught:
         hospital.issue(prescription)
     assert caught.value.rules == ("R3",)
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+def test_the_parts_can_be_played_at_a_terminal(sandbox: LiveSandbox) -> None:
+    issued = played(sandbox, "xiamen-hospital", "issue", PRESCRIPTIONS / "diabetes.json")
+    number, code = issued["prescription_number"], issued["pickup_code"]
+    assert issued["registration"] == "REGISTERED"
+    pharmacy = partial(played, sandbox, "quanzhou-pharmacy")
+    assert pharmacy("find", code)["status"]["validity"] == "ACTIVE"
+    assert pharmacy("claim", code)["state"] == "RESERVED"
+    amounts = pharmacy("quote")["amounts"]
+    committed = pharmacy("commit")
+    assert committed["settlement"]["amounts"] == amounts
+    assert committed["attempt"]["state"] == "COMMITTED"
+    pharmacy("dispense", "--invent-boxes")
+    eventually(lambda: pharmacy("status")["progress"]["state"] == "COMPLETED", "completed")
+    known = played(sandbox, "xiamen-hospital", "status", number)
+    assert known["status"]["lines"][0]["dispensed"] == known["status"]["lines"][0]["authorised"]
+    events = played(sandbox, "xiamen-regulator", "trace", number)
+    assert [event["action"] for event in events if event["flow"] == "GOODS"] == ["dispense booked"]
+
+
+def test_a_refusal_at_a_terminal_is_one_line_and_exit_status_one(sandbox: LiveSandbox) -> None:
+    exchange = Exchange(sandbox).up_to(2)
+    done = at_terminal(sandbox, "nantong-pharmacy", "claim", str(exchange.issued.pickup_code))
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert "PRESCRIPTION_HELD" in line
+    assert "0595-5550101" in line
+
+
+def played(sandbox: LiveSandbox, actor: str, *arguments: str | Path) -> Any:  # noqa: ANN401 - JSON
+    """What a command that succeeds answers in JSON."""
+    done = at_terminal(sandbox, actor, *arguments, "--json")
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return json.loads(done.stdout)
+
+
+def at_terminal(
+    sandbox: LiveSandbox, actor: str, *arguments: str | Path
+) -> subprocess.CompletedProcess[str]:
+    folder = sandbox.layout.directory
+    return run_program("rxoutflow", "--sandbox", folder, "--as", actor, *arguments)
+
+
+# --- what is written down ------------------------------------------------------------------------
+
+
+def test_no_log_of_any_server_tells_who_the_patients_are(sandbox: LiveSandbox) -> None:
+    """Comes last, so that the logs of everything above are looked at too."""
+    exchange = Exchange(sandbox).up_to(4)
+    require_agreement(exchange)
+    sandbox.hospital("xiamen").precheck(exchange.issued.prescription.content)
+    secrets = personal() | {exchange.issued.pickup_code.secret}
+    assert len(secrets) > len(SERVERS)
+    logs = sandbox.said()
+    assert logs.count('"ready"') == len(SERVERS)
+    assert [secret for secret in secrets if secret in logs] == []
+
+
+def personal() -> set[str]:
+    """Whatever of the demonstration's patients must not be in a log."""
+    found: set[str] = set()
+    for file in PRESCRIPTIONS.glob("*.json"):
+        patient = draft(file.stem).content.patient
+        found |= {patient.name, patient.identity_number, patient.insured_person_id}
+    return found - {""}

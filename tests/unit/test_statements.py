@@ -972,7 +972,7 @@ def test_a_key_of_another_certificate_is_refused(tmp_path: Path, cast: Cast) -> 
     mixed = replace(cast.platform_seal, key=cast.hospital_seal.key)
     certificate, key = write(tmp_path, cast.platform_seal)
     key.write_bytes(mixed.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, UNENCRYPTED))
-    with pytest.raises(SignerUnusable, match=r"certificate\.pem.*not the one"):
+    with pytest.raises(SignerUnusable, match=r"key\.pem.*not the key of certificate\.pem"):
         FileSigner.load(certificate, key)
 
 

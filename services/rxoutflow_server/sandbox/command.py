@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -158,16 +159,17 @@ def _signals_as_interrupts() -> Iterator[None]:
 
 def show(up: Running, console: Console) -> None:
     """Tell people whom they can call where, and what to try first."""
-    layout, constellation = up.layout, up.wiring.constellation
-    table = Table("actor", "name", "region", "endpoint", "profile")
+    constellation = up.wiring.constellation
+    table = Table(box=box.SIMPLE)
+    for heading in ("actor", "region", "endpoint"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("name", overflow="fold")
     for region in constellation.regions:
         target = up.wiring.target(platform_service(region))
-        table.add_row("platform", f"{region.name}平台（合成）", region.code, target, "")
+        table.add_row("platform", region.code, target, f"{region.name}平台（合成）")
         for each in region.institutions:
             service = each.actor if each.has_edge else platform_service(region)
-            profile = layout.profile(each).relative_to(layout.directory)
-            target = up.wiring.target(service)
-            table.add_row(each.actor, each.name, region.code, target, str(profile))
+            table.add_row(each.actor, region.code, up.wiring.target(service), each.name)
     console.print(table)
     console.print("Try, in another terminal:")
     for command in _first_commands(up):
@@ -177,11 +179,13 @@ def show(up: Running, console: Console) -> None:
 
 def _first_commands(up: Running) -> list[str]:
     directory = shlex.quote(str(up.layout.directory))
-    announcement = shlex.quote(str(up.layout.announcement))
+    client = f"rxoutflow --sandbox {directory} --as"
     return [
-        f"python clients/demo.py --sandbox {announcement}",
+        f"{client} xiamen-hospital issue clients/prescriptions/diabetes.json",
+        f"{client} xiamen-pharmacy claim CODE     then quote, commit, dispense",
+        f"{client} xiamen-regulator trace NUMBER",
+        f"python clients/demo.py --sandbox {shlex.quote(str(up.layout.announcement))}",
         f"tail -f {directory}/logs/*.log",
-        "rxoutflow --help",
     ]
 
 
