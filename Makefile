@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/rxoutflow/v1/*.proto)
 STUBS  := clients/rxoutflow/v1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check stubs setup clean
+.PHONY: help demo test check generate setup clean
 
 help: ## Show what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,9 +39,11 @@ check: $(READY) ## Check style, types, import rules, the contract and the commit
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/contract.py check
+	$(BIN)/python .ci/docs.py check
 
-stubs: $(READY) ## Generate the stubs from protos/ anew.
+generate: $(READY) ## Generate anew what is generated: stubs, error catalogue, state tables.
 	$(BIN)/python .ci/contract.py generate
+	$(BIN)/python .ci/docs.py generate
 
 clean: ## Remove everything that was set up or built.
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -77,7 +77,7 @@ def check() -> None:
         generate(Path(folder))
         stale = differences(Path(folder) / "rxoutflow" / "v1")
     if stale:
-        sys.exit(f"stale stubs: {', '.join(stale)}; run `make stubs` and commit the result")
+        sys.exit(f"stale stubs: {', '.join(stale)}; run `make generate` and commit the result")
 
 
 def main() -> None:

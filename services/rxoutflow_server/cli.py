@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from rxoutflow.statements import SignerUnusable
+from rxoutflow.trust import TrustListRefused
 from rxoutflow_server import telemetry
 from rxoutflow_server.cli_benefit import benefit_group
 from rxoutflow_server.cli_credential import credential
@@ -37,6 +39,17 @@ from rxoutflow_server.wiring import load_trust
 
 UNUSABLE = 2
 """Exit code for a configuration or an environment that cannot be used."""
+
+UNUSABLE_INPUT = (
+    ConfigError,
+    ReferenceDataError,
+    StoreError,
+    ListenError,
+    KeyFileError,
+    SignerUnusable,
+    TrustListRefused,
+)
+"""What an operator can put right; the message says how."""
 
 C = TypeVar("C", bound=ServerConfig)
 Command = Callable[[Path, bool], None]
@@ -104,7 +117,7 @@ def _run(
             return
         telemetry.configure(config.log_level)
         run(serve(config))
-    except (ConfigError, ReferenceDataError, StoreError, ListenError, KeyFileError) as error:
+    except UNUSABLE_INPUT as error:
         click.echo(str(error), err=True)
         sys.exit(UNUSABLE)
 

@@ -38,6 +38,7 @@ def issue_for(
 
 def private_pem(key: Sm2PrivateKey) -> bytes:
     """The key as PKCS#8 in PEM, not encrypted."""
+    keys.NamedCurve.register("sm2p256v1", _CURVE, _NUMBER_BYTES)
     number = keys.ECPrivateKey(
         {
             "version": "ecPrivkeyVer1",

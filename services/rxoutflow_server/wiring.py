@@ -67,8 +67,19 @@ class StoreFailure:
 
     def __init__(self) -> None:
         self.happened = asyncio.Event()
+        self._error: StoreError | None = None
 
     def __call__(self, error: StoreError) -> None:
         """Note the failure; called by the store, once."""
         log.error("store_failed", exception=type(error).__name__)
+        self._error = error
         self.happened.set()
+
+    def raise_if_happened(self) -> None:
+        """End with an error, so that whoever restarts services does, and an operator looks.
+
+        Raises:
+            StoreError: what the store said.
+        """
+        if self._error is not None:
+            raise self._error

@@ -11,6 +11,7 @@ Nothing here waits by the clock: ``eventually`` asks until it is so, or fails.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -61,6 +62,7 @@ HASTY = Patience(attempts=1, call_timeout=3.0)
 """Asks once and does not wait long."""
 
 _POLL_SECONDS = 0.03
+_ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
 
 T = TypeVar("T")
 
@@ -230,9 +232,10 @@ class LiveSandbox:
         return sum(waiting)
 
     def said(self) -> str:
-        """Everything that any server ever logged."""
+        """Everything that any server ever logged: as it stands there, and in plain letters."""
         files = sorted(self.layout.logs.glob("*.log"))
-        return "\n".join(file.read_text(encoding="utf-8") for file in files)
+        raw = "\n".join(file.read_text(encoding="utf-8") for file in files)
+        return raw + _ESCAPED.sub(lambda found: chr(int(found[1], 16)), raw)
 
 
 @contextmanager

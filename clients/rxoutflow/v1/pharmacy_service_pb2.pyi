@@ -32,7 +32,7 @@ class PresentECredentialRequest(google.protobuf.message.Message):
 
     CREDENTIAL_CODE_FIELD_NUMBER: builtins.int
     credential_code: builtins.str
-    """What the patient's app shows: `<payer region>.<...>`. Good once, for one pharmacy."""
+    """What the patient's app shows: `<payer region>.<...>`. Good for some minutes, at one pharmacy."""
     def __init__(
         self,
         *,

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import grpc
-import structlog
 
 from rxoutflow.identity import CallerKind, CallerName
 from rxoutflow.statements import Verifier
@@ -25,18 +24,13 @@ from rxoutflow_server.application.edge.surroundings import Edge
 from rxoutflow_server.application.edge_ports import EdgeStore
 from rxoutflow_server.config import EdgeConfig
 from rxoutflow_server.edge.uplink import Uplink
+from rxoutflow_server.registry.fetching import keep_trust, own_platform
 from rxoutflow_server.storage.sqlite import SqliteStore
 from rxoutflow_server.transport.server import Service, build_server, serve
-from rxoutflow_server.trust_folder import TrustFolder
 from rxoutflow_server.wiring import StoreFailure, load_signer, load_trust, running, utc_now
-
-TRUST_SECONDS = 1.0
-"""How often the folder of trust lists is looked at."""
 
 Stub = TypeVar("Stub")
 Work = Coroutine[Any, Any, None]
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +67,10 @@ async def serve_edge(config: EdgeConfig, kind: Kind[Stub]) -> None:
             place=config.place,
             clock=utc_now,
         )
-        folder = TrustFolder(config.trust.folder, trust, utc_now)
-        async with running(*kind.work(edge, uplink), _follow(folder)):
+        lists = keep_trust(config, trust, own_platform(config, trust, uplink.channels), utc_now)
+        async with running(*kind.work(edge, uplink), lists):
             await serve(server, failure.happened)
+        failure.raise_if_happened()
 
 
 def build_edge(config: EdgeConfig, kind: CallerKind, trust: TrustStore, store: EdgeStore) -> Edge:
@@ -94,15 +89,6 @@ def build_edge(config: EdgeConfig, kind: CallerKind, trust: TrustStore, store: E
         random_bytes=secrets.token_bytes,
         pause=pauses(asyncio.sleep, _jitter),
     )
-
-
-async def _follow(folder: TrustFolder) -> None:
-    while True:
-        try:
-            await folder.offer_changed()
-        except Exception as error:  # a list that cannot be read now may be readable in a moment
-            log.exception("trust_folder_failed", exception=type(error).__qualname__)
-        await asyncio.sleep(TRUST_SECONDS)
 
 
 def _jitter() -> float:

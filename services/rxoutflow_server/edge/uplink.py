@@ -68,6 +68,11 @@ class Uplink(Generic[Stub]):
         self._made: tuple[grpc.aio.Channel, Stub] | None = None
 
     @property
+    def channels(self) -> PeerChannels:
+        """The connection to the platform, for what the platform offers beside this service."""
+        return self._channels
+
+    @property
     def stub(self) -> Stub:
         """The stub on the present connection.
 

@@ -98,6 +98,7 @@ async def serve_platform(config: PlatformConfig) -> None:
             keep_trust(config, region.trust, peers_of(config, region.trust, channels), utc_now),
         ):
             await serve(server, failure.happened)
+        failure.raise_if_happened()
 
 
 def build_region(config: PlatformConfig, trust: TrustStore) -> Region:

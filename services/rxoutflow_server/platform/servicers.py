@@ -317,7 +317,7 @@ class PeerServicer(peer_service_pb2_grpc.PeerServiceServicer):
         self, request: peer_service_pb2.GetTrustListRequest, context: Context
     ) -> peer_service_pb2.GetTrustListResponse:
         """See the contract."""
-        return trust_lists.answer(self._region, request)
+        return trust_lists.answer(self._region.trust, self._region.code, request)
 
 
 class SupervisionServicer(supervision_service_pb2_grpc.SupervisionServiceServicer):

@@ -16,7 +16,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import cycle
-from typing import Final
+from typing import Final, Protocol
 
 import grpc
 import structlog
@@ -43,14 +43,37 @@ ALARM_SECONDS: Final = 60.0
 log = structlog.get_logger()
 
 
-class Source:
-    """Whom a server asks for trust lists. Made by :func:`peers_of` and :func:`own_platform`.
+class Source(Protocol):
+    """Whom a server asks for trust lists."""
+
+    @property
+    def regions(self) -> Sequence[str]:
+        """The regions whose lists are asked for."""
+        ...
+
+    @property
+    def first_here(self) -> str | None:
+        """The region whose list is here before it is elsewhere: others may be behind with it."""
+        ...
+
+    async def ask(self, region_code: str, held_sequence: int) -> GetTrustListResponse:
+        """Ask for the list of a region, if it is newer than the one held.
+
+        Raises:
+            Refusal: there is nobody to ask, or who was asked has no list of the region.
+            Unavailable: no answer.
+            KeyFileError: the server's own certificate cannot be read.
+        """
+        ...
+
+
+class Platforms:
+    """The platforms that a server asks. Made by :func:`peers_of` and :func:`own_platform`.
 
     Args:
         regions: the regions whose lists are asked for.
         asked: the region whose platform is asked for the list of a region.
-        first_here: the region whose list is here before it is elsewhere, so that others may be
-            behind with it.
+        first_here: the region whose list is here before it is elsewhere.
         trust: the lists held, which say where platforms are.
         channels: the connections to platforms.
     """
@@ -70,13 +93,7 @@ class Source:
         self._channels = channels
 
     async def ask(self, region_code: str, held_sequence: int) -> GetTrustListResponse:
-        """Ask for the list of a region, if it is newer than the one held.
-
-        Raises:
-            Refusal: there is nobody to ask, or who was asked has no list of the region.
-            Unavailable: no answer.
-            KeyFileError: the server's own certificate cannot be read.
-        """
+        """See :class:`Source`."""
         asked = self._asked(region_code)
         held = self._trust.held(asked)
         if held is None:
@@ -93,7 +110,7 @@ class Source:
             raise refusal_of(error, asked) from error
 
 
-def peers_of(config: ServerConfig, trust: TrustStore, channels: PeerChannels) -> Source:
+def peers_of(config: ServerConfig, trust: TrustStore, channels: PeerChannels) -> Platforms:
     """For a platform: each region's own platform; for its own list, its peers in turn."""
     own = config.region_code
     others = [code for code in config.trust.registry_roots if code != own]
@@ -103,13 +120,13 @@ def peers_of(config: ServerConfig, trust: TrustStore, channels: PeerChannels) ->
     def asked(region_code: str) -> str:
         return next(turn) if region_code == own else region_code
 
-    return Source(regions, asked, own, trust, channels)
+    return Platforms(regions, asked, own, trust, channels)
 
 
-def own_platform(config: ServerConfig, trust: TrustStore, channels: PeerChannels) -> Source:
+def own_platform(config: ServerConfig, trust: TrustStore, channels: PeerChannels) -> Platforms:
     """For an edge: the platform of its region, for the lists of all regions."""
     own = config.region_code
-    return Source(tuple(config.trust.registry_roots), lambda _code: own, None, trust, channels)
+    return Platforms(tuple(config.trust.registry_roots), lambda _code: own, None, trust, channels)
 
 
 class TrustFetcher:

@@ -8,22 +8,29 @@ often.
 from __future__ import annotations
 
 from rxoutflow.identity import REGION_CODE
+from rxoutflow.trust import TrustStore
 from rxoutflow.v1.peer_service_pb2 import GetTrustListRequest, GetTrustListResponse
-from rxoutflow_server.application.region import Region
 from rxoutflow_server.application.validation import invalid
 from rxoutflow_server.domain.errors import Reason, Refusal
 
 
-def answer(region: Region, request: GetTrustListRequest) -> GetTrustListResponse:
+def answer(
+    trust: TrustStore, own_region: str, request: GetTrustListRequest
+) -> GetTrustListResponse:
     """The list asked for, if it is newer than the one that the caller holds.
+
+    Args:
+        trust: the lists held here.
+        own_region: the region whose list is meant if the request names none.
+        request: what is asked for.
 
     Raises:
         Refusal: FIELD_INVALID, or REGION_UNKNOWN if no list of the region is here.
     """
-    wanted = request.region_code or region.code
+    wanted = request.region_code or own_region
     if not REGION_CODE.fullmatch(wanted):
         raise invalid("region_code", "must be six digits, or empty for this platform's region")
-    held = region.trust.held(wanted)
+    held = trust.held(wanted)
     if held is None:
         raise Refusal(
             Reason.REGION_UNKNOWN,
@@ -32,5 +39,5 @@ def answer(region: Region, request: GetTrustListRequest) -> GetTrustListResponse
         )
     newer = held.sequence > request.held_sequence
     return GetTrustListResponse(
-        trust_list=region.trust.statement(wanted) if newer else None, sequence=held.sequence
+        trust_list=trust.statement(wanted) if newer else None, sequence=held.sequence
     )

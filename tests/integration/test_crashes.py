@@ -1,0 +1,236 @@
+"""Servers that die, hang or are away: nothing acknowledged is lost, and the job comes to its end.
+
+Real processes are ended with SIGKILL and frozen with SIGSTOP. What a client was told before must
+still be so afterwards (I7, I8), and when all servers are back, all regions agree (I4, I14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from rxoutflow.client import HospitalClient, PharmacyClient
+from rxoutflow.errors import Indefinite, NotFound, Unavailable
+from rxoutflow.v1.dispense_pb2 import DispenseProgress
+from rxoutflow.v1.his_service_pb2 import (
+    REGISTRATION_QUEUED,
+    REGISTRATION_REFUSED,
+    REGISTRATION_WITHDRAWN,
+)
+from rxoutflow.v1.prescription_status_pb2 import REVOCATION_OUTCOME_REVOKED
+from support.exchanges import THREE_REGIONS, Exchange, Route, require_agreement
+from support.sandbox import HASTY, SERVERS, LiveSandbox, draft, eventually, run_sandbox
+
+pytestmark = pytest.mark.xdist_group("test_crashes")
+
+HOME, DISPENSING, PAYER = "platform-350200", "platform-350500", "platform-320600"
+"""The platforms of the three regions' route."""
+
+THROUGH_QUANZHOU = Route("one-region", "quanzhou", "xiamen")
+ROUTES = {
+    "quanzhou-hospital": THROUGH_QUANZHOU,
+    "xiamen-pharmacy": THROUGH_QUANZHOU,
+    "nantong-pharmacy": Route("long-twelve-weeks", "xiamen", "nantong"),
+}
+"""A route through each server that is not on that of the three regions."""
+
+HEARD = ["REGISTERED", "CLAIMED", "COMMITTED", "DISPENSED", "SETTLED"]
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSandbox]:
+    with run_sandbox(tmp_path_factory.mktemp("crashes")) as sandbox:
+        yield sandbox
+
+
+# --- killed --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_killed_server_has_lost_nothing_that_it_acknowledged(
+    sandbox: LiveSandbox, server: str
+) -> None:
+    """Four prescriptions, at four stages, when it dies."""
+    exchanges = [Exchange(sandbox, ROUTES.get(server, THREE_REGIONS)) for _ in range(4)]
+    with ExitStack() as listening:
+        hospital, pharmacy = (
+            listening.enter_context(sandbox.listening(client))
+            for client in (exchanges[0].hospital, exchanges[0].pharmacy)
+        )
+        for steps, exchange in enumerate(exchanges, start=1):
+            exchange.up_to(steps)
+        with sandbox.servers.killed(server):
+            pass
+        for exchange in exchanges:
+            exchange.require_kept()
+            exchange.up_to(4)
+        for exchange in exchanges:
+            require_agreement(exchange)
+            number = exchange.number
+            eventually(lambda number=number: hospital.kinds(number) == HEARD, "the stream goes on")
+            eventually(lambda number=number: "SETTLED" in pharmacy.kinds(number), "here too")
+    eventually(lambda: sandbox.undelivered() == 0, "nothing waits in any outbox")
+
+
+def test_all_servers_killed_at_once_go_on_where_they_were(sandbox: LiveSandbox) -> None:
+    exchanges = [Exchange(sandbox).up_to(steps) for steps in range(1, 5)]
+    with sandbox.servers.killed(*SERVERS):
+        pass
+    for exchange in exchanges:
+        exchange.require_kept()
+        exchange.up_to(4)
+    for exchange in exchanges:
+        require_agreement(exchange)
+
+
+def test_a_payer_that_dies_before_the_commit_holds_once_it_is_back(sandbox: LiveSandbox) -> None:
+    exchange = Exchange(sandbox).up_to(2).prepare_commit()
+    hasty = hasty_pharmacy(sandbox, exchange)
+    with hasty, sandbox.servers.killed(PAYER), pytest.raises(Unavailable):
+        hasty.send_commit(exchange.commit_request)
+    exchange.send_commit().record()
+    require_agreement(exchange)
+
+
+def test_a_payer_that_dies_in_the_middle_of_a_settlement_posts_once_it_is_back(
+    sandbox: LiveSandbox,
+) -> None:
+    exchange = Exchange(sandbox).up_to(3)
+    with sandbox.servers.killed(PAYER):
+        exchange.record()
+        progress = eventually(lambda: booked(exchange), "home has booked it")
+        assert not progress.posted_by_payer
+        assert progress.state == DispenseProgress.STATE_DISPENSED
+    require_agreement(exchange)
+
+
+def test_a_home_that_dies_in_the_middle_of_a_handover_books_once_it_is_back(
+    sandbox: LiveSandbox,
+) -> None:
+    exchange = Exchange(sandbox).up_to(3)
+    with sandbox.servers.killed(HOME):
+        exchange.record()
+        progress = eventually(lambda: posted(exchange), "the payer has posted")
+        assert not progress.booked_by_home
+    require_agreement(exchange)
+
+
+def booked(exchange: Exchange) -> DispenseProgress | None:
+    progress = exchange.progress()
+    return progress if progress.booked_by_home else None
+
+
+def posted(exchange: Exchange) -> DispenseProgress | None:
+    progress = exchange.progress()
+    return progress if progress.posted_by_payer else None
+
+
+def hasty_pharmacy(sandbox: LiveSandbox, exchange: Exchange) -> PharmacyClient:
+    return PharmacyClient(exchange.pharmacy.profile, patience=HASTY)
+
+
+# --- frozen --------------------------------------------------------------------------------------
+
+
+def test_a_claim_at_a_frozen_home_is_indefinite_and_makes_one_attempt(
+    sandbox: LiveSandbox,
+) -> None:
+    exchange = Exchange(sandbox).issue()
+    exchange.claim_request = exchange.pharmacy.claim_request(exchange.issued.pickup_code)
+    hasty = hasty_pharmacy(sandbox, exchange)
+    with hasty, sandbox.servers.frozen(HOME), pytest.raises(Indefinite):
+        hasty.send_claim(exchange.claim_request)
+    exchange.attempt = exchange.pharmacy.send_claim(exchange.claim_request)
+    exchange.steps = 2
+    exchange.require_kept()
+    exchange.up_to(4)
+    require_agreement(exchange)
+
+
+@pytest.mark.parametrize("server", [HOME, PAYER, DISPENSING, "quanzhou-pharmacy"])
+def test_a_commit_at_a_frozen_server_is_indefinite_and_holds_the_money_once(
+    sandbox: LiveSandbox, server: str
+) -> None:
+    exchange = Exchange(sandbox).up_to(2).prepare_commit()
+    hasty = hasty_pharmacy(sandbox, exchange)
+    with hasty, sandbox.servers.frozen(server), pytest.raises(Indefinite):
+        hasty.send_commit(exchange.commit_request)
+    exchange.send_commit().record()
+    require_agreement(exchange)
+
+
+def test_a_commit_that_the_pharmacy_never_asks_for_again_is_decided_all_the_same(
+    sandbox: LiveSandbox,
+) -> None:
+    exchange = Exchange(sandbox).up_to(2).prepare_commit()
+    hasty = hasty_pharmacy(sandbox, exchange)
+    with hasty, sandbox.servers.frozen(HOME), pytest.raises(Indefinite):
+        hasty.send_commit(exchange.commit_request)
+    committed = DispenseProgress.STATE_COMMITTED
+    eventually(lambda: exchange.state == committed, "the dispensing region finishes it")
+    exchange.send_commit().record()
+    require_agreement(exchange)
+
+
+# --- away ----------------------------------------------------------------------------------------
+
+
+def test_a_hospital_issues_while_its_platform_is_away(sandbox: LiveSandbox) -> None:
+    hospital = sandbox.hospital("xiamen")
+    taken_back, against_the_rules = Exchange(sandbox), hospital.complete(draft("six-drugs"))
+    exchange = Exchange(sandbox)
+    with sandbox.listening(hospital) as ear:
+        with sandbox.servers.killed(HOME):
+            for each in (exchange, taken_back):
+                assert each.issue().issued.registration == REGISTRATION_QUEUED
+                assert each.issued.status is None
+            wrong = hospital.issue(against_the_rules)
+            assert hospital.revoke(taken_back.number, "开错药").outcome == REVOCATION_OUTCOME_REVOKED
+            sandbox.servers.kill("xiamen-hospital")
+        sandbox.servers.restart("xiamen-hospital")
+        exchange.up_to(4)
+        require_agreement(exchange)
+        eventually(lambda: ear.kinds(exchange.number) == HEARD, "the notices arrive")
+        refused = ["REGISTRATION_REFUSED"]
+        eventually(lambda: ear.kinds(wrong.number) == refused, "so does the refusal")
+    assert hospital.get(wrong.number).registration == REGISTRATION_REFUSED
+    assert hospital.get(taken_back.number).registration == REGISTRATION_WITHDRAWN
+    with pytest.raises(NotFound):
+        sandbox.regulator("xiamen").trace(taken_back.number)
+
+
+def test_a_handover_is_recorded_while_the_platform_is_away(sandbox: LiveSandbox) -> None:
+    exchange = Exchange(sandbox).up_to(3)
+    with sandbox.servers.killed(DISPENSING):
+        assert exchange.record().recorded is None, "it waits at the edge"
+        sandbox.servers.kill("quanzhou-pharmacy")
+    sandbox.servers.restart("quanzhou-pharmacy")
+    require_agreement(exchange)
+    exchange.require_kept()
+    eventually(lambda: sandbox.undelivered() == 0, "nothing waits at the edge")
+
+
+def test_a_claim_fails_without_effect_while_the_platform_is_away(sandbox: LiveSandbox) -> None:
+    exchange = Exchange(sandbox).issue()
+    exchange.claim_request = exchange.pharmacy.claim_request(exchange.issued.pickup_code)
+    hasty = hasty_pharmacy(sandbox, exchange)
+    with hasty, sandbox.servers.killed(DISPENSING), pytest.raises(Unavailable) as caught:
+        hasty.send_claim(exchange.claim_request)
+    assert caught.value.reason == "PEER_UNAVAILABLE"
+    assert exchange.hospital.get(exchange.number).status is not None
+    exchange.up_to(4)
+    require_agreement(exchange)
+
+
+def test_a_hospital_sees_what_it_heard_last_while_its_platform_is_away(
+    sandbox: LiveSandbox,
+) -> None:
+    exchange = Exchange(sandbox).up_to(4)
+    require_agreement(exchange)
+    before = exchange.hospital.get(exchange.number)
+    with sandbox.servers.killed(HOME):
+        with HospitalClient(exchange.hospital.profile, patience=HASTY) as hasty:
+            known = hasty.get(exchange.number)
+    assert known.status == before.status

@@ -1,0 +1,399 @@
+"""Three regions with all their servers, and one request to every method that would succeed.
+
+    premises = await Premises.prepare()
+    call = premises.calls["/rxoutflow.v1.HomeService/GrantClaim"]
+    answer = await premises.make(call)
+    premises.restore()
+
+Home, dispensing and payer region each have a platform; the home region's hospital and the
+dispensing region's pharmacy have an edge. All of them are :class:`~support.doors.Door`. Every
+request is kept just before it takes effect, each on a prescription of its own, so that a spoiled
+copy of it meets every check on the way and not just the first. Each region also has a second
+hospital and a second pharmacy, who are strangers to everything here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
+from hashlib import sha256
+from itertools import count
+from typing import Any, Generic, TypeVar, cast
+
+import grpc
+from google.protobuf.message import Message
+
+from rxoutflow.identity import CallerKind, CallerName
+from rxoutflow.numbers import PrescriptionNumber
+from rxoutflow.statements import Verifier
+from rxoutflow.statements.payloads import RULES
+from rxoutflow.v1 import (
+    annotations_pb2,
+    attempt_pb2,
+    dispense_pb2,
+    his_service_pb2,
+    his_service_pb2_grpc,
+    home_service_pb2,
+    hospital_service_pb2,
+    payer_service_pb2,
+    peer_service_pb2,
+    pharmacy_service_pb2,
+    pos_service_pb2,
+    pos_service_pb2_grpc,
+    prescription_status_pb2,
+    supervision_service_pb2,
+)
+from rxoutflow.v1.credential_pb2 import ECredentialProof
+from rxoutflow.v1.prescription_pb2 import Prescription
+from rxoutflow.v1.settlement_pb2 import Amounts, Settlement
+from rxoutflow.v1.statement_pb2 import ProtectedHeader, SignedStatement
+from rxoutflow.v1.trust_pb2 import Institution
+from rxoutflow_server.application.dispensing.exchange import Exchange
+from rxoutflow_server.application.edge.surroundings import Edge
+from rxoutflow_server.application.ports import PeerGateway
+from rxoutflow_server.credential_codes import CredentialCodes
+from rxoutflow_server.domain.errors import Reason, Unavailable
+from rxoutflow_server.hospital.servicer import HisServicer
+from rxoutflow_server.pharmacy.servicer import PosServicer
+from rxoutflow_server.platform.changes import AnnouncingStore, Changes
+from rxoutflow_server.platform.service import _services as platform_services
+from rxoutflow_server.storage.tables.transaction import EdgeTransactionTables
+from rxoutflow_server.transport.errors import refusal_of
+from rxoutflow_server.transport.policy import Place
+from rxoutflow_server.transport.server import Service
+from support.doors import Answer, Door, connection
+from support.edges import Pauses
+from support.live import END, issue, lasting_authority
+from support.pki import NOW, Credential, Region
+from support.sheets import Cast, signed
+from support.world import PERSON, MemoryStore, Platform, World, content_of, priced
+
+HOME, DISPENSING, PAYER = "350200", "350500", "320600"
+HIS, POS = "his", "pos"
+STATEMENTS: Mapping[str, type[Message]] = {rule.payload_type: rule.message for rule in RULES}
+"""The message of every payload type."""
+
+M = TypeVar("M", bound=Message)
+Status = prescription_status_pb2.PrescriptionStatus
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that would succeed: at which door, by whom, to which method."""
+
+    door: str
+    caller: CallerName
+    method: str
+    request: Message
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """Service and method, and what is special."""
+        short = self.method.removeprefix("/rxoutflow.v1.")
+        return f"{short} ({self.variant})" if self.variant else short
+
+
+class EdgeMemoryStore(MemoryStore):
+    """An edge's store in memory."""
+
+    kind = "edge"
+    tables = EdgeTransactionTables
+
+
+class _Platform:
+    """The platform as an edge calls it, through the platform's door."""
+
+    def __init__(self, premises: Premises, region: str, caller: CallerName, service: str) -> None:
+        self._premises = premises
+        self._region = region
+        self._caller = caller
+        self._service = service
+
+    async def reachable(self) -> bool:
+        return True
+
+    def __getattr__(self, name: str) -> Callable[[Message], Any]:
+        method = "".join(word.capitalize() for word in name.split("_")).replace("ECred", "ECred")
+
+        async def call(request: Message) -> Message:
+            path = f"/rxoutflow.v1.{self._service}/{method}"
+            call = Call(self._region, self._caller, path, request)
+            answer = await self._premises.make(call)
+            if answer.response is None:
+                raise refusal_of(_rpc_error(answer), self._region)
+            return answer.response
+
+        return call
+
+
+def _rpc_error(answer: Answer) -> grpc.aio.AioRpcError:
+    """The answer as a client's library raises it."""
+    assert answer.status is not None
+    code = next(each for each in grpc.StatusCode if each.value[0] == answer.status.code)
+    details = ("grpc-status-details-bin", answer.status.SerializeToString())
+    trailing = grpc.aio.Metadata(details)
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, answer.status.message)
+
+
+class _Withholding:
+    """The way to other regions that keeps the calls named and does not make them."""
+
+    def __init__(self, honest: Any, kept: dict[str, Message], withheld: set[str]) -> None:
+        self._honest = honest
+        self._kept = kept
+        self._withheld = withheld
+
+    def region(self, region_code: str) -> PeerGateway:
+        return cast(PeerGateway, _Line(self, self._honest.region(region_code)))
+
+    def carry(self, name: str, request: Message) -> None:
+        if name in self._withheld:
+            self._kept[name] = request
+            raise Unavailable(Reason.PEER_UNAVAILABLE, "withheld")
+
+
+class _Line:
+    def __init__(self, way: _Withholding, honest: Any) -> None:
+        self._way = way
+        self._honest = honest
+
+    def __getattr__(self, name: str) -> Callable[[Message], Any]:
+        async def call(request: Message) -> Any:
+            self._way.carry(name, request)
+            return await getattr(self._honest, name)(request)
+
+        return call
+
+
+@dataclass
+class Premises:
+    """The servers, who may call them, and a request to every method."""
+
+    world: World
+    strangers: dict[str, Cast]
+    """Of every region, a cast of its second hospital and its second pharmacy."""
+    doors: dict[str, Door] = field(default_factory=dict)
+    stores: dict[str, MemoryStore] = field(default_factory=dict)
+    calls: dict[str, list[Call]] = field(default_factory=dict)
+    _credentials: dict[CallerName, Credential] = field(default_factory=dict)
+    _snapshot: dict[str, bytes] = field(default_factory=dict)
+    _withheld: set[str] = field(default_factory=set)
+    _kept: dict[str, Message] = field(default_factory=dict)
+    _ids: Iterator[int] = field(default_factory=lambda: count(1))
+
+    @classmethod
+    async def prepare(cls) -> Premises:
+        """Set everything up, and check that every request would succeed."""
+        world = World.create(HOME, DISPENSING, PAYER)
+        for platform in world.platforms.values():
+            _make_lasting(platform.cast.region)
+        strangers = {code: _stranger(each.cast) for code, each in world.platforms.items()}
+        premises = cls(world, strangers)
+        premises.publish()
+        premises._open()
+        await _fill(premises)
+        premises._snapshot = premises.state()
+        await premises._require_success()
+        return premises
+
+    def region(self, code: str) -> Region:
+        """A region's PKI and trust list."""
+        return self.world.platforms[code].cast.region
+
+    def cast(self, code: str) -> Cast:
+        """The people of a region."""
+        return self.world.platforms[code].cast
+
+    def publish(self, code: str = "") -> None:
+        """Bring the trust lists as they are now, or that of one region, to everybody."""
+        for each in [code] if code else self.world.platforms:
+            region = self.region(each)
+            trust = self.world.platforms[each].region.trust
+            region.trust_list.sequence += 1
+            trust.offer(region.signed_list(), self.world.clock.now)
+
+    def credential(self, name: CallerName) -> Credential:
+        """The caller's TLS certificate."""
+        if name not in self._credentials:
+            self._credentials[name] = issue(self.region(name.region_code).transport, name)
+        return self._credentials[name]
+
+    async def make(self, call: Call, request: bytes | None = None) -> Answer:
+        """Make the call, or one with other bytes in its place."""
+        data = call.request.SerializeToString() if request is None else request
+        seen = connection(self.credential(call.caller))
+        return await self.doors[call.door].call(call.method, data, seen)
+
+    def state(self) -> dict[str, bytes]:
+        """Every store as it is, byte for byte."""
+        return {name: store.connection.serialize() for name, store in self.stores.items()}
+
+    def restore(self) -> None:
+        """Put the stores back to where every request would succeed."""
+        for name, store in self.stores.items():
+            if store.connection.serialize() != self._snapshot[name]:
+                store.connection.deserialize(self._snapshot[name])
+
+    def effects(self) -> set[str]:
+        """The tables that differ from where every request would succeed, as ``store.table``."""
+        return {
+            f"{name}.{table}"
+            for name, store in self.stores.items()
+            if store.connection.serialize() != self._snapshot[name]
+            for table in _differing(store, self._snapshot[name])
+        }
+
+    def all_calls(self) -> list[Call]:
+        """Every request."""
+        return [call for calls in self.calls.values() for call in calls]
+
+    async def _require_success(self) -> None:
+        for call in self.all_calls():
+            answer = await self.make(call)
+            assert answer.reason == "OK", f"{call.name}: {answer.reason} {answer.message}"
+            self.restore()
+
+    def _open(self) -> None:
+        for code, platform in self.world.platforms.items():
+            platform.exchange = Exchange(
+                platform.region,
+                platform.store,
+                _Withholding(platform.exchange.peers, self._kept, self._withheld),
+            )
+            changes = Changes()
+            announcing = replace(platform.exchange, store=AnnouncingStore(platform.store, changes))
+            services = platform_services(announcing, platform.desk, changes)
+            self._open_door(code, services, Place(code), platform, platform.store)
+        hospital, pharmacy = self.cast(HOME).hospital, self.cast(DISPENSING).pharmacy
+        his = self._edge(HOME, hospital, self.cast(HOME).hospital_seal)
+        pos = self._edge(DISPENSING, pharmacy, self.cast(DISPENSING).pharmacy_seal)
+        upwards: Any = _Platform(self, HOME, hospital, "HospitalService")
+        service = Service(
+            his_service_pb2_grpc.add_HisServiceServicer_to_server,
+            HisServicer(his, upwards),
+            his_service_pb2.DESCRIPTOR.services_by_name["HisService"],
+        )
+        place = Place(HOME, hospital.institution_code)
+        self._open_door(HIS, [service], place, self.world.platforms[HOME], his.store)
+        upwards = _Platform(self, DISPENSING, pharmacy, "PharmacyService")
+        service = Service(
+            pos_service_pb2_grpc.add_PosServiceServicer_to_server,
+            PosServicer(pos, upwards),
+            pos_service_pb2.DESCRIPTOR.services_by_name["PosService"],
+        )
+        place = Place(DISPENSING, pharmacy.institution_code)
+        self._open_door(POS, [service], place, self.world.platforms[DISPENSING], pos.store)
+
+    def _open_door(
+        self, name: str, services: list[Service], place: Place, platform: Platform, store: Any
+    ) -> None:
+        trust = platform.region.trust
+        self.doors[name] = Door(services, trust, place, self.world.clock)
+        self.stores[name] = store
+
+    def _edge(self, code: str, institution: CallerName, seal: Credential) -> Edge:
+        trust = self.world.platforms[code].region.trust
+        store: Any = EdgeMemoryStore()
+        return Edge(
+            institution=institution,
+            trust=trust,
+            verifier=Verifier(trust),
+            seal=seal.signer,
+            store=store,
+            now=self.world.clock,
+            random_bytes=lambda length: sha256(bytes([next(self._ids) % 256])).digest()[:length],
+            pause=Pauses(),
+        )
+
+    async def withhold(self, name: str, work: Any) -> Any:
+        """Do the work up to its call of another region, and return that call's request."""
+        self._withheld.add(name)
+        try:
+            await work
+        except Unavailable:
+            return self._kept.pop(name)
+        finally:
+            self._withheld.clear()
+        raise AssertionError(f"{name} was never called")
+
+
+def people_of(cast: Cast) -> dict[bytes, Credential]:
+    """Everybody who signs, by the digest of the certificate."""
+    everybody = [getattr(cast, each.name) for each in fields(cast)]
+    return {each.sha256: each for each in everybody if isinstance(each, Credential)}
+
+
+def signers(premises: Premises) -> dict[bytes, Credential]:
+    """Everybody who signs anywhere here, by the digest of the certificate."""
+    casts = [*(premises.cast(code) for code in premises.world.platforms)]
+    return {key: who for cast in casts for key, who in people_of(cast).items()}
+
+
+def header_of(statement: SignedStatement, index: int = 0) -> ProtectedHeader:
+    """A signature's header."""
+    return ProtectedHeader.FromString(statement.signatures[index].protected)
+
+
+def regulator(code: str) -> CallerName:
+    """The supervising authority of a region."""
+    return CallerName(code, CallerKind.REGULATOR, f"R{code}")
+
+
+def operator(code: str) -> CallerName:
+    """Somebody who runs servers in a region."""
+    return CallerName(code, CallerKind.OPERATOR, f"O{code}")
+
+
+def _make_lasting(region: Region) -> None:
+    """TLS certificates that pass real handshakes; a regulator and an operator."""
+    region.transport = lasting_authority(f"{region.code} transport")
+    der = region.transport.certificate.public_bytes(_DER)
+    region.trust_list.transport_anchors[:] = [der]
+    region.trust_list.expire_time.FromDatetime(NOW + timedelta(days=20))
+    for name in (regulator(region.code), operator(region.code)):
+        kind = annotations_pb2.CallerKind.Value(f"CALLER_KIND_{name.kind.upper()}")
+        region.trust_list.institutions.append(
+            Institution(
+                institution_code=name.institution_code,
+                kind=kind,
+                name=name.institution_code,
+                status=Institution.STATUS_ACTIVE,
+            )
+        )
+
+
+def _stranger(cast: Cast) -> Cast:
+    """A second hospital and a second pharmacy of the region, with people of their own."""
+    region, sheet = cast.region, cast.sheet
+    hospital, pharmacy = region.hospital(), region.pharmacy()
+    region.entry(hospital).tier = 3
+    (prescriber, _), (review, _), _ = sheet(Prescription)
+    _, (dispenser, _), (checker, _), _ = sheet(dispense_pb2.DispenseRecord)
+    return replace(
+        cast,
+        hospital=hospital,
+        prescriber=region.person(hospital, "D901", prescriber),
+        hospital_pharmacist=region.person(hospital, "R901", review),
+        hospital_seal=region.seal(hospital),
+        pharmacy=pharmacy,
+        pharmacist=region.person(pharmacy, "R902", review),
+        dispenser=region.person(pharmacy, "R903", dispenser),
+        checker=region.person(pharmacy, "R904", checker),
+        pharmacy_seal=region.seal(pharmacy),
+    )
+
+
+def _differing(store: MemoryStore, before: bytes) -> Iterator[str]:
+    """Names of the tables whose rows differ."""
+    old = type(store)()
+    old.connection.deserialize(before)
+    tables = store.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    for (table,) in tables.fetchall():
+        rows = [
+            sorted(map(repr, each.connection.execute(f"SELECT * FROM {table}")))  # noqa: S608
+            for each in (old, store)
+        ]
+        if rows[0] != rows[1]:
+            yield table
