@@ -103,10 +103,9 @@ class TrustFolder:
         """Bring the file up to what the store holds, or the store to a file that is newer."""
         with suppress(TrustListRefused, FileNotFoundError):
             present = read_trust_list(path.read_bytes())
+            if not self._is_held(present, region_code):
+                self._trust.offer(present, self._now(), region_code=region_code)
             if self._is_held(present, region_code):
-                return
-            offer = self._trust.offer(present, self._now(), region_code=region_code)
-            if offer is Offer.ACCEPTED:
                 return
         held = self._trust.statement(region_code)
         if held is not None:

@@ -427,7 +427,7 @@ def test_a_refusal_at_a_terminal_is_one_line_and_exit_status_one(sandbox: LiveSa
     assert "0595-5550101" in line
 
 
-def played(sandbox: LiveSandbox, actor: str, *arguments: str | Path) -> Any:  # noqa: ANN401 - JSON
+def played(sandbox: LiveSandbox, actor: str, *arguments: str | Path) -> Any:
     """What a command that succeeds answers in JSON."""
     done = at_terminal(sandbox, actor, *arguments, "--json")
     assert (done.returncode, done.stderr) == (0, ""), done

@@ -1,6 +1,6 @@
 """Three regions with all their servers, and one request to every method that would succeed.
 
-    premises = await Premises.prepare()
+    premises = await prepared()          # in support.ready
     call = premises.calls["/rxoutflow.v1.HomeService/GrantClaim"]
     answer = await premises.make(call)
     premises.restore()
@@ -14,68 +14,57 @@ hospital and a second pharmacy, who are strangers to everything here.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from hashlib import sha256
 from itertools import count
-from typing import Any, Generic, TypeVar, cast
+from pathlib import Path
+from typing import Any, cast
 
 import grpc
+from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import Message
 
 from rxoutflow.identity import CallerKind, CallerName
-from rxoutflow.numbers import PrescriptionNumber
 from rxoutflow.statements import Verifier
 from rxoutflow.statements.payloads import RULES
 from rxoutflow.v1 import (
     annotations_pb2,
-    attempt_pb2,
     dispense_pb2,
     his_service_pb2,
     his_service_pb2_grpc,
-    home_service_pb2,
-    hospital_service_pb2,
-    payer_service_pb2,
-    peer_service_pb2,
-    pharmacy_service_pb2,
     pos_service_pb2,
     pos_service_pb2_grpc,
-    prescription_status_pb2,
-    supervision_service_pb2,
 )
-from rxoutflow.v1.credential_pb2 import ECredentialProof
 from rxoutflow.v1.prescription_pb2 import Prescription
-from rxoutflow.v1.settlement_pb2 import Amounts, Settlement
 from rxoutflow.v1.statement_pb2 import ProtectedHeader, SignedStatement
 from rxoutflow.v1.trust_pb2 import Institution
 from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.edge.surroundings import Edge
 from rxoutflow_server.application.ports import PeerGateway
-from rxoutflow_server.credential_codes import CredentialCodes
 from rxoutflow_server.domain.errors import Reason, Unavailable
 from rxoutflow_server.hospital.servicer import HisServicer
 from rxoutflow_server.pharmacy.servicer import PosServicer
 from rxoutflow_server.platform.changes import AnnouncingStore, Changes
 from rxoutflow_server.platform.service import _services as platform_services
+from rxoutflow_server.storage.sqlite.schema import migrate
 from rxoutflow_server.storage.tables.transaction import EdgeTransactionTables
 from rxoutflow_server.transport.errors import refusal_of
 from rxoutflow_server.transport.policy import Place
 from rxoutflow_server.transport.server import Service
 from support.doors import Answer, Door, connection
 from support.edges import Pauses
-from support.live import END, issue, lasting_authority
+from support.live import issue, lasting_authority
 from support.pki import NOW, Credential, Region
-from support.sheets import Cast, signed
-from support.world import PERSON, MemoryStore, Platform, World, content_of, priced
+from support.sheets import Cast
+from support.world import MemoryStore, Platform, World
 
 HOME, DISPENSING, PAYER = "350200", "350500", "320600"
 HIS, POS = "his", "pos"
 STATEMENTS: Mapping[str, type[Message]] = {rule.payload_type: rule.message for rule in RULES}
 """The message of every payload type."""
-
-M = TypeVar("M", bound=Message)
-Status = prescription_status_pb2.PrescriptionStatus
 
 
 @dataclass(frozen=True)
@@ -98,8 +87,11 @@ class Call:
 class EdgeMemoryStore(MemoryStore):
     """An edge's store in memory."""
 
-    kind = "edge"
-    tables = EdgeTransactionTables
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        self.connection.execute("PRAGMA foreign_keys = ON")
+        migrate(self.connection, Path("memory"), "edge")
+        self._tables: Any = EdgeTransactionTables(self.connection)
 
 
 class _Platform:
@@ -115,7 +107,7 @@ class _Platform:
         return True
 
     def __getattr__(self, name: str) -> Callable[[Message], Any]:
-        method = "".join(word.capitalize() for word in name.split("_")).replace("ECred", "ECred")
+        method = "".join(word.capitalize() for word in name.split("_"))
 
         async def call(request: Message) -> Message:
             path = f"/rxoutflow.v1.{self._service}/{method}"
@@ -179,13 +171,14 @@ class Premises:
     calls: dict[str, list[Call]] = field(default_factory=dict)
     _credentials: dict[CallerName, Credential] = field(default_factory=dict)
     _snapshot: dict[str, bytes] = field(default_factory=dict)
+    _kept_stores: dict[str, sqlite3.Connection] = field(default_factory=dict)
     _withheld: set[str] = field(default_factory=set)
     _kept: dict[str, Message] = field(default_factory=dict)
     _ids: Iterator[int] = field(default_factory=lambda: count(1))
 
     @classmethod
-    async def prepare(cls) -> Premises:
-        """Set everything up, and check that every request would succeed."""
+    def open(cls) -> Premises:
+        """All servers, with nothing stored yet."""
         world = World.create(HOME, DISPENSING, PAYER)
         for platform in world.platforms.values():
             _make_lasting(platform.cast.region)
@@ -193,10 +186,18 @@ class Premises:
         premises = cls(world, strangers)
         premises.publish()
         premises._open()
-        await _fill(premises)
-        premises._snapshot = premises.state()
-        await premises._require_success()
         return premises
+
+    async def remember(self) -> None:
+        """Take this for the state to go back to, and check that every request would succeed."""
+        self._snapshot = self.state()
+        for name, store in self.stores.items():
+            self._kept_stores[name] = kept = sqlite3.connect(":memory:")
+            store.connection.backup(kept)
+        for call in self.all_calls():
+            answer = await self.make(call)
+            assert answer.reason == "OK", f"{call.name}: {answer.reason} {answer.message}"
+            self.restore()
 
     def region(self, code: str) -> Region:
         """A region's PKI and trust list."""
@@ -234,7 +235,7 @@ class Premises:
         """Put the stores back to where every request would succeed."""
         for name, store in self.stores.items():
             if store.connection.serialize() != self._snapshot[name]:
-                store.connection.deserialize(self._snapshot[name])
+                self._kept_stores[name].backup(store.connection)
 
     def effects(self) -> set[str]:
         """The tables that differ from where every request would succeed, as ``store.table``."""
@@ -242,18 +243,12 @@ class Premises:
             f"{name}.{table}"
             for name, store in self.stores.items()
             if store.connection.serialize() != self._snapshot[name]
-            for table in _differing(store, self._snapshot[name])
+            for table in _differing(self._kept_stores[name], store.connection)
         }
 
     def all_calls(self) -> list[Call]:
         """Every request."""
         return [call for calls in self.calls.values() for call in calls]
-
-    async def _require_success(self) -> None:
-        for call in self.all_calls():
-            answer = await self.make(call)
-            assert answer.reason == "OK", f"{call.name}: {answer.reason} {answer.message}"
-            self.restore()
 
     def _open(self) -> None:
         for code, platform in self.world.platforms.items():
@@ -349,7 +344,7 @@ def operator(code: str) -> CallerName:
 def _make_lasting(region: Region) -> None:
     """TLS certificates that pass real handshakes; a regulator and an operator."""
     region.transport = lasting_authority(f"{region.code} transport")
-    der = region.transport.certificate.public_bytes(_DER)
+    der = region.transport.certificate.public_bytes(Encoding.DER)
     region.trust_list.transport_anchors[:] = [der]
     region.trust_list.expire_time.FromDatetime(NOW + timedelta(days=20))
     for name in (regulator(region.code), operator(region.code)):
@@ -385,15 +380,11 @@ def _stranger(cast: Cast) -> Cast:
     )
 
 
-def _differing(store: MemoryStore, before: bytes) -> Iterator[str]:
+def _differing(before: sqlite3.Connection, after: sqlite3.Connection) -> Iterator[str]:
     """Names of the tables whose rows differ."""
-    old = type(store)()
-    old.connection.deserialize(before)
-    tables = store.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-    for (table,) in tables.fetchall():
-        rows = [
-            sorted(map(repr, each.connection.execute(f"SELECT * FROM {table}")))  # noqa: S608
-            for each in (old, store)
-        ]
+    tables = before.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    for (table,) in tables:
+        select = f"SELECT * FROM {table}"  # noqa: S608 - a name of our own schema
+        rows = [sorted(map(repr, each.execute(select))) for each in (before, after)]
         if rows[0] != rows[1]:
             yield table

@@ -1,6 +1,6 @@
 """The sandbox as tests use it: real server processes over real mutual TLS, and the client library.
 
-``run_sandbox`` makes a sandbox, starts its eight servers as operators do, and hands out clients.
+``run_sandbox`` makes a sandbox, starts its eight servers as the command does, and hands out clients.
 Tests drive it through the public client library only; beyond that they may kill, pause and restart
 servers, and read what must not be in any log. When the sandbox ends, every line that any of its
 servers ever logged must have been a proper one: no traceback, no defect.
@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 from typing import TypeVar
@@ -39,9 +38,8 @@ from rxoutflow.plain import short_name
 from rxoutflow.profile import Sandbox, load_sandbox
 from rxoutflow.v1.notice_pb2 import Notice
 from rxoutflow.v1.supervision_service_pb2 import TraceEvent
-from rxoutflow_server.sandbox.layout import Layout, prepare
-from rxoutflow_server.sandbox.running import running
-from rxoutflow_server.sandbox.supervisor import Program, Supervisor
+from rxoutflow_server.sandbox.layout import Layout
+from support import sandbox_keeper
 
 PRESCRIPTIONS = Path(__file__).parents[2] / "clients/prescriptions"
 
@@ -81,37 +79,19 @@ def draft(file: str) -> Draft:
     return read_draft(PRESCRIPTIONS / f"{file}.json")
 
 
-class Servers(Supervisor):
-    """The supervisor of a sandbox, which can also be cruel to single servers.
+class Servers:
+    """The servers of a sandbox, to which a test can be cruel."""
 
-    Restarting is for the thread that started them: the kernel ends a child with that thread.
-    """
-
-    def __init__(self, logs: Path) -> None:
-        super().__init__(logs)
-        self._programs: dict[str, Program] = {}
-        self.kills = 0
-
-    def start(self, programs: Iterable[Program]) -> None:
-        """Start programs, and remember how."""
-        programs = tuple(programs)
-        self._programs.update({each.name: each for each in programs})
-        super().start(programs)
+    def __init__(self, keeper: Connection) -> None:
+        self._keeper = keeper
 
     def kill(self, *names: str) -> None:
         """End servers as a power cut does, and keep their logs."""
-        for name in names:
-            process = self._process(name)
-            process.kill()
-            process.wait()
-            self._children = [each for each in self._children if each.name != name]
-            self.kills += 1
-            log = self._logs / f"{name}.log"
-            log.rename(self._logs / f"{name}.{self.kills}.log")
+        self._ask("kill", names)
 
     def restart(self, *names: str) -> None:
         """Start killed servers again, with the same command, configuration and port."""
-        self.start([self._programs[name] for name in names])
+        self._ask("restart", names)
 
     @contextmanager
     def killed(self, *names: str) -> Iterator[None]:
@@ -123,16 +103,16 @@ class Servers(Supervisor):
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
         """A server does nothing for as long as the context lasts; its sockets stay open."""
-        process = self._process(name)
-        process.send_signal(signal.SIGSTOP)
+        self._ask("freeze", (name,))
         try:
             yield
         finally:
-            process.send_signal(signal.SIGCONT)
+            self._ask("thaw", (name,))
 
-    def _process(self, name: str) -> subprocess.Popen[bytes]:
-        (process,) = (each.process for each in self._children if each.name == name)
-        return process
+    def _ask(self, what: str, names: tuple[str, ...]) -> None:
+        self._keeper.send((what, names))
+        problem = self._keeper.recv()
+        assert problem is None, problem
 
 
 class Ear:
@@ -163,7 +143,7 @@ class Ear:
         try:
             for notice in self._stream:
                 self._heard.append(notice)
-        except Exception as error:  # noqa: BLE001 - told by ``kinds``, in the test's own thread
+        except Exception as error:
             self._error = error
 
 
@@ -241,14 +221,11 @@ class LiveSandbox:
 @contextmanager
 def run_sandbox(folder: Path) -> Iterator[LiveSandbox]:
     """A fresh sandbox in this folder, up for as long as the context lasts."""
-    prepared = prepare(folder / "sandbox", _now())
-    servers = Servers(prepared.layout.logs)
-    with running(prepared, _now, tell=lambda _: None, supervise=lambda _: servers) as up:
-        with ExitStack() as stack:
-            profiles = load_sandbox(up.layout.announcement)
-            yield LiveSandbox(up.layout, profiles, servers, stack)
-        servers.check()
-    require_proper(prepared.layout.logs)
+    with sandbox_keeper.kept(folder / "sandbox") as keeper, ExitStack() as stack:
+        layout = Layout(folder / "sandbox")
+        profiles = load_sandbox(layout.announcement)
+        yield LiveSandbox(layout, profiles, Servers(keeper), stack)
+    require_proper(layout.logs)
 
 
 def require_proper(logs: Path) -> None:
@@ -274,7 +251,3 @@ def _count(store: Path, table: str, condition: str = "1") -> int:
         query = f"SELECT count(*) FROM {table} WHERE {condition}"  # noqa: S608 - no input
         (count,) = connection.execute(query).fetchone()
     return int(count)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

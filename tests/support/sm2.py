@@ -1,11 +1,6 @@
-"""SM2 keys and certificates for tests; importing this skips a test where SM2 is not installed."""
+"""SM2 keys and certificates for tests. Needs the extra ``sm2``."""
 
 from __future__ import annotations
-
-import pytest
-
-pytest.importorskip("gmssl_pyx", reason="SM2 is not installed: pip install 'rxoutflow[sm2]'")
-pytest.importorskip("asn1crypto", reason="SM2 is not installed: pip install 'rxoutflow[sm2]'")
 
 from rxoutflow.identity import CallerName, KeyPurpose, SignerName
 from rxoutflow.statements.payloads import Role

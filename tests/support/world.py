@@ -154,6 +154,17 @@ class World:
             platform.store.connection.execute("COMMIT")
         return world
 
+    def limit_scope(
+        self, region: str, holder: str, *bases: prescription_pb2.Prescription.OutflowBasis.ValueType
+    ) -> None:
+        """Let an agreement of a region's hospital or pharmacy cover these bases only."""
+        cast = self.platforms[region].cast
+        entry = cast.region.entry(cast.hospital if holder == "hospital" else cast.pharmacy)
+        entry.scope[:] = bases
+        cast.region.trust_list.sequence += 1
+        for platform in self.platforms.values():
+            platform.region.trust.offer(cast.region.signed_list(), self.clock.now)
+
     def request_id(self) -> str:
         return new_id(self.clock.now, self.random.randbytes)
 

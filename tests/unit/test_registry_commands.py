@@ -456,7 +456,7 @@ def test_only_the_regions_registry_signs(office: Office) -> None:
         office.write_pair("registry", credential)
         result = office.sign()
         assert (result.exit_code, office.out.exists()) == (2, False), name
-        assert "registry" in result.stderr
+        assert f"use that of spiffe://{CODE}.rxoutflow/platform/{CODE}/registry" in result.stderr
 
 
 def test_a_registry_whose_certificate_has_expired_does_not_sign(office: Office) -> None:

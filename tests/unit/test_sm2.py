@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("gmssl_pyx", reason="SM2 is missing: pip install 'rxoutflow[sm2]'")
+
 from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
@@ -44,7 +47,7 @@ from rxoutflow.v1.statement_pb2 import (
 from rxoutflow_server.devpki_sm2 import issue_for, private_pem
 from support.pki import NOW, Credential, Region
 from support.sheets import Cast, Sheet, signed
-from support.sm2 import sm2_leaf, sm2_person, sm2_seal  # skips where SM2 is not installed
+from support.sm2 import sm2_leaf, sm2_person, sm2_seal
 
 ORDER = 0xFFFFFFFEFFFFFFFFFFFFFFFFFFFFFFFF7203DF6B21C6052B53BBF40939D54123
 DATA = "处方 prescription".encode()
@@ -231,6 +234,11 @@ def test_other_keys_and_other_encryption_are_refused_by_name(
     assert openssl(*making, "-out", curve).returncode == 0
     with pytest.raises(KeyUnsupported, match="neither P-256 nor Ed25519, nor SM2"):
         read_private_key(curve.read_bytes(), None)
+
+
+def test_a_small_private_key_survives_its_file() -> None:
+    small = Sm2PrivateKey(bytes(31) + b"\x07", STANDARD_KEY.public)
+    assert read_private_key(private_pem(small), None) == small
 
 
 # certificates

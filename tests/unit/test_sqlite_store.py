@@ -300,7 +300,7 @@ class FailingDisk:
         self._real = real
         self.broken = False
 
-    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:  # noqa: ANN401 - passed on
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
         if self.broken and sql == "COMMIT":
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR
@@ -308,7 +308,7 @@ class FailingDisk:
             raise error
         return self._real.execute(sql, *parameters)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the connection has
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
 

@@ -6,7 +6,13 @@ from datetime import timedelta
 
 import pytest
 
-from rxoutflow.v1 import attempt_pb2, dispense_pb2, prescription_status_pb2, settlement_pb2
+from rxoutflow.v1 import (
+    attempt_pb2,
+    dispense_pb2,
+    prescription_pb2,
+    prescription_status_pb2,
+    settlement_pb2,
+)
 from rxoutflow_server.application.dispensing import claims, settling
 from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
 from support.world import PERSON, World, content_of, person
@@ -319,3 +325,25 @@ async def test_settlement_states_reach_all_three_regions(world: World) -> None:
     )
     posted = content_of(settlement, settlement_pb2.Settlement)
     assert posted.state == settlement_pb2.Settlement.STATE_POSTED
+
+
+@pytest.mark.parametrize("holder", ["hospital", "pharmacy"])
+async def test_an_agreement_that_does_not_cover_the_basis_is_out_of_scope(holder: str) -> None:
+    world = World.create(HOME, DISPENSING, PAYER)
+    double_channel = prescription_pb2.Prescription.OUTFLOW_BASIS_DOUBLE_CHANNEL
+    region = HOME if holder == "hospital" else DISPENSING
+    world.limit_scope(region, holder, double_channel)
+    with pytest.raises(Refusal) as refused:
+        _, code = await world.issue(HOME, PAYER)
+        await world.claim(DISPENSING, code)
+    assert refused.value.reason is Reason.INSTITUTION_OUT_OF_SCOPE
+    assert refused.value.detail["basis"] == "outpatient_pool"
+
+
+@pytest.mark.parametrize("holder", ["hospital", "pharmacy"])
+async def test_an_agreement_that_names_the_basis_covers_it(holder: str) -> None:
+    world = World.create(HOME, DISPENSING, PAYER)
+    region = HOME if holder == "hospital" else DISPENSING
+    world.limit_scope(region, holder, prescription_pb2.Prescription.OUTFLOW_BASIS_OUTPATIENT_POOL)
+    _, code = await world.issue(HOME, PAYER)
+    await world.claim(DISPENSING, code)

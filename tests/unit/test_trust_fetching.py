@@ -12,11 +12,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from structlog.testing import capture_logs
 
 from rxoutflow.identity import CallerName
-from rxoutflow.trust import Offer, RegionNotTrusted, TrustStore
+from rxoutflow.trust import RegionNotTrusted, TrustStore
 from rxoutflow.v1 import peer_service_pb2 as messages
 from rxoutflow.v1 import peer_service_pb2_grpc as stubs
 from rxoutflow.v1.peer_service_pb2 import GetTrustListRequest, GetTrustListResponse
@@ -42,7 +43,7 @@ from rxoutflow_server.trust_folder import TrustFolder
 from support.live import Clock, issue, live_region, write_pair
 from support.pki import CLIENT, NOW, SERVER, Region
 
-HOME, OTHER, THIRD = "350200", "350500", "320600"
+HOME, OTHER = "350200", "350500"
 
 Logs = list[Any]
 
@@ -351,9 +352,7 @@ def connection_of(region: Region, holder: CallerName) -> dict[str, list[bytes]]:
     }
 
 
-def certificate_of(connection: dict[str, list[bytes]]) -> Any:
-    from cryptography import x509
-
+def certificate_of(connection: dict[str, list[bytes]]) -> x509.Certificate:
     return x509.load_pem_x509_certificate(connection["x509_pem_cert"][0])
 
 
@@ -418,6 +417,17 @@ async def test_servers_that_share_a_folder_never_write_an_older_list(site: Site)
     assert site.sequence() == 4
 
 
+async def test_a_list_that_another_server_has_kept_is_not_written_again(site: Site) -> None:
+    site.publish(3)
+    site.file.write_bytes(site.other.signed_list(sequence=3).SerializeToString())
+    kept = site.file.stat()
+    await site.fetch()
+    assert (site.file.stat().st_ino, site.file.stat().st_mtime_ns) == (
+        kept.st_ino,
+        kept.st_mtime_ns,
+    )
+
+
 async def test_a_folder_that_cannot_be_written_does_not_keep_a_list_from_taking_effect(
     site: Site,
 ) -> None:
@@ -430,7 +440,7 @@ async def test_a_folder_that_cannot_be_written_does_not_keep_a_list_from_taking_
 # alarms
 
 
-def alarms(trust: TrustStore, at: datetime, alarm: LapseAlarm) -> list[tuple[str, int]]:
+def alarms(alarm: LapseAlarm, at: datetime) -> list[tuple[str, int]]:
     with capture_logs() as logs:
         alarm.check(at)
     assert {line["region"] for line in logs} <= {OTHER}
@@ -442,11 +452,11 @@ def test_an_alarm_is_raised_before_a_list_lapses_and_once_an_hour(site: Site) ->
     alarm = LapseAlarm(site.trust, timedelta(days=2))
     lapse = NOW + timedelta(days=7)
     begin = lapse - timedelta(days=2)
-    assert alarms(site.trust, begin - timedelta(seconds=1), alarm) == []
-    assert alarms(site.trust, begin, alarm) == [("trust_list_lapses_soon", 2 * 86400)]
-    assert alarms(site.trust, begin + timedelta(minutes=59), alarm) == []
+    assert alarms(alarm, begin - timedelta(seconds=1)) == []
+    assert alarms(alarm, begin) == [("trust_list_lapses_soon", 2 * 86400)]
+    assert alarms(alarm, begin + timedelta(minutes=59)) == []
     again = begin + timedelta(hours=1)
-    assert alarms(site.trust, again, alarm) == [("trust_list_lapses_soon", 2 * 86400 - 3600)]
+    assert alarms(alarm, again) == [("trust_list_lapses_soon", 2 * 86400 - 3600)]
 
 
 def test_an_alarm_counts_down_the_grace_once_a_list_has_lapsed(site: Site) -> None:
@@ -454,8 +464,8 @@ def test_an_alarm_counts_down_the_grace_once_a_list_has_lapsed(site: Site) -> No
     trust.offer(site.other.signed_list(), NOW)
     alarm = LapseAlarm(trust, timedelta(days=2))
     lapse = NOW + timedelta(days=7)
-    assert alarms(trust, lapse + timedelta(hours=1), alarm) == [("trust_list_lapsed", 23 * 3600)]
-    assert alarms(trust, lapse + timedelta(hours=30), alarm) == [("trust_list_lapsed", 0)]
+    assert alarms(alarm, lapse + timedelta(hours=1)) == [("trust_list_lapsed", 23 * 3600)]
+    assert alarms(alarm, lapse + timedelta(hours=30)) == [("trust_list_lapsed", 0)]
 
 
 def test_each_region_has_its_own_alarm(site: Site) -> None:
@@ -607,9 +617,3 @@ async def test_an_edge_gets_the_lists_of_all_regions_from_its_own_platform(
 def test_a_region_without_peers_has_nobody_to_ask(site: Site) -> None:
     alone = config(site.folder, {HOME: site.pins[HOME]})
     assert peers_of(alone, site.trust, cast(Any, None)).regions == ()
-
-
-def test_what_is_offered_twice_is_accepted_once(site: Site) -> None:
-    statement = site.other.signed_list(sequence=3)
-    assert site.trust.offer(statement, NOW, region_code=OTHER) is Offer.ACCEPTED
-    assert site.trust.offer(statement, NOW, region_code=OTHER) is Offer.UNCHANGED

@@ -8,9 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from rxoutflow.certificates import certificate_sha256
 from rxoutflow.statements import add_signature, new_statement, pae, sign
 from rxoutflow.statements.payloads import rule_for
-from rxoutflow.trust import Offer, RegionNotTrusted, TrustListRefused, TrustStore
+from rxoutflow.trust import (
+    Offer,
+    RegionNotTrusted,
+    TrustListRefused,
+    TrustListRollback,
+    TrustStore,
+)
 from rxoutflow.v1.annotations_pb2 import CALLER_KIND_PHARMACY, CALLER_KIND_UNSPECIFIED
 from rxoutflow.v1.statement_pb2 import (
     SIGNATURE_ALGORITHM_ED25519,
@@ -137,6 +144,27 @@ def test_a_lower_sequence_is_refused_and_the_list_held_stays(region: Region) -> 
     assert store.region(CODE, NOW).sequence == 2
 
 
+def test_a_rollback_says_what_was_offered_and_what_is_held(region: Region) -> None:
+    older = region.signed_list(sequence=3)
+    store = trust_store(region)
+    store.offer(region.signed_list(sequence=8), NOW)
+    with pytest.raises(TrustListRollback) as error:
+        store.offer(older, NOW)
+    assert (error.value.region_code, error.value.sequence, error.value.held_sequence) == (
+        CODE,
+        3,
+        8,
+    )
+
+
+def test_a_list_of_another_region_than_the_one_asked_for_changes_nothing(region: Region) -> None:
+    other = Region.create(OTHER)
+    store = empty_store(region, other)
+    with pytest.raises(TrustListRefused, match=f"another region than {CODE}"):
+        store.offer(other.signed_list(), NOW, region_code=CODE)
+    assert (store.regions(), store.version) == ((), 0)
+
+
 def test_two_lists_of_one_sequence_are_refused(region: Region) -> None:
     store = trust_store(region)
     region.hospital()
@@ -182,6 +210,42 @@ def test_a_list_is_used_until_it_lapses_and_not_after(region: Region) -> None:
     assert store.region(CODE, expiry).sequence == 1
     with pytest.raises(RegionNotTrusted, match="lapsed"):
         store.region(CODE, expiry + timedelta(seconds=1))
+
+
+def test_a_lapsed_list_is_used_for_its_grace_and_not_a_second_longer(region: Region) -> None:
+    store = TrustStore(root(region), timedelta(hours=24))
+    store.offer(region.signed_list(), NOW)
+    end = NOW + timedelta(days=7, hours=24)
+    assert store.region(CODE, end).sequence == 1
+    with pytest.raises(RegionNotTrusted, match="lapsed"):
+        store.region(CODE, end + timedelta(seconds=1))
+
+
+def test_a_folder_is_loaded_with_a_grace(region: Region, tmp_path: Path) -> None:
+    save(tmp_path, region)
+    later = NOW + timedelta(days=7, hours=1)
+    store = TrustStore.load(tmp_path, root(region), later, timedelta(hours=2))
+    assert store.grace == timedelta(hours=2)
+    assert store.region(CODE, later).sequence == 1
+
+
+def test_a_newer_list_ends_the_grace_of_an_older_one(region: Region) -> None:
+    store, later = TrustStore(root(region), timedelta(hours=24)), NOW + timedelta(days=7, hours=1)
+    store.offer(region.signed_list(), NOW)
+    region.deny(region.signing.certificate)
+    region.trust_list.expire_time.FromDatetime(NOW + timedelta(days=30))
+    store.offer(region.signed_list(sequence=2), later)
+    assert store.region(CODE, later).is_denied(certificate_sha256(region.signing.certificate))
+
+
+def test_a_lapsed_list_can_be_looked_at_but_not_trusted_by(region: Region) -> None:
+    store = trust_store(region)
+    held = store.held(CODE)
+    assert held is not None
+    assert held.endpoints == (f"platform.{CODE}.example:8443",)
+    assert store.held(OTHER) is None
+    with pytest.raises(RegionNotTrusted):
+        store.region(CODE, NOW + timedelta(days=8))
 
 
 def test_a_list_lapses_with_its_registrys_certificate(region: Region) -> None:
@@ -244,6 +308,18 @@ def test_only_the_pinned_registry_signs(region: Region) -> None:
 def test_a_region_that_is_not_pinned_is_refused(region: Region) -> None:
     with pytest.raises(TrustListRefused, match="not pinned"):
         empty_store(Region.create(OTHER)).offer(region.signed_list(), NOW)
+
+
+def test_while_a_registry_changes_its_key_both_may_sign_and_nobody_else(region: Region) -> None:
+    old = region.signed_list(sequence=1)
+    pins = region.registry.sha256.hex()
+    region.registry = region.signing.issue(registry_of(region))
+    store = TrustStore({CODE: f"{pins} {region.registry.sha256.hex()}"})
+    store.offer(old, NOW)
+    assert store.offer(region.signed_list(sequence=2), NOW) is Offer.ACCEPTED
+    region.registry = region.signing.issue(registry_of(region))
+    with pytest.raises(TrustListRefused, match="not signed by the pinned registry"):
+        store.offer(region.signed_list(sequence=3), NOW)
 
 
 def test_a_registry_vouches_for_its_own_region_only(region: Region) -> None:
@@ -331,7 +407,9 @@ def test_a_signed_list_in_ambiguous_form_is_refused(region: Region) -> None:
     assert "sequence" in refusal(region, statement)
 
 
-@pytest.mark.parametrize("pin", ["", "00", "zz" * 32, "00" * 31, "00" * 33])
+@pytest.mark.parametrize(
+    "pin", ["", "00", "zz" * 32, "00" * 31, "00" * 33, "00" * 64, " ".join(["00" * 32] * 3)]
+)
 def test_a_pin_must_be_a_digest(pin: str) -> None:
     with pytest.raises(ValueError, match="64 hexadecimal digits"):
         TrustStore({CODE: pin})

@@ -79,10 +79,14 @@ class TokenKey:
     def _find(self) -> pkcs11.SignMixin:
         token = pkcs11.lib(str(self._module)).get_token(token_label=self._token_label)
         self._session = self._open(token)
-        key = self._session.get_key(
-            object_class=pkcs11.ObjectClass.PRIVATE_KEY, label=self._key_label
-        )
-        return cast(pkcs11.SignMixin, key)  # mixed in according to what the token says of the key
+        wanted = {
+            pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY,
+            pkcs11.Attribute.LABEL: self._key_label,
+        }
+        keys = list(self._session.get_objects(wanted))
+        if len(keys) != 1:
+            raise pkcs11.MultipleObjectsReturned if keys else pkcs11.NoSuchKey
+        return cast(pkcs11.SignMixin, keys[0])  # if the token says that it signs
 
     def _open(self, token: pkcs11.Token) -> pkcs11.Session:
         if self._refusal is not None:

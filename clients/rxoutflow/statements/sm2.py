@@ -140,7 +140,8 @@ def read_private_key(data: bytes, password: bytes | None) -> Sm2PrivateKey:
     info = keys.PrivateKeyInfo.load(der)
     number = info["private_key"].parsed
     point = _point(info["private_key_algorithm"], number["public_key"])
-    return Sm2PrivateKey(number["private_key"].contents, Sm2PublicKey(point))
+    scalar = number["private_key"].native.to_bytes(_NUMBER_BYTES, "big")
+    return Sm2PrivateKey(scalar, Sm2PublicKey(point))
 
 
 def _point(algorithm: Any, key: Any) -> bytes:  # noqa: ANN401 - asn1crypto has no types

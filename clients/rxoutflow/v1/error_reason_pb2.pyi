@@ -59,6 +59,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """PERMISSION_DENIED, definite. The institution is suspended, not designated, or not on its
     region's trust list. Metadata: `institution`.
     """
+    ERROR_REASON_INSTITUTION_OUT_OF_SCOPE: _ErrorReason.ValueType  # 8
+    """PERMISSION_DENIED, definite. The institution's agreement with the insurance does not cover
+    prescriptions on this basis. Ask its region's operator. Metadata: `institution`, `basis`.
+    """
     ERROR_REASON_FIELD_INVALID: _ErrorReason.ValueType  # 10
     """INVALID_ARGUMENT, definite. A field is missing or out of range; a BadRequest detail names it.
     Metadata: `field`. Example: "prescription.lines[2].quantity: must be at least 1".
@@ -242,6 +246,10 @@ own. Metadata: `region`.
 ERROR_REASON_INSTITUTION_NOT_ACTIVE: ErrorReason.ValueType  # 7
 """PERMISSION_DENIED, definite. The institution is suspended, not designated, or not on its
 region's trust list. Metadata: `institution`.
+"""
+ERROR_REASON_INSTITUTION_OUT_OF_SCOPE: ErrorReason.ValueType  # 8
+"""PERMISSION_DENIED, definite. The institution's agreement with the insurance does not cover
+prescriptions on this basis. Ask its region's operator. Metadata: `institution`, `basis`.
 """
 ERROR_REASON_FIELD_INVALID: ErrorReason.ValueType  # 10
 """INVALID_ARGUMENT, definite. A field is missing or out of range; a BadRequest detail names it.

@@ -16,6 +16,7 @@ import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import rxoutflow.v1.annotations_pb2
+import rxoutflow.v1.prescription_pb2
 import rxoutflow.v1.statement_pb2
 import sys
 import typing
@@ -150,6 +151,7 @@ class Institution(google.protobuf.message.Message):
     DESIGNATED_FIELD_NUMBER: builtins.int
     TIER_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
+    SCOPE_FIELD_NUMBER: builtins.int
     institution_code: builtins.str
     """`H` or `P`, six-digit region, five-digit serial; or the code of a regulator or operator."""
     kind: rxoutflow.v1.annotations_pb2.CallerKind.ValueType
@@ -164,6 +166,12 @@ class Institution(google.protobuf.message.Message):
     """Hospital tier 1, 2 or 3; 0 for others."""
     status: Global___Institution.Status.ValueType
     """What the institution may do at present."""
+    @property
+    def scope(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[rxoutflow.v1.prescription_pb2.Prescription.OutflowBasis.ValueType]:
+        """What its agreement with the insurance covers: prescriptions on these bases may be issued, or
+        filled, by it. Empty: all of them.
+        """
+
     def __init__(
         self,
         *,
@@ -174,8 +182,9 @@ class Institution(google.protobuf.message.Message):
         designated: builtins.bool = ...,
         tier: builtins.int = ...,
         status: Global___Institution.Status.ValueType = ...,
+        scope: collections.abc.Iterable[rxoutflow.v1.prescription_pb2.Prescription.OutflowBasis.ValueType] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["designated", b"designated", "institution_code", b"institution_code", "kind", b"kind", "name", b"name", "phone", b"phone", "status", b"status", "tier", b"tier"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["designated", b"designated", "institution_code", b"institution_code", "kind", b"kind", "name", b"name", "phone", b"phone", "scope", b"scope", "status", b"status", "tier", b"tier"]) -> None: ...
 
 Global___Institution: typing_extensions.TypeAlias = Institution
 

@@ -17,6 +17,7 @@ from rxoutflow.numbers import NumberInvalid, PickupCode, PrescriptionNumber
 from rxoutflow.statements import Verified, Verifier
 from rxoutflow.statements.verification import M
 from rxoutflow.trust import RegionNotTrusted, TrustStore
+from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow.v1.trust_pb2 import Institution, Signer
 from rxoutflow_server.application.ports import Seal
@@ -94,6 +95,22 @@ class Region:
                 institution=institution_code,
             )
         return institution
+
+
+def require_in_scope(institution: Institution, basis: Prescription.OutflowBasis.ValueType) -> None:
+    """The institution's agreement covers prescriptions on this basis.
+
+    Raises:
+        Refusal: INSTITUTION_OUT_OF_SCOPE.
+    """
+    if institution.scope and basis not in institution.scope:
+        name = Prescription.OutflowBasis.Name(basis).removeprefix("OUTFLOW_BASIS_").lower()
+        raise Refusal(
+            Reason.INSTITUTION_OUT_OF_SCOPE,
+            f"the agreement of {institution.name} does not cover {name} prescriptions",
+            institution=institution.institution_code,
+            basis=name,
+        )
 
 
 def routed(number: str) -> PrescriptionNumber:

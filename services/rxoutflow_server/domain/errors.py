@@ -29,6 +29,7 @@ class Reason(StrEnum):
     CALLER_KIND_NOT_ALLOWED = auto()
     CALLER_REGION_NOT_ALLOWED = auto()
     INSTITUTION_NOT_ACTIVE = auto()
+    INSTITUTION_OUT_OF_SCOPE = auto()
 
     # what was sent
     FIELD_INVALID = auto()

@@ -61,6 +61,7 @@ _REASONS_BY_CODE: Mapping[grpc.StatusCode, tuple[Reason, ...]] = {
         Reason.CALLER_KIND_NOT_ALLOWED,
         Reason.CALLER_REGION_NOT_ALLOWED,
         Reason.INSTITUTION_NOT_ACTIVE,
+        Reason.INSTITUTION_OUT_OF_SCOPE,
         Reason.SIGNER_UNTRUSTED,
         Reason.SIGNERS_NOT_DISTINCT,
     ),

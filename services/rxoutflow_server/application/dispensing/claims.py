@@ -46,6 +46,9 @@ from rxoutflow_server.application.region import Region, opened
 from rxoutflow_server.domain.dispense import DispenseState, advanced
 from rxoutflow_server.domain.errors import Reason, Refusal
 
+_CLAIM_PRESCRIPTION = "/rxoutflow.v1.PharmacyService/ClaimPrescription"
+_RELEASE_CLAIM = "/rxoutflow.v1.PharmacyService/ReleaseClaim"
+
 
 async def present_e_credential(
     exchange: Exchange, caller: CallerName, request: PresentECredentialRequest
@@ -112,7 +115,7 @@ async def claim(
     """
     region, now = exchange.region, exchange.region.now()
     number = unverified_number(request.claim, attempt_pb2.Claim)
-    key = RequestKey(number, str(caller), request.request_id, "ClaimPrescription")
+    key = RequestKey(number, str(caller), request.request_id, _CLAIM_PRESCRIPTION)
     before = await exchange.store.read(lambda tx: _stored(tx, key))
     if before is None:
         region.require_active(region.code, caller.institution_code)
@@ -156,7 +159,7 @@ async def release(
         ReleaseAttemptRequest(request_id=request.request_id, release=request.release)
     )
     response = ReleaseClaimResponse(attempt=released.attempt, receipt=released.receipt)
-    key = RequestKey(number, str(caller), request.request_id, "ReleaseClaim")
+    key = RequestKey(number, str(caller), request.request_id, _RELEASE_CLAIM)
     return await exchange.store.transact(
         lambda tx: once(
             tx.journal,

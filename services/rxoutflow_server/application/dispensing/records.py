@@ -28,6 +28,8 @@ from rxoutflow_server.domain.catalogue import DrugFlag
 from rxoutflow_server.domain.dispense import Dispense, recorded
 from rxoutflow_server.domain.errors import Reason, Refusal
 
+_RECORD_DISPENSE = "/rxoutflow.v1.PharmacyService/RecordDispense"
+
 
 def record(
     tx: Transaction, region: Region, caller: CallerName, request: RecordDispenseRequest
@@ -40,7 +42,7 @@ def record(
     """
     now = region.now()
     number = unverified_number(request.dispense_record, dispense_pb2.DispenseRecord)
-    key = RequestKey(number, str(caller), request.request_id, "RecordDispense")
+    key = RequestKey(number, str(caller), request.request_id, _RECORD_DISPENSE)
     return once(
         tx.journal,
         key,

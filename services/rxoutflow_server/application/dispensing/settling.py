@@ -35,6 +35,8 @@ from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
 
 _INSURANCE = settlement_pb2.SETTLEMENT_MODE_INSURANCE
 
+_COMMIT_CLAIM = "/rxoutflow.v1.PharmacyService/CommitClaim"
+
 
 async def quote(
     exchange: Exchange, caller: CallerName, request: QuoteSettlementRequest
@@ -324,7 +326,7 @@ def _commit_answer(
     dispense: Dispense,
 ) -> CommitClaimResponse:
     now, number = region.now(), dispense.prescription_number
-    key = RequestKey(number, str(caller), request.request_id, "CommitClaim")
+    key = RequestKey(number, str(caller), request.request_id, _COMMIT_CLAIM)
     claim = _claim_of(tx, dispense)
     response = CommitClaimResponse(attempt=tx.journal.statement(number, claim.attempt_sha256))
     if dispense.settlement_sha256:

@@ -11,7 +11,7 @@ from datetime import datetime
 from google.protobuf.message import Message
 
 from rxoutflow.identity import CallerName
-from rxoutflow.v1 import attempt_pb2, settlement_pb2
+from rxoutflow.v1 import attempt_pb2, prescription_pb2, settlement_pb2
 from rxoutflow.v1.home_service_pb2 import (
     CommitAttemptRequest,
     CommitAttemptResponse,
@@ -25,6 +25,7 @@ from rxoutflow.v1.home_service_pb2 import (
     ReleaseAttemptResponse,
 )
 from rxoutflow.v1.statement_pb2 import SignedStatement
+from rxoutflow.v1.trust_pb2 import Institution
 from rxoutflow_server.application.exchange.evidence import keep
 from rxoutflow_server.application.exchange.idempotency import (
     RequestKey,
@@ -39,12 +40,16 @@ from rxoutflow_server.application.messages import (
     priced_quantities,
 )
 from rxoutflow_server.application.ports import Transaction
-from rxoutflow_server.application.region import Region, require_own_region
+from rxoutflow_server.application.region import Region, require_in_scope, require_own_region
 from rxoutflow_server.application.validation import check_priced_lines, check_required
 from rxoutflow_server.domain import prescription as transitions
 from rxoutflow_server.domain.attempt import Attempt
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.prescription import AttemptReference, ClaimTerms, Prescription
+
+_GRANT = "/rxoutflow.v1.HomeService/GrantClaim"
+_COMMIT = "/rxoutflow.v1.HomeService/CommitAttempt"
+_RELEASE = "/rxoutflow.v1.HomeService/ReleaseAttempt"
 
 
 def open_prescription(
@@ -73,7 +78,7 @@ def grant_claim(
         Refusal: see PharmacyService.ClaimPrescription.
     """
     now = region.now()
-    key = _key(caller, request.request_id, request.claim, attempt_pb2.Claim, "GrantClaim")
+    key = _key(caller, request.request_id, request.claim, attempt_pb2.Claim, _GRANT)
     return once(
         tx.journal,
         key,
@@ -90,7 +95,7 @@ def _grant_claim(
     verified = region.verified(request.claim, attempt_pb2.Claim, now)
     content = verified.content
     check_required(content)
-    _require_pharmacy(region, caller, content.pharmacy_code)
+    pharmacy = _require_pharmacy(region, caller, content.pharmacy_code)
     check_collector(content.collector)
     prescription = collected(tx, region, content.pharmacy_code, request)
     if content.prescription_number != prescription.number:
@@ -99,6 +104,10 @@ def _grant_claim(
             "prescription_number: the proof is for another prescription",
             field="prescription_number",
         )
+    sheet = tx.journal.statement(prescription.number, prescription.statement_sha256)
+    require_in_scope(
+        pharmacy, prescription_pb2.Prescription.FromString(sheet.payload).outflow_basis
+    )
     keep(tx, prescription.number, request.claim, now)
     terms = ClaimTerms(
         content.pharmacy_code, caller.region_code, line_quantities(content.lines), verified.sha256
@@ -107,8 +116,7 @@ def _grant_claim(
     if change.prescription is not prescription:
         facts.save(tx, region, change, now)
     return GrantClaimResponse(
-        attempt=_signed(region, change.attempt, prescription, now),
-        prescription=tx.journal.statement(prescription.number, prescription.statement_sha256),
+        attempt=_signed(region, change.attempt, prescription, now), prescription=sheet
     )
 
 
@@ -151,7 +159,7 @@ def commit_attempt(
         Refusal: see PharmacyService.CommitClaim.
     """
     now = region.now()
-    commitment, method = request.commitment, "CommitAttempt"
+    commitment, method = request.commitment, _COMMIT
     key = _key(caller, request.request_id, commitment, attempt_pb2.Commitment, method)
     return once(
         tx.journal,
@@ -203,7 +211,7 @@ def release_attempt(
         Refusal: ATTEMPT_NOT_FOUND, ATTEMPT_ENDED or FENCE_STALE.
     """
     now = region.now()
-    release, method = request.release, "ReleaseAttempt"
+    release, method = request.release, _RELEASE
     key = _key(caller, request.request_id, release, attempt_pb2.ClaimRelease, method)
     return once(
         tx.journal,
@@ -271,10 +279,10 @@ def _key(
     return RequestKey(unverified_number(statement, expected), str(caller), request_id, method)
 
 
-def _require_pharmacy(region: Region, caller: CallerName, pharmacy_code: str) -> None:
-    """The pharmacy is active in the region of the platform that forwards for it."""
+def _require_pharmacy(region: Region, caller: CallerName, pharmacy_code: str) -> Institution:
+    """The pharmacy, which is active in the region of the platform that forwards for it."""
     require_own_region(caller, pharmacy_code[1:7])
-    region.require_active(caller.region_code, pharmacy_code)
+    return region.require_active(caller.region_code, pharmacy_code)
 
 
 def _forwarded_attempt(

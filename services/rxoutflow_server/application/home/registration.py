@@ -43,13 +43,15 @@ from rxoutflow_server.application.messages import (
 )
 from rxoutflow_server.application.paging import page_size
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
-from rxoutflow_server.application.region import LOCAL_TIME, Region, routed
+from rxoutflow_server.application.region import LOCAL_TIME, Region, require_in_scope, routed
 from rxoutflow_server.application.validation import check_prescription
 from rxoutflow_server.domain import prescription as transitions
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.prescription import LineUse, Prescription
 from rxoutflow_server.domain.prescription_rules import Finding, Severity, findings
 
+_REGISTER = "/rxoutflow.v1.HospitalService/RegisterPrescription"
+_REVOKE = "/rxoutflow.v1.HospitalService/RevokePrescription"
 _SECRET = re.compile(rf"[{SECRET_ALPHABET}]{{{SECRET_LENGTH}}}")
 
 
@@ -74,7 +76,7 @@ def register(
     """
     now = region.now()
     number = unverified_number(request.prescription, prescription_pb2.Prescription)
-    key = RequestKey(number, str(caller), request.request_id, "RegisterPrescription")
+    key = RequestKey(number, str(caller), request.request_id, _REGISTER)
     return once(
         tx.journal,
         key,
@@ -117,7 +119,7 @@ def revoke(
     """
     now = region.now()
     number = unverified_number(request.revocation, prescription_status_pb2.Revocation)
-    key = RequestKey(number, str(caller), request.request_id, "RevokePrescription")
+    key = RequestKey(number, str(caller), request.request_id, _REVOKE)
     return once(
         tx.journal,
         key,
@@ -218,7 +220,8 @@ def _require_issuer(
         raise _mismatch("prescription_number", f"it must begin with {region.code}")
     if number.institution_serial != caller.institution_code[-5:]:
         raise _mismatch("prescription_number", "it must carry the serial of the issuing hospital")
-    region.require_active(region.code, caller.institution_code)
+    hospital = region.require_active(region.code, caller.institution_code)
+    require_in_scope(hospital, content.outflow_basis)
 
 
 def _mismatch(field: str, problem: str) -> Refusal:

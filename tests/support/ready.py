@@ -1,0 +1,541 @@
+"""One request to every method of the contract that would succeed, each kept until it is made.
+
+Requests that one platform makes of another are taken from the real flow: the work is done up to the
+call, which is withheld. Every request is about a prescription of its own, so none disturbs another.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from rxoutflow.identity import CallerName
+from rxoutflow.v1 import (
+    attempt_pb2,
+    dispense_pb2,
+    his_service_pb2,
+    home_service_pb2,
+    hospital_service_pb2,
+    payer_service_pb2,
+    peer_service_pb2,
+    pharmacy_service_pb2,
+    pos_service_pb2,
+    prescription_pb2,
+    prescription_status_pb2,
+    settlement_pb2,
+    supervision_service_pb2,
+)
+from rxoutflow.v1.credential_pb2 import ECredential, ECredentialProof
+from rxoutflow.v1.statement_pb2 import SignedStatement
+from rxoutflow_server.application.dispensing import claims, settling
+from rxoutflow_server.credential_codes import CredentialCodes
+from support.premises import (
+    DISPENSING,
+    HIS,
+    HOME,
+    PAYER,
+    POS,
+    Call,
+    Premises,
+    regulator,
+)
+from support.sheets import signed
+from support.world import PERSON, World, content_of, priced
+
+M = TypeVar("M", bound=Message)
+Attempt = attempt_pb2.Attempt
+Amounts = settlement_pb2.Amounts
+SECRET = "0123456789ABCDEF"  # noqa: S105 - of a test
+
+
+async def prepared() -> Premises:
+    """The servers with everything that the requests are about, and the requests."""
+    premises = Premises.open()
+    for fill in (
+        _hospital,
+        _collecting,
+        _claimed,
+        _dispensed,
+        _peers,
+        _events,
+        _supervision,
+        _his,
+        _pos,
+    ):
+        await fill(premises)
+    await premises.remember()
+    return premises
+
+
+def _add(
+    premises: Premises, door: str, caller: CallerName, method: str, request: Message, variant: str = ""
+) -> None:
+    path = f"/rxoutflow.v1.{method}"
+    premises.calls.setdefault(path, []).append(Call(door, caller, path, request, variant))
+
+
+async def _done(premises: Premises, door: str, caller: CallerName, method: str, request: Message) -> Any:
+    """Make a call that has to succeed now; its response."""
+    answer = await premises.make(Call(door, caller, f"/rxoutflow.v1.{method}", request))
+    assert answer.reason == "OK", f"{method}: {answer.reason} {answer.message}"
+    return answer.response
+
+
+def _registration(world: World) -> hospital_service_pb2.RegisterPrescriptionRequest:
+    content = world.prescription(HOME, PAYER, lines=2)
+    return hospital_service_pb2.RegisterPrescriptionRequest(
+        request_id=world.request_id(),
+        prescription=world.signed(HOME, content),
+        pickup_secret=SECRET,
+    )
+
+
+def _revocation(world: World, number: str) -> prescription_status_pb2.Revocation:
+    code = world.platforms[HOME].hospital.institution_code
+    return prescription_status_pb2.Revocation(
+        prescription_number=number, institution_code=code, reason="wrong dose"
+    )
+
+
+async def _hospital(premises: Premises) -> None:
+    world = premises.world
+    hospital = world.platforms[HOME].hospital
+    messages = hospital_service_pb2
+
+    def add(method: str, request: Message) -> None:
+        _add(premises, HOME, hospital, f"HospitalService/{method}", request)
+
+    number, _ = await world.issue(HOME, PAYER)
+    registered = _registration(world)
+    await _done(premises, HOME, hospital, "HospitalService/RegisterPrescription", registered)
+    add(
+        "PrecheckPrescription",
+        messages.PrecheckPrescriptionRequest(prescription=world.prescription(HOME, PAYER, lines=2)),
+    )
+    add("RegisterPrescription", _registration(world))
+    add(
+        "BatchRegisterPrescriptions",
+        messages.BatchRegisterPrescriptionsRequest(requests=[_registration(world)]),
+    )
+    revocation = world.signed(HOME, _revocation(world, number))
+    add(
+        "RevokePrescription",
+        messages.RevokePrescriptionRequest(request_id=world.request_id(), revocation=revocation),
+    )
+    add("GetPrescription", messages.GetPrescriptionRequest(prescription_number=number))
+    add("ListPrescriptions", messages.ListPrescriptionsRequest(page_size=10, page_token="9" * 30))
+    add("WatchNotices", messages.HospitalServiceWatchNoticesRequest(resume_token="1"))
+    outcome = messages.HospitalServiceGetOutcomeRequest(
+        prescription_number=_number(registered.prescription, prescription_pb2.Prescription),
+        request_id=registered.request_id,
+    )
+    add("GetOutcome", outcome)
+
+
+async def _collecting(premises: Premises) -> None:
+    """What a pharmacy asks with a proof of the right to collect."""
+    world = premises.world
+    pharmacy = world.platforms[DISPENSING].pharmacy
+    messages = pharmacy_service_pb2
+
+    def add(method: str, request: Message, variant: str = "") -> None:
+        _add(premises, DISPENSING, pharmacy, f"PharmacyService/{method}", request, variant)
+
+    number, code = await world.issue(HOME, PAYER, lines=2)
+    token = await _token(premises)
+    proof = ECredentialProof(prescription_number=number, token=token)
+    shown = messages.PresentECredentialRequest(credential_code=_credential_code(premises))
+    add("PresentECredential", shown)
+    add("FindPrescription", messages.FindPrescriptionRequest(pickup_code=code))
+    add("FindPrescription", messages.FindPrescriptionRequest(e_credential=proof), "e-credential")
+    _, code = await world.issue(HOME, PAYER, lines=2)
+    add("ClaimPrescription", _claim(world, code))
+    number, code = await world.issue(HOME, PAYER, lines=2)
+    by_credential = _claim(world, code)
+    by_credential.e_credential.prescription_number = number
+    by_credential.e_credential.token.CopyFrom(token)
+    add("ClaimPrescription", by_credential, "e-credential")
+    number, code = await world.issue(HOME, PAYER, lines=2)
+    quote = messages.QuoteSettlementRequest(
+        prescription_number=number, pickup_code=code, lines=_both_lines()
+    )
+    add("QuoteSettlement", quote, "pickup code")
+
+
+async def _claimed(premises: Premises) -> None:
+    """What a pharmacy asks about its claims, up to the commit."""
+    world = premises.world
+    pharmacy = world.platforms[DISPENSING].pharmacy
+    messages = pharmacy_service_pb2
+
+    def add(method: str, request: Message, variant: str = "") -> None:
+        _add(premises, DISPENSING, pharmacy, f"PharmacyService/{method}", request, variant)
+
+    attempt = await _claimed_attempt(world)
+    quote = messages.QuoteSettlementRequest(
+        prescription_number=attempt.prescription_number,
+        attempt_id=attempt.attempt_id,
+        lines=priced(attempt.lines),
+    )
+    add("QuoteSettlement", quote)
+    attempt = await _claimed_attempt(world)
+    add("CommitClaim", await _commitment(world, attempt))
+    attempt = await _claimed_attempt(world)
+    add("CommitClaim", world.commit_request(DISPENSING, attempt, None), "self-pay")
+    attempt = await _claimed_attempt(world)
+    release = world.signed(DISPENSING, _release(attempt))
+    add(
+        "ReleaseClaim",
+        messages.ReleaseClaimRequest(request_id=world.request_id(), release=release),
+    )
+
+
+async def _dispensed(premises: Premises) -> None:
+    """What a pharmacy asks about its dispenses."""
+    world = premises.world
+    pharmacy = world.platforms[DISPENSING].pharmacy
+    messages = pharmacy_service_pb2
+
+    def add(method: str, request: Message) -> None:
+        _add(premises, DISPENSING, pharmacy, f"PharmacyService/{method}", request)
+
+    committed = await _committed(world)
+    add("RecordDispense", world.record_request(DISPENSING, committed.commitment))
+    done = await _committed(world)
+    record = world.record_request(DISPENSING, done.commitment)
+    await world.record(DISPENSING, record)
+    content = content_of(done.commitment, attempt_pb2.Commitment)
+    number = content.prescription_number
+    get = messages.GetDispenseRequest(prescription_number=number, attempt_id=content.attempt_id)
+    add("GetDispense", get)
+    add("ListDispenses", messages.ListDispensesRequest(page_size=10, page_token="g"))
+    add("WatchNotices", messages.PharmacyServiceWatchNoticesRequest(resume_token="1"))
+    outcome = messages.PharmacyServiceGetOutcomeRequest(
+        prescription_number=number, request_id=record.request_id
+    )
+    add("GetOutcome", outcome)
+
+
+async def _peers(premises: Premises) -> None:
+    """What the dispensing region's platform asks of home and payer."""
+    world = premises.world
+    platform = world.platforms[DISPENSING]
+    exchange, pharmacy, itself = platform.exchange, platform.pharmacy, _itself(premises, DISPENSING)
+
+    def add(door: str, method: str, request: Message, variant: str = "") -> None:
+        _add(premises, door, itself, method, request, variant)
+
+    number, code = await world.issue(HOME, PAYER, lines=2)
+    find = pharmacy_service_pb2.FindPrescriptionRequest(pickup_code=code)
+    asked = await premises.withhold("open_prescription", claims.find(exchange, pharmacy, find))
+    add(HOME, "HomeService/OpenPrescription", asked)
+    proof = ECredentialProof(prescription_number=number, token=await _token(premises))
+    find = pharmacy_service_pb2.FindPrescriptionRequest(e_credential=proof)
+    asked = await premises.withhold("open_prescription", claims.find(exchange, pharmacy, find))
+    add(HOME, "HomeService/OpenPrescription", asked, "e-credential")
+    _, code = await world.issue(HOME, PAYER, lines=2)
+    claim = claims.claim(exchange, pharmacy, _claim(world, code))
+    add(HOME, "HomeService/GrantClaim", await premises.withhold("grant_claim", claim))
+    attempt = await _claimed_attempt(world)
+    commit = settling.commit(exchange, pharmacy, await _commitment(world, attempt))
+    add(PAYER, "PayerService/HoldBenefit", await premises.withhold("hold_benefit", commit))
+    attempt = await _claimed_attempt(world)
+    request = await _commitment(world, attempt)
+    commit = settling.commit(exchange, pharmacy, request)
+    add(HOME, "HomeService/CommitAttempt", await premises.withhold("commit_attempt", commit))
+    settlement_id = content_of(request.commitment, attempt_pb2.Commitment).settlement_id
+    settlement = payer_service_pb2.GetSettlementRequest(
+        insured_person_id=PERSON, settlement_id=settlement_id
+    )
+    add(PAYER, "PayerService/GetSettlement", settlement)
+    found = home_service_pb2.GetAttemptRequest(
+        prescription_number=attempt.prescription_number, attempt_id=attempt.attempt_id
+    )
+    add(HOME, "HomeService/GetAttempt", found)
+    attempt = await _claimed_attempt(world)
+    release = world.release(DISPENSING, attempt)
+    add(HOME, "HomeService/ReleaseAttempt", await premises.withhold("release_attempt", release))
+    attempt = await _claimed_attempt(world)
+    quote = world.quote(DISPENSING, attempt)
+    add(PAYER, "PayerService/QuoteBenefit", await premises.withhold("quote_benefit", quote))
+    shown = pharmacy_service_pb2.PresentECredentialRequest(
+        credential_code=_credential_code(premises)
+    )
+    present = claims.present_e_credential(exchange, pharmacy, shown)
+    asked = await premises.withhold("issue_e_credential", present)
+    add(PAYER, "PayerService/IssueECredential", asked)
+    add(HOME, "PeerService/GetTrustList", peer_service_pb2.GetTrustListRequest(region_code=PAYER))
+
+
+async def _events(premises: Premises) -> None:
+    """Every kind of fact that a platform tells another, just before it is told."""
+    world = premises.world
+    await world.settle()
+    number, code = await world.issue(HOME, PAYER, lines=2)
+    _tell(premises, HOME, PAYER, number, "index")
+    attempt = await world.claim(DISPENSING, code)
+    await _revoke(premises, number)
+    _tell(premises, HOME, DISPENSING, number, "marked for revocation")
+    await world.release(DISPENSING, attempt)
+    _tell(premises, HOME, DISPENSING, number, "released")
+    committed = await _committed(world)
+    content = content_of(committed.commitment, attempt_pb2.Commitment)
+    await world.record(DISPENSING, world.record_request(DISPENSING, committed.commitment))
+    _tell(premises, DISPENSING, HOME, content.prescription_number, "book")
+    _tell(premises, DISPENSING, PAYER, content.prescription_number, "post")
+    held = await _committed(world)
+    content = content_of(held.commitment, attempt_pb2.Commitment)
+    await world.release(DISPENSING, _reference(content))
+    _tell(premises, HOME, PAYER, content.prescription_number, "void")
+    posted = await _committed(world)
+    content = content_of(posted.commitment, attempt_pb2.Commitment)
+    await world.record(DISPENSING, world.record_request(DISPENSING, posted.commitment))
+    await _deliver(premises, DISPENSING, PAYER, content.prescription_number)
+    _tell(premises, PAYER, HOME, content.prescription_number, "settled")
+    _tell(premises, PAYER, DISPENSING, content.prescription_number, "paid")
+
+
+async def _supervision(premises: Premises) -> None:
+    committed = await _committed(premises.world)
+    number = _number(committed.commitment, attempt_pb2.Commitment)
+    request = supervision_service_pb2.TracePrescriptionRequest(prescription_number=number)
+    _add(premises, HOME, regulator(HOME), "SupervisionService/TracePrescription", request)
+
+
+async def _his(premises: Premises) -> None:
+    world = premises.world
+    hospital = world.platforms[HOME].hospital
+    messages = his_service_pb2
+
+    def add(method: str, request: Message) -> None:
+        _add(premises, HIS, hospital, f"HisService/{method}", request)
+
+    def issuing() -> his_service_pb2.IssuePrescriptionRequest:
+        content = world.prescription(HOME, PAYER, lines=2)
+        return messages.IssuePrescriptionRequest(
+            request_id=world.request_id(), prescription=_by_people(world, HOME, content)
+        )
+
+    issued = issuing()
+    answer = await _done(premises, HIS, hospital, "HisService/IssuePrescription", issued)
+    number = answer.prescription_number
+    content = world.prescription(HOME, PAYER, lines=2)
+    add(
+        "PrecheckPrescription",
+        messages.HisServicePrecheckPrescriptionRequest(prescription=content),
+    )
+    add("IssuePrescription", issuing())
+    revocation = _by_people(world, HOME, _revocation(world, number))
+    add(
+        "RevokePrescription",
+        messages.HisServiceRevokePrescriptionRequest(
+            request_id=world.request_id(), revocation=revocation
+        ),
+    )
+    add("GetPrescription", messages.HisServiceGetPrescriptionRequest(prescription_number=number))
+    add("WatchNotices", messages.HisServiceWatchNoticesRequest())
+    outcome = messages.HisServiceGetOutcomeRequest(
+        prescription_number=number, request_id=issued.request_id
+    )
+    add("GetOutcome", outcome)
+
+
+async def _pos(premises: Premises) -> None:
+    world = premises.world
+    pharmacy = world.platforms[DISPENSING].pharmacy
+    messages = pos_service_pb2
+
+    def add(method: str, request: Message) -> None:
+        _add(premises, POS, pharmacy, f"PosService/{method}", request)
+
+    def claiming(code: str) -> pos_service_pb2.PosServiceClaimPrescriptionRequest:
+        content = content_of(_claim(world, code).claim, attempt_pb2.Claim)
+        return messages.PosServiceClaimPrescriptionRequest(
+            request_id=world.request_id(),
+            claim=_by_people(world, DISPENSING, content),
+            pickup_code=code,
+        )
+
+    def again(statement: SignedStatement, kind: type[M]) -> SignedStatement:
+        return _by_people(world, DISPENSING, content_of(statement, kind))
+
+    shown = messages.PosServicePresentECredentialRequest(credential_code=_credential_code(premises))
+    add("PresentECredential", shown)
+    _, code = await world.issue(HOME, PAYER, lines=2)
+    add("FindPrescription", messages.PosServiceFindPrescriptionRequest(pickup_code=code))
+    add("ClaimPrescription", claiming(code))
+    number, code = await world.issue(HOME, PAYER, lines=2)
+    claimed = claiming(code)
+    answer = await _done(premises, POS, pharmacy, "PosService/ClaimPrescription", claimed)
+    outcome = messages.PosServiceGetOutcomeRequest(
+        prescription_number=number, request_id=claimed.request_id
+    )
+    add("GetOutcome", outcome)
+    attempt = content_of(answer.attempt, Attempt)
+    quote = messages.PosServiceQuoteSettlementRequest(
+        prescription_number=number, attempt_id=attempt.attempt_id, lines=priced(attempt.lines)
+    )
+    add("QuoteSettlement", quote)
+    commitment = (await _commitment(world, attempt)).commitment
+    add(
+        "CommitClaim",
+        messages.PosServiceCommitClaimRequest(
+            request_id=world.request_id(), commitment=again(commitment, attempt_pb2.Commitment)
+        ),
+    )
+    release = _by_people(world, DISPENSING, _release(await _claimed_attempt(world)))
+    add(
+        "ReleaseClaim",
+        messages.PosServiceReleaseClaimRequest(request_id=world.request_id(), release=release),
+    )
+    committed = (await _committed(world)).commitment
+    record = world.record_request(DISPENSING, committed).dispense_record
+    add(
+        "RecordDispense",
+        messages.PosServiceRecordDispenseRequest(
+            request_id=world.request_id(),
+            dispense_record=again(record, dispense_pb2.DispenseRecord),
+        ),
+    )
+    content = content_of(committed, attempt_pb2.Commitment)
+    get = messages.PosServiceGetDispenseRequest(
+        prescription_number=content.prescription_number, attempt_id=content.attempt_id
+    )
+    add("GetDispense", get)
+    add("WatchNotices", messages.PosServiceWatchNoticesRequest())
+
+
+# pieces
+
+
+def _both_lines() -> list[settlement_pb2.PricedLine]:
+    lines = (attempt_pb2.LineQuantity(line_id=line_id, quantity=20) for line_id in (1, 2))
+    return priced(lines)
+
+
+def _claim(world: World, code: str) -> pharmacy_service_pb2.ClaimPrescriptionRequest:
+    """A claim that names its lines."""
+    content = attempt_pb2.Claim(
+        prescription_number=code.partition(".")[0],
+        pharmacy_code=world.platforms[DISPENSING].pharmacy.institution_code,
+        lines=[attempt_pb2.LineQuantity(line_id=line_id, quantity=20) for line_id in (1, 2)],
+    )
+    content.collector.kind = attempt_pb2.Collector.KIND_REPRESENTATIVE
+    content.collector.identity_proof = "resident card of both, shown"
+    return pharmacy_service_pb2.ClaimPrescriptionRequest(
+        request_id=world.request_id(), claim=world.signed(DISPENSING, content), pickup_code=code
+    )
+
+
+async def _claimed_attempt(world: World) -> attempt_pb2.Attempt:
+    _, code = await world.issue(HOME, PAYER, lines=2)
+    return await world.claim(DISPENSING, code)
+
+
+async def _commitment(
+    world: World, attempt: attempt_pb2.Attempt
+) -> pharmacy_service_pb2.CommitClaimRequest:
+    return world.commit_request(DISPENSING, attempt, await world.quote(DISPENSING, attempt))
+
+
+async def _committed(world: World) -> pharmacy_service_pb2.CommitClaimRequest:
+    request = await _commitment(world, await _claimed_attempt(world))
+    await world.commit(DISPENSING, request)
+    return request
+
+
+def _release(attempt: attempt_pb2.Attempt) -> attempt_pb2.ClaimRelease:
+    return attempt_pb2.ClaimRelease(
+        prescription_number=attempt.prescription_number,
+        attempt_id=attempt.attempt_id,
+        fence=attempt.fence,
+        pharmacy_code=attempt.pharmacy_code,
+        reason="the patient went away",
+    )
+
+
+def _reference(content: attempt_pb2.Commitment) -> attempt_pb2.Attempt:
+    return Attempt(
+        prescription_number=content.prescription_number,
+        attempt_id=content.attempt_id,
+        fence=content.fence,
+        pharmacy_code=content.pharmacy_code,
+    )
+
+
+def _by_people(world: World, region: str, content: Message) -> SignedStatement:
+    """Everybody's signature but the seal."""
+    sheet = world.platforms[region].cast.sheet(type(content))[:-1]
+    return signed(content, sheet, at=world.clock.now)
+
+
+def _number(statement: SignedStatement, kind: type[Message]) -> str:
+    return str(getattr(kind.FromString(statement.payload), "prescription_number"))  # noqa: B009 - every payload type has it
+
+
+def _itself(premises: Premises, code: str) -> CallerName:
+    return premises.region(code).platform
+
+
+def _credential_code(premises: Premises) -> str:
+    key = sha256(PAYER.encode()).digest()
+    return CredentialCodes(PAYER, key).show(PERSON, premises.world.clock.now)
+
+
+async def _token(premises: Premises) -> SignedStatement:
+    """A token for the pharmacy."""
+    world = premises.world
+    pharmacy = world.platforms[DISPENSING].pharmacy
+    content = ECredential(
+        credential_id=world.request_id(),
+        insured_person_id=PERSON,
+        payer_region_code=PAYER,
+        pharmacy_code=pharmacy.institution_code,
+    )
+    content.issue_time.FromDatetime(world.clock.now)
+    content.expire_time.FromSeconds(int(world.clock.now.timestamp()) + 600)
+    return world.signed(PAYER, content)
+
+
+async def _revoke(premises: Premises, number: str) -> None:
+    world = premises.world
+    request = hospital_service_pb2.RevokePrescriptionRequest(
+        request_id=world.request_id(), revocation=world.signed(HOME, _revocation(world, number))
+    )
+    hospital = world.platforms[HOME].hospital
+    await _done(premises, HOME, hospital, "HospitalService/RevokePrescription", request)
+
+
+def _tell(premises: Premises, origin: str, to: str, number: str, variant: str) -> None:
+    """Keep the newest event on its way from one region to another about a prescription."""
+    event = _events_on_their_way(premises, origin, to, number)[-1]
+    request = peer_service_pb2.DeliverEventsRequest(events=[event])
+    itself = _itself(premises, origin)
+    _add(premises, to, itself, "PeerService/DeliverEvents", request, variant)
+
+
+async def _deliver(premises: Premises, origin: str, to: str, number: str) -> None:
+    events = _events_on_their_way(premises, origin, to, number)
+    request = peer_service_pb2.DeliverEventsRequest(events=events)
+    itself = _itself(premises, origin)
+    await _done(premises, to, itself, "PeerService/DeliverEvents", request)
+
+
+def _events_on_their_way(
+    premises: Premises, origin: str, to: str, number: str
+) -> list[peer_service_pb2.PeerEvent]:
+    store: Any = premises.world.platforms[origin].store
+    tx = store._tables
+    found = tx.journal.due_events(to, premises.world.clock.now, 1000)
+    return [
+        peer_service_pb2.PeerEvent(
+            event_id=event.event_id,
+            prescription_number=number,
+            insured_person_id=event.insured_person_id,
+            statement=tx.journal.statement(number, event.statement_sha256),
+        )
+        for event in found
+        if event.prescription_number == number
+    ]
