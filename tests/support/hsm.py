@@ -1,6 +1,7 @@
 """A hardware security module in software for tests: SoftHSM with tokens in a temporary folder.
 
-Tests that use it carry the marker ``hsm`` and are skipped where SoftHSM is missing. SoftHSM reads its configuration once in a process, so there is one folder a process.
+Tests that use it carry the marker ``hsm`` and are skipped where SoftHSM is missing. SoftHSM reads
+its configuration once in a process, so tests of one process share a folder while they use it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ call, which is withheld. Every request is about a prescription of its own, so no
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
+from itertools import count
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -42,12 +44,14 @@ from support.premises import (
     regulator,
 )
 from support.sheets import signed
-from support.world import PERSON, World, content_of, priced
+from support.world import PERSON, World, content_of, person, priced
 
 M = TypeVar("M", bound=Message)
 Attempt = attempt_pb2.Attempt
 Amounts = settlement_pb2.Amounts
 SECRET = "0123456789ABCDEF"  # noqa: S105 - of a test
+
+_people = count(1001)
 
 
 async def prepared() -> Premises:
@@ -107,7 +111,7 @@ async def _hospital(premises: Premises) -> None:
     def add(method: str, request: Message) -> None:
         _add(premises, HOME, hospital, f"HospitalService/{method}", request)
 
-    number, _ = await world.issue(HOME, PAYER)
+    number, _ = await _issue(world)
     registered = _registration(world)
     await _done(premises, HOME, hospital, "HospitalService/RegisterPrescription", registered)
     add(
@@ -143,21 +147,21 @@ async def _collecting(premises: Premises) -> None:
     def add(method: str, request: Message, variant: str = "") -> None:
         _add(premises, DISPENSING, pharmacy, f"PharmacyService/{method}", request, variant)
 
-    number, code = await world.issue(HOME, PAYER, lines=2)
+    number, code = await _issue(world, PERSON)
     token = await _token(premises)
     proof = ECredentialProof(prescription_number=number, token=token)
     shown = messages.PresentECredentialRequest(credential_code=_credential_code(premises))
     add("PresentECredential", shown)
     add("FindPrescription", messages.FindPrescriptionRequest(pickup_code=code))
     add("FindPrescription", messages.FindPrescriptionRequest(e_credential=proof), "e-credential")
-    _, code = await world.issue(HOME, PAYER, lines=2)
+    _, code = await _issue(world)
     add("ClaimPrescription", _claim(world, code))
-    number, code = await world.issue(HOME, PAYER, lines=2)
+    number, code = await _issue(world, PERSON)
     by_credential = _claim(world, code)
     by_credential.e_credential.prescription_number = number
     by_credential.e_credential.token.CopyFrom(token)
     add("ClaimPrescription", by_credential, "e-credential")
-    number, code = await world.issue(HOME, PAYER, lines=2)
+    number, code = await _issue(world)
     quote = messages.QuoteSettlementRequest(
         prescription_number=number, pickup_code=code, lines=_both_lines()
     )
@@ -227,7 +231,7 @@ async def _peers(premises: Premises) -> None:
     def add(door: str, method: str, request: Message, variant: str = "") -> None:
         _add(premises, door, itself, method, request, variant)
 
-    number, code = await world.issue(HOME, PAYER, lines=2)
+    number, code = await _issue(world, PERSON)
     find = pharmacy_service_pb2.FindPrescriptionRequest(pickup_code=code)
     asked = await premises.withhold("open_prescription", claims.find(exchange, pharmacy, find))
     add(HOME, "HomeService/OpenPrescription", asked)
@@ -235,13 +239,13 @@ async def _peers(premises: Premises) -> None:
     find = pharmacy_service_pb2.FindPrescriptionRequest(e_credential=proof)
     asked = await premises.withhold("open_prescription", claims.find(exchange, pharmacy, find))
     add(HOME, "HomeService/OpenPrescription", asked, "e-credential")
-    _, code = await world.issue(HOME, PAYER, lines=2)
+    _, code = await _issue(world)
     claim = claims.claim(exchange, pharmacy, _claim(world, code))
     add(HOME, "HomeService/GrantClaim", await premises.withhold("grant_claim", claim))
     attempt = await _claimed_attempt(world)
     commit = settling.commit(exchange, pharmacy, await _commitment(world, attempt))
     add(PAYER, "PayerService/HoldBenefit", await premises.withhold("hold_benefit", commit))
-    attempt = await _claimed_attempt(world)
+    attempt = await _claimed_attempt(world, PERSON)
     request = await _commitment(world, attempt)
     commit = settling.commit(exchange, pharmacy, request)
     add(HOME, "HomeService/CommitAttempt", await premises.withhold("commit_attempt", commit))
@@ -273,7 +277,7 @@ async def _events(premises: Premises) -> None:
     """Every kind of fact that a platform tells another, just before it is told."""
     world = premises.world
     await world.settle()
-    number, code = await world.issue(HOME, PAYER, lines=2)
+    number, code = await _issue(world)
     _tell(premises, HOME, PAYER, number, "index")
     attempt = await world.claim(DISPENSING, code)
     await _revoke(premises, number)
@@ -363,10 +367,10 @@ async def _pos(premises: Premises) -> None:
 
     shown = messages.PosServicePresentECredentialRequest(credential_code=_credential_code(premises))
     add("PresentECredential", shown)
-    _, code = await world.issue(HOME, PAYER, lines=2)
+    _, code = await _issue(world)
     add("FindPrescription", messages.PosServiceFindPrescriptionRequest(pickup_code=code))
     add("ClaimPrescription", claiming(code))
-    number, code = await world.issue(HOME, PAYER, lines=2)
+    number, code = await _issue(world)
     claimed = claiming(code)
     answer = await _done(premises, POS, pharmacy, "PosService/ClaimPrescription", claimed)
     outcome = messages.PosServiceGetOutcomeRequest(
@@ -429,8 +433,17 @@ def _claim(world: World, code: str) -> pharmacy_service_pb2.ClaimPrescriptionReq
     )
 
 
-async def _claimed_attempt(world: World) -> attempt_pb2.Attempt:
-    _, code = await world.issue(HOME, PAYER, lines=2)
+async def _issue(world: World, insured_person_id: str = "") -> tuple[str, str]:
+    """Register a prescription for a person of its own, so that no quote changes another."""
+    who = replace(person(), insured_person_id=insured_person_id or f"TEST{next(_people)}")
+    content = world.prescription(HOME, PAYER, lines=2)
+    content.patient.insured_person_id = who.insured_person_id
+    await world.platforms[PAYER].store.transact(lambda tx: tx.payer.add_person(who))
+    return content.prescription_number, await world.register(HOME, content)
+
+
+async def _claimed_attempt(world: World, insured_person_id: str = "") -> attempt_pb2.Attempt:
+    _, code = await _issue(world, insured_person_id)
     return await world.claim(DISPENSING, code)
 
 

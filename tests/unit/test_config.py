@@ -242,6 +242,9 @@ def test_a_problem_reads_as_file_key_problem_and_advice(office: Office) -> None:
         ("trust.registry_roots.350200", lambda t: roots(t).update({"350200": "ab"})),
         ("trust.registry_roots.x", lambda t: roots(t).update(x="ab" * 32)),
         ("trust.folder", lambda t: roots(t).update({"350500": "ab" * 32})),
+        ("trust.fetch_seconds", lambda t: t["trust"].update(fetch_seconds=0)),
+        ("trust.alarm_days", lambda t: t["trust"].update(alarm_days=366)),
+        ("trust.grace_hours", lambda t: t["trust"].update(grace_hours=73)),
         ("store.path", lambda t: t["store"].update(path="nowhere/store.db")),
         ("store.path", lambda t: t["store"].update(path="tariffs")),
         ("reference.tariffs", lambda t: t["reference"].update(tariffs="catalogue.csv")),
@@ -397,6 +400,21 @@ def test_a_list_that_was_tampered_with_stops_the_start(office: Office) -> None:
     problems = office.problems(office.platform())
     assert set(problems) == {"trust.folder"}
     assert "350500.trustlist" in problems["trust.folder"]
+
+
+def test_a_list_that_lapsed_is_used_for_its_grace_which_may_be_none(office: Office) -> None:
+    tables, later = office.platform(), NOW + timedelta(days=7, hours=1)
+    assert load_platform(office.write(tables), later).trust.grace_hours == 24
+    tables["trust"]["grace_hours"] = 0
+    with pytest.raises(ConfigError, match="has lapsed"):
+        load_platform(office.write(tables), later)
+
+
+def test_two_registry_roots_of_a_region_are_taken_while_its_key_changes(office: Office) -> None:
+    tables = office.platform()
+    both = f"{'ab' * 32} {roots(tables)['350200']}"
+    roots(tables)["350200"] = both
+    assert load_platform(office.write(tables), NOW).trust.registry_roots["350200"] == both
 
 
 def test_a_lapsed_list_of_the_own_region_stops_the_start(office: Office) -> None:

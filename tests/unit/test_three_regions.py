@@ -327,6 +327,11 @@ async def test_settlement_states_reach_all_three_regions(world: World) -> None:
     assert posted.state == settlement_pb2.Settlement.STATE_POSTED
 
 
+async def issue_and_claim(world: World) -> None:
+    _, code = await world.issue(HOME, PAYER)
+    await world.claim(DISPENSING, code)
+
+
 @pytest.mark.parametrize("holder", ["hospital", "pharmacy"])
 async def test_an_agreement_that_does_not_cover_the_basis_is_out_of_scope(holder: str) -> None:
     world = World.create(HOME, DISPENSING, PAYER)
@@ -334,8 +339,7 @@ async def test_an_agreement_that_does_not_cover_the_basis_is_out_of_scope(holder
     region = HOME if holder == "hospital" else DISPENSING
     world.limit_scope(region, holder, double_channel)
     with pytest.raises(Refusal) as refused:
-        _, code = await world.issue(HOME, PAYER)
-        await world.claim(DISPENSING, code)
+        await issue_and_claim(world)
     assert refused.value.reason is Reason.INSTITUTION_OUT_OF_SCOPE
     assert refused.value.detail["basis"] == "outpatient_pool"
 
@@ -345,5 +349,4 @@ async def test_an_agreement_that_names_the_basis_covers_it(holder: str) -> None:
     world = World.create(HOME, DISPENSING, PAYER)
     region = HOME if holder == "hospital" else DISPENSING
     world.limit_scope(region, holder, prescription_pb2.Prescription.OUTFLOW_BASIS_OUTPATIENT_POOL)
-    _, code = await world.issue(HOME, PAYER)
-    await world.claim(DISPENSING, code)
+    await issue_and_claim(world)

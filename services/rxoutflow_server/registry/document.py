@@ -47,7 +47,7 @@ from rxoutflow.v1.statement_pb2 import (
 from rxoutflow.v1.trust_pb2 import Endpoint, Institution, Signer, TrustList
 from rxoutflow_server.config import ADDRESS, ADDRESS_ADVICE
 from rxoutflow_server.config_table import Problem, Table, reading
-from rxoutflow_server.registry.words import ALGORITHMS, KINDS, ROLES, STATUSES
+from rxoutflow_server.registry.words import ALGORITHMS, KINDS, ROLES, SCOPES, STATUSES
 
 VALIDITY_DAYS: Final = (1, 397)
 DEFAULT_VALIDITY_DAYS: Final = 90
@@ -181,6 +181,7 @@ class _Reader:
             designated=table.boolean("designated", False),
             tier=_tier(table, kind),
             status=STATUSES[table.choice("status", tuple(STATUSES), "active")],
+            scope=[SCOPES[each] for each in _scope(table)],
         )
 
     def _code(self, table: Table, kind: CallerKind | None) -> str:
@@ -331,6 +332,11 @@ class _Reader:
 
     def _note(self, where: str, text: str) -> None:
         self.notes.append(Problem(self.file, where, text))
+
+
+def _scope(table: Table) -> list[str]:
+    """What the agreement covers; nothing written means everything."""
+    return table.choices("scope", tuple(SCOPES)) if table.has("scope") else []
 
 
 def _phone(table: Table, kind: CallerKind | None) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 from rxoutflow.identity import CallerKind
 from rxoutflow.statements.payloads import PURPOSES
 from rxoutflow.v1 import annotations_pb2
+from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_REGISTRY, SignatureAlgorithm, SignerRole
 from rxoutflow.v1.trust_pb2 import Institution
 
@@ -33,6 +34,15 @@ ALGORITHMS: Final[Mapping[str, SignatureAlgorithm.ValueType]] = MappingProxyType
     }
 )
 """Signature algorithms."""
+
+SCOPES: Final[Mapping[str, Prescription.OutflowBasis.ValueType]] = MappingProxyType(
+    {
+        name.removeprefix("OUTFLOW_BASIS_").lower(): number
+        for name, number in Prescription.OutflowBasis.items()
+        if number
+    }
+)
+"""On what bases an institution may issue or fill prescriptions."""
 
 STATUSES: Final[Mapping[str, Institution.Status.ValueType]] = MappingProxyType(
     {
