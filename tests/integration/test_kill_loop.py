@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
 
 import pytest
 
@@ -40,6 +40,8 @@ ROUTES = (
 """Three pharmacies, three persons, and together every server."""
 
 FREEZE_SECONDS = 1.0
+PACE_SECONDS = 0.5
+"""A patient comes to each pharmacy that long after the last one was served."""
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ class Load:
     sandbox: LiveSandbox
     exchanges: list[Exchange] = field(default_factory=list)
     acknowledged: int = 0
-    stopping: bool = False
+    stopping: Event = field(default_factory=Event)
     failures: list[BaseException] = field(default_factory=list)
     _news: Condition = field(default_factory=Condition)
 
@@ -82,7 +84,7 @@ class Load:
 
     def _run(self, route: Route) -> None:
         try:
-            while not self.stopping:
+            while not self.stopping.wait(PACE_SECONDS):
                 exchange = Exchange(self.sandbox, route, self._acknowledge)
                 self.exchanges.append(exchange)
                 exchange.up_to(4)
@@ -101,6 +103,7 @@ def test_nothing_acknowledged_is_lost_however_often_servers_are_killed(
     sandbox: LiveSandbox, record_property: Callable[[str, object], None]
 ) -> None:
     load, chance = Load(sandbox), Random(SEED)
+    began = time.monotonic()
     threads = load.start()
     victims = [*SERVERS, *chance.choices(SERVERS, k=max(0, KILLS - len(SERVERS)))]
     chance.shuffle(victims)
@@ -112,15 +115,18 @@ def test_nothing_acknowledged_is_lost_however_often_servers_are_killed(
             load.wait_for_more(1)
             with sandbox.servers.frozen(chance.choice(SERVERS)):
                 time.sleep(FREEZE_SECONDS)  # the length of the fault; nothing is waited for
-    load.stopping = True
+    import sys; sys.stderr.write(f"cycles {time.monotonic()-began:.1f}\n")
+    load.stopping.set()
     for thread in threads:
         thread.join(SECONDS)
         assert not thread.is_alive(), "an exchange came to no end"
+    sys.stderr.write(f"joined {time.monotonic()-began:.1f}\n")
     assert load.failures == []
     for exchange in load.exchanges:
         exchange.require_kept()
         require_agreement(exchange)
     eventually(lambda: sandbox.undelivered() == 0, "nothing waits in any outbox")
+    sys.stderr.write(f"agreed {time.monotonic()-began:.1f}\n")
     record_property(
         "floor",
         f"kill loop: seed {SEED}, {len(victims)} kills {dict(Counter(victims))}, {FREEZES} freezes,"

@@ -98,10 +98,11 @@ class HomeMachine(RuleBasedStateMachine):
         self, letter: str, wanted: dict[int, int] | None, data: st.DataObject, settlement_id: str
     ) -> None:
         attempt = self._any(data)
-        self._answered(
+        committed = self._answered(
             lambda: self.book.commit(letter, wanted, attempt=attempt, settlement_id=settlement_id),
             STEP_REFUSALS,
         )
+        assert not committed or _letter(attempt) == letter
 
     @precondition(lambda self: self._own(AttemptState.RESERVED))
     @rule()
@@ -132,6 +133,7 @@ class HomeMachine(RuleBasedStateMachine):
             STEP_REFUSALS,
         )
         if booked:
+            assert _letter(attempt) == letter
             assert before in (AttemptState.COMMITTED, AttemptState.DISPENSED)
             self.handed_over[attempt.attempt_id] = sum(line.quantity for line in attempt.lines)
 
@@ -139,9 +141,10 @@ class HomeMachine(RuleBasedStateMachine):
     @rule(letter=letters, data=st.data(), cause=st.sampled_from([b"r", b"s"]))
     def release(self, letter: str, data: st.DataObject, cause: bytes) -> None:
         attempt = self._any(data)
-        self._answered(
+        released = self._answered(
             lambda: self.book.release(letter, attempt=attempt, cause=cause), STEP_REFUSALS
         )
+        assert not released or _letter(attempt) == letter
 
     @rule()
     def lease_timer(self) -> None:
@@ -238,7 +241,7 @@ class PayerMachine(RuleBasedStateMachine):
 
     @rule(target=held, lines=bills, tier=st.integers(1, 3))
     def hold(self, lines: tuple[Line, ...], tier: int) -> str:
-        case = Case(lines, self.person.standing(tier), self.person.funding)
+        case = Case(lines, self.person.standing(tier, away=True), self.person.funding)
         computed = benefit(TARIFF, case)
         settlement = replace(
             HELD,

@@ -15,8 +15,17 @@ from pathlib import Path
 import pkcs11
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.serialization import load_der_public_key
-from pkcs11.util.ec import encode_ec_public_key, encode_named_curve_parameters
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_public_key,
+)
+from pkcs11.util.ec import (
+    decode_ec_private_key,
+    encode_ec_public_key,
+    encode_named_curve_parameters,
+)
 
 from rxoutflow.identity import KeyPurpose, SignerName
 from support.pki import Credential, Region
@@ -64,6 +73,7 @@ class SoftHsm:
             command = [tool, "--init-token", "--free", "--label", label]
             pins = ["--pin", PIN, "--so-pin", _OFFICER_PIN]
             subprocess.run([*command, *pins], check=True, capture_output=True)
+        pkcs11.lib(str(module)).reinitialize()  # it may have been used with another folder
         return cls(module, folder)
 
     def seal(self, region: Region, token: str, label: str, *, ed: bool = False) -> Credential:
@@ -71,6 +81,15 @@ class SoftHsm:
         holder = TokenHolder(self._generate(token, label, ed=ed))
         name = SignerName(region.platform, KeyPurpose.SEAL)
         return region.seal(name.institution, key=holder)  # type: ignore[arg-type] # public half
+
+    def put(self, key: ec.EllipticCurvePrivateKey, token: str, label: str) -> None:
+        """Put a key that was made elsewhere into a token."""
+        form = (Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        attributes = decode_ec_private_key(key.private_bytes(*form))
+        own = {pkcs11.Attribute.LABEL: label, pkcs11.Attribute.TOKEN: True}
+        own[pkcs11.Attribute.SIGN] = own[pkcs11.Attribute.PRIVATE] = True
+        with self._session(token) as session:
+            session.create_object(attributes | own)
 
     def lose(self, token: str) -> None:
         """Destroy everything in a token while it is in use."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -401,6 +401,11 @@ class World:
             lambda tx: registration.revoke(tx, platform.region, platform.hospital, request)
         )
 
+    async def change_person(self, payer: str, **changes: Any) -> None:
+        """Change what the payer region knows of the insured person."""
+        changed = replace(await self.person(payer), **changes)
+        await self.platforms[payer].store.transact(lambda tx: tx.payer.save_person(changed))
+
     async def expire_leases(self, home: str) -> int:
         platform = self.platforms[home]
         return await platform.store.transact(
@@ -560,7 +565,7 @@ def _tariff(code: str) -> Tariff:
         ratio_bp=ByTier(8_000, 7_000, 6_000),
         retired_bonus_bp=500,
         cap_fen=ByPerson(active=100_000, retired=100_000),
-        area_factor_bp=ByAreaStatus(),
+        area_factor_bp=ByAreaStatus(unfiled=7_000),
     )
 
 

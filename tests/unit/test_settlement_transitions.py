@@ -130,12 +130,16 @@ def test_a_benefit_year_that_is_over_is_closed() -> None:
 
 
 def test_the_formula_hears_the_standing_and_the_funding_of_the_person() -> None:
-    standing = PERSON.standing(issuing_tier=3)
+    standing = PERSON.standing(issuing_tier=3, away=True)
     assert (standing.person_type, standing.area_status) == ("active", "filed")
     assert (standing.issuing_tier, standing.used_deductible_fen) == (3, 20_000)
     assert standing.used_cap_fen == 70_000
     funding = PERSON.funding
     assert (funding.own_account_fen, funding.family_accounts_fen) == (10_000, (500, 300))
+
+
+def test_at_home_there_is_no_away_from_home_status() -> None:
+    assert PERSON.standing(issuing_tier=3, away=False).area_status is None
 
 
 @pytest.mark.parametrize("name", Amounts.__slots__)

@@ -199,7 +199,7 @@ def test_a_trust_list_is_never_verified_as_a_statement_of_business(
 def test_payload_types_are_distinct_and_only_table_messages_are_statements(
     verifier: Verifier, cast: Cast
 ) -> None:
-    assert len({rule.payload_type for rule in RULES}) == len(RULES) == 12
+    assert len({rule.payload_type for rule in RULES}) == len(RULES)
     with pytest.raises(TypeError, match="not a statement"):
         verifier.verify(cast.statement(Claim), LineQuantity, NOW)
 

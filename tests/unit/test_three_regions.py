@@ -15,6 +15,7 @@ from rxoutflow.v1 import (
 )
 from rxoutflow_server.application.dispensing import claims, settling
 from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
+from rxoutflow_server.domain.tariff import AreaStatus
 from support.world import PERSON, World, content_of, person
 
 HOME, DISPENSING, PAYER = "350200", "350500", "320600"
@@ -213,6 +214,16 @@ async def test_a_quote_that_changed_is_not_held(world: World) -> None:
     assert refused.value.detail["pool_fen"] == "1800"
     anew = world.commit_request(DISPENSING, slow, await world.quote(DISPENSING, slow))
     await world.commit(DISPENSING, anew)
+
+
+@pytest.mark.parametrize(("dispensing", "pool"), [(DISPENSING, 840), (PAYER, 1200)])
+async def test_being_unfiled_counts_away_from_home_only(
+    world: World, dispensing: str, pool: int
+) -> None:
+    await world.change_person(PAYER, area_status=AreaStatus.UNFILED)
+    _, code = await world.issue(HOME, PAYER)
+    attempt = await world.claim(dispensing, code)
+    assert (await world.quote(dispensing, attempt)).pool_fen == pool
 
 
 async def test_a_patient_who_pays_alone_needs_no_payer(world: World) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -54,6 +54,7 @@ class Peer:
 
     trust: TrustStore
     regions: Sequence[str] = (HOME, OTHER)
+    passed_on: Collection[str] = ()
     first_here: str | None = None
     asked: list[tuple[str, int]] = field(default_factory=list)
     instead: Callable[[], GetTrustListResponse] | None = None
@@ -219,6 +220,46 @@ async def test_a_fetch_that_fails_changes_nothing_and_is_told_once_an_hour(
     assert site.sequence() == 4
 
 
+async def test_an_edge_asks_once_and_then_only_for_what_is_new(site: Site) -> None:
+    site.peer.passed_on = (OTHER,)
+    site.peer.trust.offer(site.home.signed_list(), NOW)
+    site.publish(3)
+    await site.fetcher.fetch(HOME)
+    assert site.peer.asked == [(HOME, 0), (OTHER, 0)]
+    assert site.sequence() == 3
+    await site.fetcher.fetch(HOME)
+    assert site.peer.asked[2:] == [(HOME, 1)]
+    site.publish(4)
+    await site.fetcher.fetch(HOME)
+    assert site.peer.asked[3:] == [(HOME, 1), (OTHER, 3)]
+    assert site.sequence() == 4
+
+
+async def test_an_edge_reports_a_platform_that_has_lost_a_list_or_never_had_it(site: Site) -> None:
+    site.peer.passed_on = (OTHER,)
+    site.peer.trust.offer(site.home.signed_list(), NOW)
+    site.publish(3)
+    await site.fetcher.fetch(HOME)
+    for sequence, event in ((2, "trust_list_rollback"), (0, "trust_list_not_fetched")):
+        site.peer.trust = site.empty_store()
+        site.peer.trust.offer(site.home.signed_list(), NOW)
+        if sequence:
+            site.publish(sequence)
+        with capture_logs() as logs:
+            await site.fetcher.fetch(HOME)
+            await site.fetcher.fetch(HOME)
+        assert [(line["event"], line["region"]) for line in logs] == [(event, OTHER)]
+        assert site.sequence() == 3
+
+
+async def test_an_edge_asks_for_no_region_that_it_has_not_pinned(site: Site) -> None:
+    site.peer.passed_on = ()
+    site.peer.trust.offer(site.home.signed_list(), NOW)
+    site.publish(3)
+    await site.fetcher.fetch(HOME)
+    assert site.peer.asked == [(HOME, 0)]
+
+
 async def test_one_region_that_does_not_answer_delays_no_other(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +308,8 @@ def test_a_platform_passes_on_its_own_list_and_those_it_holds(site: Site) -> Non
         response = trust_lists.answer(site.trust, HOME, request)
         assert response.trust_list == site.trust.statement(code)
         assert response.sequence == sequence
+        told = [(each.region_code, each.sequence) for each in response.other_lists]
+        assert told == ([(OTHER, 6)] if code == HOME else [])
 
 
 @pytest.mark.parametrize(
@@ -606,9 +649,9 @@ async def test_an_edge_gets_the_lists_of_all_regions_from_its_own_platform(
         files = write_pair(folder, "edge", issue(federation.other.transport, pharmacy))
         channels = PeerChannels(federation.here, files, federation.clock)
         source = own_platform(config(folder / "trust", pins, OTHER), federation.here, channels)
-        assert source.regions == (HOME, OTHER)
+        assert source.regions == (OTHER,)
         with capture_logs() as logs:
-            await federation.fetcher(source).fetch(HOME)
+            await federation.fetcher(source).fetch(OTHER)
         await channels.close()
     assert "trust_list_accepted" in events(logs)
     assert federation.here.region(HOME, federation.clock.now).sequence == 1

@@ -29,7 +29,7 @@ from rxoutflow.v1 import annotations_pb2 as rxoutflow_dot_v1_dot_annotations__pb
 from rxoutflow.v1 import statement_pb2 as rxoutflow_dot_v1_dot_statement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frxoutflow/v1/peer_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1crxoutflow/v1/statement.proto\"\xca\x01\n\tPeerEvent\x12\x16\n\x08\x65vent_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12!\n\x13prescription_number\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x11insured_person_id\x18\x03 \x01(\t\x12\x36\n\tstatement\x18\x04 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"E\n\x14\x44\x65liverEventsRequest\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.rxoutflow.v1.PeerEventB\x04\xe2\x41\x01\x02\"\xae\x01\n\x15\x44\x65liverEventsResponse\x12M\n\x10\x61\x63knowledgements\x18\x01 \x03(\x0b\x32\x33.rxoutflow.v1.DeliverEventsResponse.Acknowledgement\x1a\x46\n\x0f\x41\x63knowledgement\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"A\n\x13GetTrustListRequest\x12\x13\n\x0bregion_code\x18\x01 \x01(\t\x12\x15\n\rheld_sequence\x18\x02 \x01(\x03\"[\n\x14GetTrustListResponse\x12\x31\n\ntrust_list\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x32\xd7\x01\n\x0bPeerService\x12\x63\n\rDeliverEvents\x12\".rxoutflow.v1.DeliverEventsRequest\x1a#.rxoutflow.v1.DeliverEventsResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12\x63\n\x0cGetTrustList\x12!.rxoutflow.v1.GetTrustListRequest\x1a\".rxoutflow.v1.GetTrustListResponse\"\x0c\xfa\xe2\x18\x08\n\x04\x03\x01\x02\x04\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frxoutflow/v1/peer_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1crxoutflow/v1/statement.proto\"\xca\x01\n\tPeerEvent\x12\x16\n\x08\x65vent_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12!\n\x13prescription_number\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x11insured_person_id\x18\x03 \x01(\t\x12\x36\n\tstatement\x18\x04 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"E\n\x14\x44\x65liverEventsRequest\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.rxoutflow.v1.PeerEventB\x04\xe2\x41\x01\x02\"\xae\x01\n\x15\x44\x65liverEventsResponse\x12M\n\x10\x61\x63knowledgements\x18\x01 \x03(\x0b\x32\x33.rxoutflow.v1.DeliverEventsResponse.Acknowledgement\x1a\x46\n\x0f\x41\x63knowledgement\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"A\n\x13GetTrustListRequest\x12\x13\n\x0bregion_code\x18\x01 \x01(\t\x12\x15\n\rheld_sequence\x18\x02 \x01(\x03\"\xd2\x01\n\x14GetTrustListResponse\x12\x31\n\ntrust_list\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x41\n\x0bother_lists\x18\x03 \x03(\x0b\x32,.rxoutflow.v1.GetTrustListResponse.OtherList\x1a\x32\n\tOtherList\x12\x13\n\x0bregion_code\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x32\xd7\x01\n\x0bPeerService\x12\x63\n\rDeliverEvents\x12\".rxoutflow.v1.DeliverEventsRequest\x1a#.rxoutflow.v1.DeliverEventsResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12\x63\n\x0cGetTrustList\x12!.rxoutflow.v1.GetTrustListRequest\x1a\".rxoutflow.v1.GetTrustListResponse\"\x0c\xfa\xe2\x18\x08\n\x04\x03\x01\x02\x04\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,8 +58,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELIVEREVENTSRESPONSE_ACKNOWLEDGEMENT']._serialized_end=653
   _globals['_GETTRUSTLISTREQUEST']._serialized_start=655
   _globals['_GETTRUSTLISTREQUEST']._serialized_end=720
-  _globals['_GETTRUSTLISTRESPONSE']._serialized_start=722
-  _globals['_GETTRUSTLISTRESPONSE']._serialized_end=813
-  _globals['_PEERSERVICE']._serialized_start=816
-  _globals['_PEERSERVICE']._serialized_end=1031
+  _globals['_GETTRUSTLISTRESPONSE']._serialized_start=723
+  _globals['_GETTRUSTLISTRESPONSE']._serialized_end=933
+  _globals['_GETTRUSTLISTRESPONSE_OTHERLIST']._serialized_start=883
+  _globals['_GETTRUSTLISTRESPONSE_OTHERLIST']._serialized_end=933
+  _globals['_PEERSERVICE']._serialized_start=936
+  _globals['_PEERSERVICE']._serialized_end=1151
 # @@protoc_insertion_point(module_scope)

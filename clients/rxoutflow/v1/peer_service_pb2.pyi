@@ -161,8 +161,29 @@ class GetTrustListResponse(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class OtherList(google.protobuf.message.Message):
+        """A list that the platform holds of another region."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        REGION_CODE_FIELD_NUMBER: builtins.int
+        SEQUENCE_FIELD_NUMBER: builtins.int
+        region_code: builtins.str
+        """The region."""
+        sequence: builtins.int
+        """The list's sequence."""
+        def __init__(
+            self,
+            *,
+            region_code: builtins.str = ...,
+            sequence: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["region_code", b"region_code", "sequence", b"sequence"]) -> None: ...
+
     TRUST_LIST_FIELD_NUMBER: builtins.int
     SEQUENCE_FIELD_NUMBER: builtins.int
+    OTHER_LISTS_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """The sequence of the list that the platform holds. One lower than the caller's means that the
     platform lost a list: a backup was restored, or somebody attacks.
@@ -173,13 +194,20 @@ class GetTrustListResponse(google.protobuf.message.Message):
         is not newer than the one that the caller holds.
         """
 
+    @property
+    def other_lists(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GetTrustListResponse.OtherList]:
+        """What the platform holds of other regions; only in answers about its own region. So one call
+        tells an institution which lists to ask for.
+        """
+
     def __init__(
         self,
         *,
         trust_list: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
         sequence: builtins.int = ...,
+        other_lists: collections.abc.Iterable[Global___GetTrustListResponse.OtherList] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["trust_list", b"trust_list"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["sequence", b"sequence", "trust_list", b"trust_list"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["other_lists", b"other_lists", "sequence", b"sequence", "trust_list", b"trust_list"]) -> None: ...
 
 Global___GetTrustListResponse: typing_extensions.TypeAlias = GetTrustListResponse

@@ -68,13 +68,15 @@ class Line:
 class Standing:
     """Who the person is to the payer, and what of this year's deductible and cap is used.
 
+    ``area_status`` is none at home: where the medicine is dispensed in the payer region (R14).
+
     Raises:
         Refusal: FIELD_INVALID, a figure is out of range; ``detail["field"]`` names it.
     """
 
     person_type: PersonType
     issuing_tier: int
-    area_status: AreaStatus
+    area_status: AreaStatus | None
     used_deductible_fen: int = 0
     used_cap_fen: int = 0
 
@@ -344,7 +346,7 @@ def _explain_payer(tariff: Tariff, standing: Standing, result: Benefit) -> list[
     cap_left = _cap_left_fen(tariff, standing)
     pays = (
         f"{source}: {_percent(ratio)} for {standing.person_type}, tier {standing.issuing_tier}, "
-        f"× {_percent(factor)} for {standing.area_status}, of {base} fen"
+        f"× {_percent(factor)} {_where(standing)}, of {base} fen"
     )
     if result.pool_fen == cap_left:
         pays += f", capped at the {cap_left} fen left of the yearly cap"
@@ -362,6 +364,10 @@ def _explain_person(result: Benefit) -> list[Step]:
         Step("family", result.family_fen, "family accounts in order, up to what they grant"),
         Step("cash", result.cash_fen, "the rest"),
     ]
+
+
+def _where(standing: Standing) -> str:
+    return "at home" if standing.area_status is None else f"for {standing.area_status}"
 
 
 def _percent(basis_points: int) -> str:

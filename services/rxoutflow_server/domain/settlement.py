@@ -83,12 +83,16 @@ class InsuredPerson:
             )
         return replace(self, year=year, used_deductible_fen=0, used_cap_fen=0)
 
-    def standing(self, issuing_tier: int) -> Standing:
-        """What the benefit formula needs to know of the person."""
+    def standing(self, issuing_tier: int, *, away: bool) -> Standing:
+        """What the benefit formula needs to know of the person.
+
+        ``away`` tells whether the medicine is dispensed outside the payer region (R14): at home the
+        person's away-from-home status says nothing.
+        """
         return Standing(
             person_type=self.person_type,
             issuing_tier=issuing_tier,
-            area_status=self.area_status,
+            area_status=self.area_status if away else None,
             used_deductible_fen=self.used_deductible_fen,
             used_cap_fen=self.used_cap_fen,
         )

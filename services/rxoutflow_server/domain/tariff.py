@@ -71,7 +71,8 @@ class ByTier:
 class ByAreaStatus:
     """A factor in basis points for each away-from-home status (R14).
 
-    A status that the document does not name is not reduced.
+    A status that the document does not name is not reduced. At home there is no such status, and
+    nothing is reduced.
     """
 
     filed: int = WHOLE_BP
@@ -79,9 +80,11 @@ class ByAreaStatus:
     emergency: int = WHOLE_BP
     unfiled: int = WHOLE_BP
 
-    def of(self, status: AreaStatus) -> int:
-        """The factor for this status."""
+    def of(self, status: AreaStatus | None) -> int:
+        """The factor for this status; for none, at home, the whole."""
         match status:
+            case None:
+                return WHOLE_BP
             case AreaStatus.FILED:
                 return self.filed
             case AreaStatus.REFERRED:

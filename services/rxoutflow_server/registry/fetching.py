@@ -2,7 +2,8 @@
 
 A platform asks the platform of each region for that region's list, and its peers in turn for its
 own: they still know of a denial that a restored backup has forgotten. An edge asks its own platform
-for the lists of all regions. Whoever is asked can only pass on what a pinned registry signed.
+for that platform's list, is told by the answer which others are new, and asks for those. Whoever is
+asked can only pass on what a pinned registry signed.
 
 Each region is asked for by itself, so that one that does not answer delays no other. A fetch uses
 the address and the anchors of the list held even if that has lapsed: the answer is judged by its
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from itertools import cycle
 from typing import Final, Protocol
@@ -48,7 +49,12 @@ class Source(Protocol):
 
     @property
     def regions(self) -> Sequence[str]:
-        """The regions whose lists are asked for."""
+        """The regions whose lists are asked for again and again."""
+        ...
+
+    @property
+    def passed_on(self) -> Collection[str]:
+        """The regions whose lists are asked for when an answer tells that they are new."""
         ...
 
     @property
@@ -71,7 +77,8 @@ class Platforms:
     """The platforms that a server asks. Made by :func:`peers_of` and :func:`own_platform`.
 
     Args:
-        regions: the regions whose lists are asked for.
+        regions: the regions whose lists are asked for again and again.
+        passed_on: those whose lists are asked for when an answer tells that they are new.
         asked: the region whose platform is asked for the list of a region.
         first_here: the region whose list is here before it is elsewhere.
         trust: the lists held, which say where platforms are.
@@ -81,12 +88,14 @@ class Platforms:
     def __init__(
         self,
         regions: Sequence[str],
+        passed_on: Collection[str],
         asked: Callable[[str], str],
         first_here: str | None,
         trust: TrustStore,
         channels: PeerChannels,
     ) -> None:
         self.regions = tuple(regions)
+        self.passed_on = frozenset(passed_on)
         self.first_here = first_here
         self._asked = asked
         self._trust = trust
@@ -120,17 +129,18 @@ def peers_of(config: ServerConfig, trust: TrustStore, channels: PeerChannels) ->
     def asked(region_code: str) -> str:
         return next(turn) if region_code == own else region_code
 
-    return Platforms(regions, asked, own, trust, channels)
+    return Platforms(regions, (), asked, own, trust, channels)
 
 
 def own_platform(config: ServerConfig, trust: TrustStore, channels: PeerChannels) -> Platforms:
     """For an edge: the platform of its region, for the lists of all regions."""
     own = config.region_code
-    return Platforms(tuple(config.trust.registry_roots), lambda _code: own, None, trust, channels)
+    others = [code for code in config.trust.registry_roots if code != own]
+    return Platforms((own,), others, lambda _code: own, None, trust, channels)
 
 
 class TrustFetcher:
-    """Fetches the lists of other regions, one region at a time."""
+    """Fetches lists and offers them to the trust store."""
 
     def __init__(
         self,
@@ -146,23 +156,50 @@ class TrustFetcher:
         self._hourly = Hourly()
 
     async def fetch(self, region_code: str) -> None:
-        """Bring the region's list up to date, if there is a newer one; log what prevents it."""
-        held = self._trust.held(region_code)
-        sequence = held.sequence if held is not None else 0
-        try:
-            response = await self._source.ask(region_code, sequence)
-        except (Refusal, Unavailable, KeyFileError) as error:
-            if self._is_due("not_fetched", region_code):
-                log.warning("trust_list_not_fetched", region=region_code, reason=_reason(error))
+        """Bring the region's list up to date, and those of which its platform tells.
+
+        What prevents it is logged and changes nothing.
+        """
+        response = await self._fetch(region_code)
+        if response is None or not self._source.passed_on:
             return
+        others = {each.region_code: each.sequence for each in response.other_lists}
+        for other in self._source.passed_on:
+            if other not in others:
+                self._note_not_fetched(other, Reason.REGION_UNKNOWN)
+            elif others[other] > self._sequence(other):
+                await self._fetch(other)
+            else:
+                self._compare(other, others[other])
+
+    async def _fetch(self, region_code: str) -> GetTrustListResponse | None:
+        """Ask for one list and offer what comes; nothing if there was no answer."""
+        try:
+            response = await self._source.ask(region_code, self._sequence(region_code))
+        except (Refusal, Unavailable, KeyFileError) as error:
+            self._note_not_fetched(region_code, _reason(error))
+            return None
         if response.HasField("trust_list"):
             await self._folder.offer(response.trust_list, region_code)
-        elif response.sequence < sequence and region_code != self._source.first_here:
-            self._note_rollback(region_code, response.sequence, sequence)
+        else:
+            self._compare(region_code, response.sequence)
+        return response
 
-    def _note_rollback(self, region_code: str, sequence: int, held_sequence: int) -> None:
+    def _sequence(self, region_code: str) -> int:
+        held = self._trust.held(region_code)
+        return held.sequence if held is not None else 0
+
+    def _compare(self, region_code: str, sequence: int) -> None:
+        """Report somebody who holds an older list than this server, and should not."""
+        held = self._sequence(region_code)
+        if sequence >= held or region_code == self._source.first_here:
+            return
         if self._is_due("rollback", region_code):
-            log_rollback(region_code, sequence, held_sequence)
+            log_rollback(region_code, sequence, held)
+
+    def _note_not_fetched(self, region_code: str, reason: str) -> None:
+        if self._is_due("not_fetched", region_code):
+            log.warning("trust_list_not_fetched", region=region_code, reason=reason)
 
     def _is_due(self, event: str, region_code: str) -> bool:
         return self._hourly.is_due(event, region_code, self._now())

@@ -2,10 +2,12 @@
 
 A list is passed on as its registry signed it, lapsed or not; who receives it judges by the
 signature. Nobody is sent a list that they hold already, because lists are large and asked for
-often.
+often; and whoever asks for the platform's own is told what else there is.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from rxoutflow.identity import REGION_CODE
 from rxoutflow.trust import TrustStore
@@ -39,5 +41,14 @@ def answer(
         )
     newer = held.sequence > request.held_sequence
     return GetTrustListResponse(
-        trust_list=trust.statement(wanted) if newer else None, sequence=held.sequence
+        trust_list=trust.statement(wanted) if newer else None,
+        sequence=held.sequence,
+        other_lists=_others(trust, own_region) if wanted == own_region else (),
     )
+
+
+def _others(trust: TrustStore, own_region: str) -> Iterator[GetTrustListResponse.OtherList]:
+    for code in trust.regions():
+        held = trust.held(code)
+        if held is not None and code != own_region:
+            yield GetTrustListResponse.OtherList(region_code=code, sequence=held.sequence)

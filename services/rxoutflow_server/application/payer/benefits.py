@@ -209,7 +209,8 @@ def _reckon(
     day = _day(pricing.dispense_day)
     person = person.in_year(day.year)
     tariff = region.tariffs.in_force(region.code, day)
-    standing = person.standing(_issuing_tier(region, prescription))
+    away = pricing.pharmacy_code[1:7] != region.code
+    standing = person.standing(_issuing_tier(region, prescription), away=away)
     case = Case(benefit_lines(pricing), standing, person.funding)
     return _Reckoning(person, benefit(tariff, case), tariff.version_id)
 
