@@ -41,7 +41,7 @@ from support.fake_edge import LOST, FakeEdge, Refusal, Untyped, in_turn, texts
 from support.pki import NOW
 
 DRAFT = Path(__file__).parents[2] / "clients/prescriptions/one-region.json"
-SECRET = "0123456789ABCDEF"  # noqa: S105 - of nothing
+SECRET = "0123456789ABCDEF"
 AMOUNTS = Amounts(
     total_fen=1000, inscope_fen=1000, pool_fen=600, ratio_self_fen=400, person_fen=400, cash_fen=400
 )
@@ -352,3 +352,29 @@ def test_a_trace_whose_digest_names_another_statement_is_refused(edge: FakeEdge)
         event.statement_sha256 = bytes(32)
         with pytest.raises(AnswerUntrusted):
             client.trace(number)
+
+
+
+def test_a_renewed_certificate_is_shown_at_the_next_call(edge: FakeEdge) -> None:
+    edge.answers["GetOutcome"] = lambda _: his.HisServiceGetOutcomeResponse()
+    profile = edge.hospital_profile()
+    with edge.hospital(profile) as hospital:
+        hospital.outcome("3502001795370818741000014700", "0195")
+        first = hospital.connection.channel
+        renewed = edge.tls(live.issue(edge.cast.region.transport, profile.name), "renewed")
+        renewed.certificate.replace(profile.tls.certificate)
+        renewed.key.replace(profile.tls.key)
+        hospital.outcome("3502001795370818741000014700", "0195")
+        assert hospital.connection.channel is not first
+    before, after = edge.shown
+    assert before != after
+
+
+def test_files_that_are_being_replaced_do_not_disturb_a_client(edge: FakeEdge) -> None:
+    edge.answers["GetOutcome"] = lambda _: his.HisServiceGetOutcomeResponse()
+    profile = edge.hospital_profile()
+    with edge.hospital(profile) as hospital:
+        channel = hospital.connection.channel
+        profile.tls.key.unlink()
+        assert hospital.connection.channel is channel
+        hospital.outcome("3502001795370818741000014700", "0195")

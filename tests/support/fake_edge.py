@@ -68,6 +68,8 @@ class FakeEdge:
     answers: dict[str, Answer] = field(default_factory=dict)
     requests: list[Message] = field(default_factory=list)
     pauses: list[float] = field(default_factory=list)
+    shown: list[bytes] = field(default_factory=list)
+    """The certificates that callers showed, call by call."""
     target: str = ""
 
     def __post_init__(self) -> None:
@@ -177,6 +179,7 @@ class _Player:
     def _unary(self, method: str) -> Callable[[Untyped, Untyped], Untyped]:
         def answer(request: Message, context: Untyped) -> Untyped:
             self._edge.requests.append(request)
+            self._edge.shown += context.auth_context()["x509_pem_cert"]
             try:
                 return self._edge.answers[method](request)
             except Refusal as refusal:

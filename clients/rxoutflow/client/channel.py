@@ -4,6 +4,9 @@ The channel trusts the transport anchors of the server's region only and checks 
 certificate against the profile's ``server_name``, whatever address is dialled. There is no way to
 turn this off.
 
+When certificate or key are renewed in their files, the next call takes a new channel with them; the
+old one stays open beside it until the calls on it have had their time.
+
 Every call has a time limit. What fails indefinitely is sent again, the very same request with its
 ``request_id``, at most ``attempts`` times in all, with growing pauses of random length; so is what
 the server was too busy for, after the pause it asked for. What is refused is raised at once.
@@ -16,7 +19,8 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from threading import Lock
 from typing import Self, TypeVar
 
 import grpc
@@ -24,10 +28,13 @@ import grpc
 from rxoutflow.client.failures import from_rpc_error
 from rxoutflow.errors import Indefinite, InvalidInput, Overloaded, RxoutflowError
 from rxoutflow.numbers import RandomBytes
-from rxoutflow.profile import Profile
+from rxoutflow.profile import Profile, TlsFiles
 
 MAX_MESSAGE_BYTES = 4 << 20
 
+Stamp = tuple[tuple[int, int, int], ...]
+
+_Stub = TypeVar("_Stub")
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
@@ -66,7 +73,7 @@ PATIENT = Patience()
 
 
 class Connection:
-    """The channel to a profile's server. Close it, or use it as a context."""
+    """The channels to a profile's server. Close it, or use it as a context."""
 
     def __init__(
         self,
@@ -80,9 +87,13 @@ class Connection:
             InvalidInput: a TLS file cannot be read.
         """
         self.target = profile.endpoint.target
-        self.channel = _secure_channel(profile)
         self.surroundings = surroundings
         self.patience = patience
+        self._profile = profile
+        self._stamp = _stamp(profile.tls)
+        self._channel = _secure_channel(profile)
+        self._retired: list[tuple[datetime, grpc.Channel]] = []
+        self._renewing = Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -92,7 +103,37 @@ class Connection:
 
     def close(self) -> None:
         """End the calls that run and let go of the connection."""
-        self.channel.close()
+        for _, channel in self._retired:
+            channel.close()
+        self._channel.close()
+
+    @property
+    def channel(self) -> grpc.Channel:
+        """The channel for the next call: a new one if the TLS files were replaced."""
+        with self._renewing:
+            stamp = _stamp(self._profile.tls)
+            if stamp is not None and stamp != self._stamp:
+                self._renew(stamp)
+            return self._channel
+
+    def stub(self, make: Callable[[grpc.Channel], _Stub]) -> _Stub:
+        """A service's stub for the next call."""
+        return make(self.channel)
+
+    def _renew(self, stamp: Stamp) -> None:
+        """Put a new channel beside the old one; files that are half replaced change nothing."""
+        try:
+            channel = _secure_channel(self._profile)
+        except InvalidInput:
+            return
+        now = self.surroundings.now()
+        longest = timedelta(seconds=max(self.patience.call_timeout, self.patience.stream_timeout))
+        for retired_at, old in self._retired:
+            if now - retired_at > longest:
+                old.close()
+        self._retired = [each for each in self._retired if now - each[0] <= longest]
+        self._retired.append((now, self._channel))
+        self._channel, self._stamp = channel, stamp
 
     def call(
         self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
@@ -123,6 +164,15 @@ class Connection:
 
 def _may_repeat(failure: RxoutflowError) -> bool:
     return isinstance(failure, Indefinite | Overloaded)
+
+
+def _stamp(tls: TlsFiles) -> Stamp | None:
+    """Something that differs when the files were replaced; none while one of them is missing."""
+    try:
+        states = [path.stat() for path in (tls.roots, tls.key, tls.certificate)]
+    except OSError:
+        return None
+    return tuple((state.st_ino, state.st_mtime_ns, state.st_size) for state in states)
 
 
 def _secure_channel(profile: Profile) -> grpc.Channel:

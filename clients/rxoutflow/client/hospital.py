@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 
 from rxoutflow.client.base import Client
 from rxoutflow.client.evidence import Evidence, require
@@ -218,9 +217,9 @@ class HospitalClient(Client):
             resume_token,
         )
 
-    @cached_property
+    @property
     def _stub(self) -> HisServiceStub:
-        return HisServiceStub(self.connection.channel)
+        return self.connection.stub(HisServiceStub)
 
     def _status(self, statement: SignedStatement, number: str) -> Evidence[PrescriptionStatus]:
         status = self.evidence.read(statement, PrescriptionStatus)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from rxoutflow.client.base import Client
 from rxoutflow.client.collecting import Presented, Proof, number_of, put
@@ -370,9 +369,9 @@ class PharmacyClient(Client):
             resume_token,
         )
 
-    @cached_property
+    @property
     def _stub(self) -> PosServiceStub:
-        return PosServiceStub(self.connection.channel)
+        return self.connection.stub(PosServiceStub)
 
     def _quote(self, request: PosServiceQuoteSettlementRequest) -> Evidence[Quote]:
         response: PosServiceQuoteSettlementResponse = self.connection.call(

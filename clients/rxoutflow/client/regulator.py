@@ -30,7 +30,7 @@ class RegulatorClient(Client):
             NotFound: this region knows nothing of the prescription.
             AnswerUntrusted: a statement of the trace does not verify, or is not the one named.
         """
-        stub = SupervisionServiceStub(self.connection.channel)
+        stub = self.connection.stub(SupervisionServiceStub)
         request = TracePrescriptionRequest(prescription_number=str(number))
         events = tuple(self.connection.call(stub.TracePrescription, request).events)
         for event in events:
