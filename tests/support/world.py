@@ -137,6 +137,8 @@ class World:
     random: Random
     unreachable: set[str] = field(default_factory=set)
     lost_answers: int = 0
+    losing: set[str] = field(default_factory=set)
+    """Calls between regions whose next answer is lost, by name."""
 
     @classmethod
     def create(cls, *codes: str, seed: int = 1) -> World:
@@ -465,6 +467,9 @@ class _Line:
             response = await getattr(self._peer, name)(request)
             if self._world.lost_answers:
                 self._world.lost_answers -= 1
+                raise self._cut()
+            if name in self._world.losing:
+                self._world.losing.remove(name)
                 raise self._cut()
             return response
 

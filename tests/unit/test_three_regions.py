@@ -202,6 +202,42 @@ async def test_release_after_commit_gives_everything_back(world: World) -> None:
     assert refused.value.reason is Reason.ATTEMPT_ENDED
 
 
+async def test_a_release_wins_over_a_commit_whose_answer_was_lost(world: World) -> None:
+    number, code = await world.issue(HOME, PAYER)
+    attempt = await world.claim(DISPENSING, code)
+    request = world.commit_request(DISPENSING, attempt, await world.quote(DISPENSING, attempt))
+    world.losing = {"commit_attempt"}
+    with pytest.raises(Unavailable):
+        await world.commit(DISPENSING, request)
+    await world.release(DISPENSING, attempt)
+    assert await settling.undecided(world.platforms[DISPENSING].exchange, 10) == []
+    with pytest.raises(Refusal) as refused:
+        await world.commit(DISPENSING, request)
+    assert refused.value.reason is Reason.ATTEMPT_ENDED
+    with pytest.raises(Refusal):
+        await world.record(DISPENSING, world.record_request(DISPENSING, request.commitment))
+    await world.settle()
+    assert await world.person(PAYER) == person()
+    assert (await world.status(number)).lines[0].available == 20
+
+
+@pytest.mark.parametrize("insured", [True, False])
+async def test_an_attempt_is_committed_by_one_settlement_only(world: World, insured: bool) -> None:
+    number, code = await world.issue(HOME, PAYER)
+    attempt = await world.claim(DISPENSING, code)
+    amounts = await world.quote(DISPENSING, attempt) if insured else None
+    first = world.commit_request(DISPENSING, attempt, amounts)
+    second = world.commit_request(DISPENSING, attempt, amounts)
+    await world.commit(DISPENSING, first)
+    with pytest.raises(Refusal) as refused:
+        await world.commit(DISPENSING, second)
+    assert refused.value.reason is Reason.ATTEMPT_ALREADY_COMMITTED
+    await world.record(DISPENSING, world.record_request(DISPENSING, first.commitment))
+    await world.settle()
+    assert (await world.status(number)).lines[0].dispensed == 20
+    assert await world.dead_events(DISPENSING) == []
+
+
 async def test_a_quote_that_changed_is_not_held(world: World) -> None:
     _, first = await world.issue(HOME, PAYER)
     _, second = await world.issue(HOME, PAYER)

@@ -292,8 +292,8 @@ class Commitment(google.protobuf.message.Message):
     """The reviewing pharmacist's findings, in words; approval is the signature."""
     @property
     def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.settlement_pb2.PricedLine]:
-        """What will be handed over and at what price. Quantities are at most those of the attempt; what
-        is left of the attempt becomes available again when the dispense is booked.
+        """What will be handed over and at what price. Quantities are at most those of the attempt; the
+        rest goes back at once, and can be claimed when this attempt has ended.
         """
 
     @property

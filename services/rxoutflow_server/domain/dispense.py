@@ -93,6 +93,18 @@ def advanced(dispense: Dispense, state: DispenseState, *, now: datetime) -> Disp
     return replace(dispense, state=state, update_time=now)
 
 
+def let_go(dispense: Dispense, *, now: datetime) -> Dispense:
+    """The dispense after its attempt ended without a handover; what was decided otherwise stays.
+
+    Also one whose commit was still being asked for: its answer may have been lost, and whatever
+    home answers now is about an attempt that is over.
+    """
+    open_steps = (DispenseState.COMMITTING, DispenseState.HELD, DispenseState.COMMITTED)
+    if dispense.state not in open_steps:
+        return dispense
+    return advanced(dispense, DispenseState.RELEASED, now=now)
+
+
 def recorded(
     dispense: Dispense, fence: int, lines: tuple[CommittedLine, ...], *, now: datetime
 ) -> Dispense:

@@ -348,12 +348,17 @@ def _require_claimable(prescription: Prescription, now: datetime) -> None:
         )
 
 
+def unknown_attempt() -> Refusal:
+    """What strangers hear, whether the attempt exists or not."""
+    return Refusal(Reason.ATTEMPT_NOT_FOUND, "there is no such attempt, or it is not yours")
+
+
 def _require_reference(attempt: Attempt, reference: AttemptReference) -> None:
     if (attempt.attempt_id, attempt.pharmacy_code) != (
         reference.attempt_id,
         reference.pharmacy_code,
     ):
-        raise Refusal(Reason.ATTEMPT_NOT_FOUND, "you have no such attempt on this prescription")
+        raise unknown_attempt()
     if attempt.fence != reference.fence:
         raise Refusal(
             Reason.FENCE_STALE, f"the attempt's fence is {attempt.fence}, not {reference.fence}"

@@ -357,8 +357,13 @@ async def _within(seconds: float | None, response: Awaitable[_Response]) -> _Res
 
 
 def _code_of(context: _Context) -> str:
-    """The status that a handler set by itself; gRPC for asyncio gives it as a number."""
-    code = cast("grpc.StatusCode | int", context.code())
+    """The status that a handler set by itself; gRPC for asyncio gives it as a number.
+
+    There is none if the caller went away while it was being answered.
+    """
+    code = cast("grpc.StatusCode | int | None", context.code())
+    if code is None:
+        return grpc.StatusCode.CANCELLED.name
     return _CODES.get(code, "UNKNOWN") if isinstance(code, int) else code.name
 
 

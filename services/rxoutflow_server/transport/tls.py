@@ -131,7 +131,7 @@ def _password(files: KeyFiles) -> bytes | None:
     try:
         return files.password.read()
     except PasswordUnusable as error:
-        raise KeyFileError(files.key, f"its password: {error}") from None
+        raise KeyFileError(error.path or files.key, error.problem) from None
 
 
 def _state(path: Path) -> State:

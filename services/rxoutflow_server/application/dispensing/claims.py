@@ -43,7 +43,7 @@ from rxoutflow_server.application.ports import (
     Transaction,
 )
 from rxoutflow_server.application.region import Region, opened
-from rxoutflow_server.domain.dispense import DispenseState, advanced
+from rxoutflow_server.domain.dispense import DispenseState, let_go
 from rxoutflow_server.domain.errors import Reason, Refusal
 
 _CLAIM_PRESCRIPTION = "/rxoutflow.v1.PharmacyService/ClaimPrescription"
@@ -283,8 +283,8 @@ def _keep_release(
     release_sha256 = keep(tx, number, request.release, now)
     keep(tx, number, response.attempt, now)
     dispense = tx.dispensing.dispense_of_attempt(number, attempt.attempt_id)
-    if dispense is not None and dispense.state is DispenseState.COMMITTED:
-        tx.dispensing.save_dispense(advanced(dispense, DispenseState.RELEASED, now=now))
+    if dispense is not None:
+        tx.dispensing.save_dispense(let_go(dispense, now=now))
     _step(tx, number, "release forwarded", caller, release_sha256, now)
     return response
 

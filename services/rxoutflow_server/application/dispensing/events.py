@@ -11,7 +11,7 @@ from rxoutflow.v1.peer_service_pb2 import PeerEvent
 from rxoutflow_server.application.exchange.evidence import keep, step, tell_institution
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import Region, require_own_region
-from rxoutflow_server.domain.dispense import Dispense, DispenseState, acknowledged, advanced
+from rxoutflow_server.domain.dispense import Dispense, acknowledged, let_go
 from rxoutflow_server.domain.errors import Reason, Refusal
 
 _ENDED_WITHOUT_HANDOVER = (
@@ -55,15 +55,15 @@ def note_settlement(
 
     Raises:
         StatementError: the settlement does not verify.
-        Refusal: SETTLEMENT_NOT_FOUND, or CALLER_REGION_NOT_ALLOWED if another than the payer says
-            it.
+        Refusal: SETTLEMENT_NOT_FOUND, also if another than the payer says it.
     """
     content = region.verified(event.statement, settlement_pb2.Settlement, now).content
     number = content.prescription_number
     dispense = tx.dispensing.dispense(number, content.settlement_id)
-    if dispense is None:
-        raise Refusal(Reason.SETTLEMENT_NOT_FOUND, "there is no such settlement here")
-    require_own_region(caller, dispense.payer_region_code)
+    if dispense is None or caller.region_code != dispense.payer_region_code:
+        raise Refusal(
+            Reason.SETTLEMENT_NOT_FOUND, "there is no such settlement here, or it is not yours"
+        )
     digest = keep(tx, number, event.statement, now)
     posted = content.state == settlement_pb2.Settlement.STATE_POSTED
     heard = replace(dispense, settlement_sha256=digest)
@@ -104,8 +104,8 @@ def _attempt_ended(
     digest: bytes,
     now: datetime,
 ) -> None:
-    if dispense is not None and dispense.state is DispenseState.COMMITTED:
-        tx.dispensing.save_dispense(advanced(dispense, DispenseState.RELEASED, now=now))
+    if dispense is not None:
+        tx.dispensing.save_dispense(let_go(dispense, now=now))
     tell_institution(
         tx,
         pharmacy_code,

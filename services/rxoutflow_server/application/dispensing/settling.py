@@ -82,9 +82,20 @@ async def commit(
         lambda tx: _intend(tx, exchange.region, caller, request)
     )
     dispense = await drive(exchange, dispense)
+    _require_not_let_go(dispense)
     return await exchange.store.transact(
         lambda tx: _commit_answer(tx, exchange.region, caller, request, dispense)
     )
+
+
+def _require_not_let_go(dispense: Dispense) -> None:
+    """The pharmacy may have released the attempt while home was being asked to commit it."""
+    if dispense.state is DispenseState.RELEASED:
+        raise Refusal(
+            Reason.ATTEMPT_ENDED,
+            "the attempt was released or has expired; hand nothing over for it; claim again",
+            state=dispense.state,
+        )
 
 
 async def drive(exchange: Exchange, dispense: Dispense) -> Dispense:
@@ -149,6 +160,7 @@ def _intend(
     before = tx.dispensing.dispense(content.prescription_number, content.settlement_id)
     if before is not None:
         return _same_commitment(before, verified.sha256)
+    _require_no_other(tx, content)
     prescription = region.verified(
         _copy(tx, claim), prescription_pb2.Prescription, now, decides=False
     ).content
@@ -166,6 +178,18 @@ def _intend(
     actor, digest = caller.institution_code, dispense.commitment_sha256
     _step(tx, dispense, Flow.INFORMATION, "commit requested", actor, digest, now)
     return dispense
+
+
+def _require_no_other(tx: Transaction, content: attempt_pb2.Commitment) -> None:
+    """An attempt is committed once, by one settlement, unless that was refused."""
+    other = tx.dispensing.dispense_of_attempt(content.prescription_number, content.attempt_id)
+    if other is not None and other.state is not DispenseState.REFUSED:
+        raise Refusal(
+            Reason.ATTEMPT_ALREADY_COMMITTED,
+            f"the attempt has a commitment that is {other.state}; repeat that one, or release the"
+            " attempt and claim again",
+            settlement_id=other.settlement_id,
+        )
 
 
 def _same_commitment(before: Dispense, commitment_sha256: bytes) -> Dispense:

@@ -253,9 +253,9 @@ def get_attempt(
     prescription = tx.home.prescription(request.prescription_number)
     attempt = tx.home.attempt(request.prescription_number, request.attempt_id)
     if prescription is None or attempt is None:
-        raise _no_attempt()
+        raise transitions.unknown_attempt()
     if caller.region_code not in (attempt.dispensing_region_code, prescription.payer_region_code):
-        raise _no_attempt()
+        raise transitions.unknown_attempt()
     return GetAttemptResponse(attempt=_signed(region, attempt, prescription, region.now()))
 
 
@@ -294,14 +294,10 @@ def _forwarded_attempt(
     prescription = tx.home.prescription(content.prescription_number)
     attempt = tx.home.attempt(content.prescription_number, content.attempt_id)
     if prescription is None or attempt is None:
-        raise _no_attempt()
+        raise transitions.unknown_attempt()
     if caller.region_code != attempt.dispensing_region_code:
-        raise _no_attempt()
+        raise transitions.unknown_attempt()
     return prescription, attempt
-
-
-def _no_attempt() -> Refusal:
-    return Refusal(Reason.ATTEMPT_NOT_FOUND, "there is no such attempt, or it is not yours")
 
 
 def _reference(

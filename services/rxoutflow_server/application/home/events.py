@@ -15,7 +15,6 @@ from rxoutflow_server.application.region import Region, require_own_region
 from rxoutflow_server.application.validation import check_dispense_record
 from rxoutflow_server.domain import prescription as transitions
 from rxoutflow_server.domain.attempt import LineQuantity
-from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.prescription import AttemptReference
 
 
@@ -26,16 +25,16 @@ def book_dispense(
 
     Raises:
         StatementError: the record does not verify.
-        Refusal: see ``domain.prescription.dispense``.
+        Refusal: see ``domain.prescription.dispense``; ATTEMPT_NOT_FOUND if it is another's.
     """
     verified = region.verified(event.statement, dispense_pb2.DispenseRecord, now)
     content = verified.content
     check_dispense_record(content)
     require_own_region(caller, verified.signers[-1].region_code)
-    prescription = facts.require_prescription(tx, content.prescription_number)
+    prescription = tx.home.prescription(content.prescription_number)
     attempt = tx.home.attempt(content.prescription_number, content.attempt_id)
-    if attempt is None:
-        raise Refusal(Reason.ATTEMPT_NOT_FOUND, "there is no such attempt on this prescription")
+    if prescription is None or attempt is None:
+        raise transitions.unknown_attempt()
     reference = AttemptReference(
         content.attempt_id, content.fence, content.pharmacy_code, verified.sha256
     )
@@ -55,12 +54,12 @@ def note_settlement(
 
     Raises:
         StatementError: the settlement does not verify.
-        Refusal: PRESCRIPTION_NOT_FOUND, or CALLER_REGION_NOT_ALLOWED if another than the payer says
-            it.
+        Refusal: PRESCRIPTION_NOT_FOUND, also if another than the payer says it.
     """
     content = region.verified(event.statement, settlement_pb2.Settlement, now).content
     prescription = facts.require_prescription(tx, content.prescription_number)
-    require_own_region(caller, prescription.payer_region_code)
+    if caller.region_code != prescription.payer_region_code:
+        raise facts.not_found()
     number = prescription.number
     digest = keep(tx, number, event.statement, now)
     if content.state != settlement_pb2.Settlement.STATE_POSTED:

@@ -73,13 +73,14 @@ def hold_benefit(
 
     Raises:
         StatementError: a statement does not verify.
-        Refusal: QUOTE_CHANGED, SETTLEMENT_ENDED, SIGNED_CONTENT_MISMATCH and those of a quote.
+        Refusal: QUOTE_CHANGED, SETTLEMENT_ENDED, SIGNED_CONTENT_MISMATCH, those of a quote, and
+            CALLER_REGION_NOT_ALLOWED for a pharmacy of another region than the caller's.
     """
     now = region.now()
     prescription = _insured_here(region, request.prescription, now)
-    commitment = region.verified(
-        request.commitment, attempt_pb2.Commitment, now, decides=False
-    ).content
+    committed = region.verified(request.commitment, attempt_pb2.Commitment, now, decides=False)
+    require_own_region(caller, committed.signers[-1].region_code)
+    commitment = committed.content
     person_id = prescription.patient.insured_person_id
     existing = tx.payer.settlement(person_id, commitment.settlement_id)
     if existing is not None:
