@@ -28,7 +28,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY) ## Run the main job across three regions and tell what happened.
-	@$(BIN)/rxoutflow-server sandbox --run clients/demo.py
+	@$(BIN)/rxoutflow-server sandbox --run clients/demo.py -- --report demo-report.json
 
 test: $(READY) ## Run every test of the gate.
 	@$(BIN)/python -m pytest

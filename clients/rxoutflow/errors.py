@@ -214,6 +214,7 @@ class Unavailable(Indefinite):
 INDEFINITE: Mapping[str, type[Indefinite]] = {
     "PEER_UNAVAILABLE": Unavailable,
     "STORE_UNAVAILABLE": Unavailable,
+    "SIGNER_UNAVAILABLE": Unavailable,
     "INTERNAL": Indefinite,
 }
 """The catalogue's indefinite reasons. Every other reason is definite."""

@@ -216,6 +216,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """INTERNAL, indefinite. A defect of the server; it has been logged under `incident`. Repeat with
     the same request_id, and report the incident.
     """
+    ERROR_REASON_SIGNER_UNAVAILABLE: _ErrorReason.ValueType  # 86
+    """UNAVAILABLE, indefinite. The device or service that holds the server's signing key does not
+    answer. Repeat with the same request_id, with growing pauses.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused or failed."""
@@ -403,5 +407,9 @@ ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 84
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 85
 """INTERNAL, indefinite. A defect of the server; it has been logged under `incident`. Repeat with
 the same request_id, and report the incident.
+"""
+ERROR_REASON_SIGNER_UNAVAILABLE: ErrorReason.ValueType  # 86
+"""UNAVAILABLE, indefinite. The device or service that holds the server's signing key does not
+answer. Repeat with the same request_id, with growing pauses.
 """
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

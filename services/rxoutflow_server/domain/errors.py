@@ -82,6 +82,7 @@ class Reason(StrEnum):
     OUTCOME_NOT_FOUND = auto()
     PEER_UNAVAILABLE = auto()
     STORE_UNAVAILABLE = auto()
+    SIGNER_UNAVAILABLE = auto()
     OVERLOADED = auto()
     INTERNAL = auto()
 

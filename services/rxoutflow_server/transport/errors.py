@@ -26,7 +26,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from rxoutflow.statements import StatementError
+from rxoutflow.statements import SignerUnavailable, StatementError
 from rxoutflow.trust import RegionNotTrusted
 from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
 
@@ -112,12 +112,23 @@ _REASONS_BY_CODE: Mapping[grpc.StatusCode, tuple[Reason, ...]] = {
         Reason.SETTLEMENT_ENDED,
         Reason.REGION_UNKNOWN,
     ),
-    grpc.StatusCode.UNAVAILABLE: (Reason.PEER_UNAVAILABLE, Reason.STORE_UNAVAILABLE),
+    grpc.StatusCode.UNAVAILABLE: (
+        Reason.PEER_UNAVAILABLE,
+        Reason.STORE_UNAVAILABLE,
+        Reason.SIGNER_UNAVAILABLE,
+    ),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (Reason.OVERLOADED,),
     grpc.StatusCode.INTERNAL: (Reason.INTERNAL,),
 }
 
-_INDEFINITE = frozenset({Reason.PEER_UNAVAILABLE, Reason.STORE_UNAVAILABLE, Reason.INTERNAL})
+_INDEFINITE = frozenset(
+    {
+        Reason.PEER_UNAVAILABLE,
+        Reason.STORE_UNAVAILABLE,
+        Reason.SIGNER_UNAVAILABLE,
+        Reason.INTERNAL,
+    }
+)
 
 MEANINGS: Mapping[Reason, Meaning] = MappingProxyType(
     {
@@ -153,6 +164,12 @@ def status_of(error: Exception) -> status_pb2.Status:
             return _status(error.reason, error.message, error.detail)
         case StatementError():
             return _status(Reason(error.reason), error.message, error.detail)
+        case SignerUnavailable():
+            return _status(
+                Reason.SIGNER_UNAVAILABLE,
+                "the server cannot sign at the moment: repeat with the same request_id",
+                {},
+            )
         case RegionNotTrusted():
             return _status(Reason.REGION_UNKNOWN, str(error), {"region": error.region_code})
         case _:
