@@ -14,6 +14,12 @@ from pathlib import Path
 class PasswordUnusable(ValueError):
     """A password is not where the configuration says; the message names file or variable."""
 
+    def __init__(self, problem: str, path: Path | None = None) -> None:
+        """Keep the problem and the file, if it is one."""
+        super().__init__(f"{path}: {problem}" if path else problem)
+        self.problem = problem
+        self.path = path
+
 
 @dataclass(frozen=True, slots=True)
 class PasswordSource:
@@ -47,9 +53,9 @@ def _from_file(path: Path) -> bytes:
     try:
         password = path.read_bytes().rstrip(b"\r\n")
     except OSError as error:
-        raise PasswordUnusable(f"{path}: cannot be read: {error.strerror}") from None
+        raise PasswordUnusable(f"cannot be read: {error.strerror}", path) from None
     if not password:
-        raise PasswordUnusable(f"{path}: holds no password: write it on the first line")
+        raise PasswordUnusable("holds no password: write it on the first line", path)
     return password
 
 

@@ -14,6 +14,7 @@ from rxoutflow.statements import SignerUnusable
 from rxoutflow.trust import TrustListRefused
 from rxoutflow_server import telemetry
 from rxoutflow_server.cli_benefit import benefit_group
+from rxoutflow_server.cli_clearing import clearing_group
 from rxoutflow_server.cli_credential import credential
 from rxoutflow_server.cli_keys import keys_group
 from rxoutflow_server.cli_registry import registry
@@ -95,6 +96,7 @@ def pharmacy(file: Path, check: bool) -> None:
 
 
 main.add_command(benefit_group)
+main.add_command(clearing_group)
 main.add_command(credential)
 main.add_command(keys_group)
 main.add_command(registry)

@@ -34,7 +34,8 @@ class ModuleKey:
 
     def name_of(self, path: Path | None) -> str:
         """The configuration's name of what is at fault."""
-        return "certificate" if path == self.certificate else "key_label"
+        names = {self.certificate: "certificate", self.pin_file: "pin_file"}
+        return names.get(path, "key_label") if path else "key_label"
 
 
 SigningKey: TypeAlias = KeyFiles | ModuleKey
@@ -51,7 +52,7 @@ def load_signer(key: SigningKey) -> Signer:
             return FileSigner.load(key.certificate, key.key, key.password.read())
         return _load_module_key(key)
     except PasswordUnusable as error:
-        raise SignerUnusable(str(error)) from None
+        raise SignerUnusable(error.problem, error.path) from None
 
 
 def _load_module_key(key: ModuleKey) -> Signer:
@@ -60,6 +61,8 @@ def _load_module_key(key: ModuleKey) -> Signer:
     except ImportError as error:
         raise SignerUnusable(str(error)) from None
     pin = PasswordSource(file=key.pin_file).read() or b""
-    return Pkcs11Signer.load(
-        key.certificate, key.module, key.token_label, key.key_label, pin.decode()
-    )
+    try:
+        text = pin.decode()
+    except UnicodeDecodeError:
+        raise SignerUnusable("is no text; write the PIN as UTF-8", key.pin_file) from None
+    return Pkcs11Signer.load(key.certificate, key.module, key.token_label, key.key_label, text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
@@ -20,10 +21,15 @@ from rxoutflow.v1.his_service_pb2 import (
     REGISTRATION_WITHDRAWN,
 )
 from rxoutflow.v1.prescription_status_pb2 import REVOCATION_OUTCOME_REVOKED
-from support.exchanges import THREE_REGIONS, Exchange, Route, require_agreement
+from support.exchanges import (
+    THREE_REGIONS,
+    Exchange,
+    Route,
+    heard_all,
+    heard_of_money,
+    require_agreement,
+)
 from support.sandbox import HASTY, SERVERS, LiveSandbox, draft, eventually, run_sandbox
-
-pytestmark = pytest.mark.xdist_group("test_crashes")
 
 HOME, DISPENSING, PAYER = "platform-350200", "platform-350500", "platform-320600"
 """The platforms of the three regions' route."""
@@ -35,8 +41,6 @@ ROUTES = {
     "nantong-pharmacy": Route("long-twelve-weeks", "xiamen", "nantong"),
 }
 """A route through each server that is not on that of the three regions."""
-
-HEARD = ["REGISTERED", "CLAIMED", "COMMITTED", "DISPENSED", "SETTLED"]
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +72,8 @@ def test_a_killed_server_has_lost_nothing_that_it_acknowledged(
             exchange.up_to(4)
         for exchange in exchanges:
             require_agreement(exchange)
-            number = exchange.number
-            eventually(lambda number=number: hospital.kinds(number) == HEARD, "the stream goes on")
-            eventually(lambda number=number: "SETTLED" in pharmacy.kinds(number), "here too")
+            eventually(partial(heard_all, hospital, exchange), "the hospital's stream goes on")
+            eventually(partial(heard_of_money, pharmacy, exchange), "the pharmacy's goes on")
     eventually(lambda: sandbox.undelivered() == 0, "nothing waits in any outbox")
 
 
@@ -100,7 +103,8 @@ def test_a_payer_that_dies_in_the_middle_of_a_settlement_posts_once_it_is_back(
     exchange = Exchange(sandbox).up_to(3)
     with sandbox.servers.killed(PAYER):
         exchange.record()
-        progress = eventually(lambda: booked(exchange), "home has booked it")
+        eventually(lambda: exchange.progress().booked_by_home, "home has booked it")
+        progress = exchange.progress()
         assert not progress.posted_by_payer
         assert progress.state == DispenseProgress.STATE_DISPENSED
     require_agreement(exchange)
@@ -112,19 +116,9 @@ def test_a_home_that_dies_in_the_middle_of_a_handover_books_once_it_is_back(
     exchange = Exchange(sandbox).up_to(3)
     with sandbox.servers.killed(HOME):
         exchange.record()
-        progress = eventually(lambda: posted(exchange), "the payer has posted")
-        assert not progress.booked_by_home
+        eventually(lambda: exchange.progress().posted_by_payer, "the payer has posted")
+        assert not exchange.progress().booked_by_home
     require_agreement(exchange)
-
-
-def booked(exchange: Exchange) -> DispenseProgress | None:
-    progress = exchange.progress()
-    return progress if progress.booked_by_home else None
-
-
-def posted(exchange: Exchange) -> DispenseProgress | None:
-    progress = exchange.progress()
-    return progress if progress.posted_by_payer else None
 
 
 def hasty_pharmacy(sandbox: LiveSandbox, exchange: Exchange) -> PharmacyClient:
@@ -137,7 +131,7 @@ def hasty_pharmacy(sandbox: LiveSandbox, exchange: Exchange) -> PharmacyClient:
 def test_a_claim_at_a_frozen_home_is_indefinite_and_makes_one_attempt(
     sandbox: LiveSandbox,
 ) -> None:
-    exchange = Exchange(sandbox).issue()
+    exchange = Exchange(sandbox).up_to(1)
     exchange.claim_request = exchange.pharmacy.claim_request(exchange.issued.pickup_code)
     hasty = hasty_pharmacy(sandbox, exchange)
     with hasty, sandbox.servers.frozen(HOME), pytest.raises(Indefinite):
@@ -193,7 +187,7 @@ def test_a_hospital_issues_while_its_platform_is_away(sandbox: LiveSandbox) -> N
         sandbox.servers.restart("xiamen-hospital")
         exchange.up_to(4)
         require_agreement(exchange)
-        eventually(lambda: ear.kinds(exchange.number) == HEARD, "the notices arrive")
+        eventually(partial(heard_all, ear, exchange), "the notices arrive")
         refused = ["REGISTRATION_REFUSED"]
         eventually(lambda: ear.kinds(wrong.number) == refused, "so does the refusal")
     assert hospital.get(wrong.number).registration == REGISTRATION_REFUSED
@@ -214,7 +208,7 @@ def test_a_handover_is_recorded_while_the_platform_is_away(sandbox: LiveSandbox)
 
 
 def test_a_claim_fails_without_effect_while_the_platform_is_away(sandbox: LiveSandbox) -> None:
-    exchange = Exchange(sandbox).issue()
+    exchange = Exchange(sandbox).up_to(1)
     exchange.claim_request = exchange.pharmacy.claim_request(exchange.issued.pickup_code)
     hasty = hasty_pharmacy(sandbox, exchange)
     with hasty, sandbox.servers.killed(DISPENSING), pytest.raises(Unavailable) as caught:

@@ -41,7 +41,14 @@ from rxoutflow.v1.prescription_status_pb2 import (
     REVOCATION_OUTCOME_REVOKED,
     PrescriptionStatus,
 )
-from support.exchanges import THREE_REGIONS, Exchange, Route, require_agreement
+from support.exchanges import (
+    THREE_REGIONS,
+    Exchange,
+    Route,
+    heard_all,
+    heard_of_money,
+    require_agreement,
+)
 from support.sandbox import (
     PRESCRIPTIONS,
     SERVERS,
@@ -51,8 +58,6 @@ from support.sandbox import (
     run_program,
     run_sandbox,
 )
-
-pytestmark = pytest.mark.xdist_group("test_exchange")
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +88,8 @@ def test_a_prescription_is_filled_and_all_regions_agree(sandbox: LiveSandbox, ro
     ):
         exchange.up_to(4)
         require_agreement(exchange)
-        number = exchange.number
-        told = ["REGISTERED", "CLAIMED", "COMMITTED", "DISPENSED", "SETTLED"]
-        eventually(lambda: hospital.kinds(number) == told, "the hospital hears of every step")
-        eventually(lambda: "SETTLED" in pharmacy.kinds(number), "the pharmacy hears of its money")
+        eventually(lambda: heard_all(hospital, exchange), "the hospital hears of every step")
+        eventually(lambda: heard_of_money(pharmacy, exchange), "the pharmacy hears of its money")
 
 
 def test_whoever_pays_alone_involves_no_payer(sandbox: LiveSandbox) -> None:
@@ -104,7 +107,7 @@ def test_whoever_pays_alone_involves_no_payer(sandbox: LiveSandbox) -> None:
 
 
 def test_a_part_is_left_for_another_pharmacy(sandbox: LiveSandbox) -> None:
-    exchange = Exchange(sandbox, Route("one-region", "quanzhou", "quanzhou")).issue()
+    exchange = Exchange(sandbox, Route("one-region", "quanzhou", "quanzhou")).up_to(1)
     first, *rest = exchange.issued.prescription.content.lines
     quantity = LineQuantity(line_id=first.line_id, quantity=first.quantity)
     exchange.claim_request = exchange.pharmacy.claim_request(
@@ -153,7 +156,7 @@ def test_claiming_again_gives_the_attempt_that_one_has(sandbox: LiveSandbox) -> 
 
 def test_the_same_request_gets_the_same_answer_byte_for_byte(sandbox: LiveSandbox) -> None:
     exchange = Exchange(sandbox)
-    exchange.issue()
+    exchange.up_to(1)
     again = exchange.hospital.send_issue(exchange.issue_request)
     assert again.response.SerializeToString() == exchange.issued.response.SerializeToString()
     exchange.up_to(4).require_kept()
@@ -163,7 +166,7 @@ def test_the_same_request_gets_the_same_answer_byte_for_byte(sandbox: LiveSandbo
 
 
 def test_a_request_id_with_other_content_is_refused(sandbox: LiveSandbox) -> None:
-    exchange = Exchange(sandbox).issue()
+    exchange = Exchange(sandbox).up_to(1)
     hospital, pharmacy = exchange.hospital, exchange.pharmacy
     other = exchange.issued.prescription.content
     other.note = "另一内容（合成）"
@@ -191,7 +194,7 @@ def test_an_expired_prescription_can_be_neither_issued_nor_claimed(sandbox: Live
 
 
 def test_a_prescription_revoked_before_the_claim_is_refused(sandbox: LiveSandbox) -> None:
-    exchange = Exchange(sandbox).issue()
+    exchange = Exchange(sandbox).up_to(1)
     revoked = exchange.hospital.revoke(exchange.number, "开错药（合成）")
     assert revoked.outcome == REVOCATION_OUTCOME_REVOKED
     refused(exchange.claim, "PRESCRIPTION_REVOKED")
@@ -283,7 +286,7 @@ def test_a_prescription_without_right_signatures_is_refused(
 
 
 def test_a_claim_signed_by_people_of_another_pharmacy_is_refused(sandbox: LiveSandbox) -> None:
-    exchange = Exchange(sandbox).issue()
+    exchange = Exchange(sandbox).up_to(1)
     pharmacy = sandbox.pharmacy("xiamen")
     people = sandbox.profiles.profile("quanzhou-pharmacy").people
     with PharmacyClient(replace(pharmacy.profile, people=people)) as borrowed:
@@ -293,7 +296,7 @@ def test_a_claim_signed_by_people_of_another_pharmacy_is_refused(sandbox: LiveSa
 
 
 def test_a_caller_of_the_wrong_kind_is_refused(sandbox: LiveSandbox) -> None:
-    exchange = Exchange(sandbox).issue()
+    exchange = Exchange(sandbox).up_to(1)
     tls = sandbox.profiles.profile("xiamen-pharmacy").tls
     profile = replace(sandbox.profiles.profile("xiamen-hospital"), tls=tls)
     with HospitalClient(profile) as pharmacy:
@@ -302,7 +305,7 @@ def test_a_caller_of_the_wrong_kind_is_refused(sandbox: LiveSandbox) -> None:
 
 
 def test_callers_of_another_region_are_refused(sandbox: LiveSandbox) -> None:
-    exchange = Exchange(sandbox).issue()
+    exchange = Exchange(sandbox).up_to(1)
     own = sandbox.profiles.profile("xiamen-regulator")
     foreign = replace(sandbox.profiles.profile("quanzhou-regulator").tls, roots=own.tls.roots)
     with RegulatorClient(replace(own, tls=foreign)) as regulator:
@@ -314,13 +317,13 @@ def test_callers_of_another_region_are_refused(sandbox: LiveSandbox) -> None:
 
 
 def test_another_hospital_learns_nothing_of_a_prescription(sandbox: LiveSandbox) -> None:
-    exchange = Exchange(sandbox).issue()
+    exchange = Exchange(sandbox).up_to(1)
     with pytest.raises(NotFound):
         sandbox.hospital("quanzhou").get(exchange.number)
 
 
 def test_wrong_pickup_codes_lock_it_and_the_hospital_is_told(sandbox: LiveSandbox) -> None:
-    exchange = Exchange(sandbox).issue()
+    exchange = Exchange(sandbox).up_to(1)
     pharmacy = sandbox.pharmacy("nantong")
     wrong = PickupCode(exchange.number, new_pickup_secret(pharmacy.surroundings.random_bytes))
     with sandbox.listening(exchange.hospital) as hospital:

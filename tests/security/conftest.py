@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
+import pytest_asyncio
 import structlog
 
 from support import doors
@@ -20,10 +20,11 @@ def ran(record_property: Callable[[str, object], None]) -> Ran:
     return reporter(record_property)
 
 
-@pytest.fixture(scope="session")
-def _prepared() -> Premises:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def _prepared() -> Premises:
+    """Made once; whoever uses it must run on the session's event loop, as it does."""
     doors.keep_quiet()
-    return asyncio.run(prepared())
+    return await prepared()
 
 
 @pytest.fixture

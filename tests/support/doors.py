@@ -1,7 +1,7 @@
 """Servers behind their real interceptor, called with bytes but without a socket.
 
-A :class:`Door` runs what gRPC would run: deserialiser, authentication, policy, limits, handler,
-error map, serialiser. Only the connection is made up, from a certificate, so that thousands of
+A :class:`Door` runs what gRPC would run: authentication, policy, limits, the reading of the request,
+handler, error map, serialiser. Only the connection is made up, from a certificate, so that thousands of
 calls take seconds. What a socket adds is tested over real TLS.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import grpc
 import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from rxoutflow.trust import TrustStore
@@ -29,9 +29,6 @@ from support.pki import Credential
 
 LIMITS = CallLimits(institution_rate=Rate(1e9, 10**9), platform_rate=Rate(1e9, 10**9))
 """Limits that tests which call all the time do not meet."""
-
-UNDECODABLE = "UNDECODABLE"
-"""What stands for gRPC's own answer to bytes that are no message of the method's type."""
 
 _TURNS = 60
 """How often a stream is let run; on a store in memory, it has come to rest long before."""
@@ -47,13 +44,10 @@ class Answer:
     status: status_pb2.Status | None = None
     response: Message | None = None
     written: tuple[Message, ...] = ()
-    undecodable: bool = False
 
     @property
     def reason(self) -> str:
-        """The reason of the catalogue; OK; or UNDECODABLE."""
-        if self.undecodable:
-            return UNDECODABLE
+        """The reason of the catalogue, or OK."""
         return "OK" if self.status is None else reason_in(self.status)
 
     @property
@@ -154,6 +148,7 @@ class Door:
         for service in services:
             service.add(service.servicer, self._handlers)  # type: ignore[arg-type] # all it needs
         self.services = services
+        self.place = place
 
     async def call(self, method: str, request: bytes, seen: AuthContext) -> Answer:
         """Make a call in a task of its own, as gRPC does."""
@@ -163,15 +158,12 @@ class Door:
         handler: Any = await self._interceptor.intercept_service(
             self._handlers.find, _Details(method)
         )
-        try:
-            message = handler.request_deserializer(request)
-        except DecodeError:
-            return Answer(undecodable=True)
+        assert handler.request_deserializer is None, "a request is read before its caller is known"
         context = _Context(seen)
         if handler.response_streaming:
-            return await _streamed(handler.unary_stream(message, context), context)
+            return await _streamed(handler.unary_stream(request, context), context)
         try:
-            response = await handler.unary_unary(message, context)
+            response = await handler.unary_unary(request, context)
         except grpc.aio.AbortError:
             return Answer(context.aborted)
         handler.response_serializer(response)

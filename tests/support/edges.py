@@ -23,6 +23,7 @@ from rxoutflow.numbers import new_prescription_number
 from rxoutflow.statements import Verifier, add_signature, new_statement
 from rxoutflow.v1 import pharmacy_service_pb2 as desk
 from rxoutflow.v1.attempt_pb2 import Attempt, Claim, ClaimRelease, Commitment
+from rxoutflow.v1.clearing_pb2 import DayComparison
 from rxoutflow.v1.dispense_pb2 import DispenseProgress, DispenseRecord
 from rxoutflow.v1.hospital_service_pb2 import (
     GetPrescriptionRequest,
@@ -323,6 +324,18 @@ class FakePharmacyPlatform:
             request, lambda: desk.RecordDispenseResponse(progress=progress)
         )
         assert isinstance(answer, desk.RecordDispenseResponse)
+        return answer
+
+    async def reconcile_day(
+        self, request: desk.PharmacyServiceReconcileDayRequest
+    ) -> desk.PharmacyServiceReconcileDayResponse:
+        answer = await self._line.carry(
+            request,
+            lambda: desk.PharmacyServiceReconcileDayResponse(
+                comparison=DayComparison(agree=bool(request.book.totals))
+            ),
+        )
+        assert isinstance(answer, desk.PharmacyServiceReconcileDayResponse)
         return answer
 
     async def get_dispense(self, request: desk.GetDispenseRequest) -> desk.GetDispenseResponse:

@@ -32,7 +32,7 @@ from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.prescription_status_pb2 import LineUse
 from rxoutflow.v1.settlement_pb2 import Amounts
 from rxoutflow.v1.supervision_service_pb2 import TraceEvent
-from support.sandbox import REGIONS, LiveSandbox, draft, eventually
+from support.sandbox import REGIONS, Ear, LiveSandbox, draft, eventually
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,9 @@ class Exchange:
     def up_to(self, steps: int) -> Self:
         """Take the steps that are missing: 1 issues, 2 claims too, 3 commits, 4 records."""
         while self.steps < steps:
-            (self.issue, self._claim_when_registered, self.commit, self.record)[self.steps]()
+            (self.issue, self.claim, self.commit, self.record)[self.steps]()
+            if self.steps == 1:
+                eventually(self.registered, f"{self.route} registered")
         return self
 
     def registered(self) -> bool:
@@ -190,14 +192,25 @@ class Exchange:
             recorded = self.pharmacy.send_dispense(self.record_request)
             assert self.recorded in (None, recorded)
 
-    def _claim_when_registered(self) -> Self:
-        eventually(self.registered, f"{self.route} registered")
-        return self.claim()
-
     def _done(self) -> Self:
         self.steps += 1
         self._acknowledged()
         return self
+
+
+def heard_all(ear: Ear, exchange: Exchange) -> bool:
+    """Whether a hospital has heard of every step, each once and in order.
+
+    Home hears of handover and payment from two regions, in whichever order.
+    """
+    kinds = ear.kinds(exchange.number)
+    steps, end = kinds[:3], sorted(kinds[3:])
+    return steps == ["REGISTERED", "CLAIMED", "COMMITTED"] and end == ["DISPENSED", "SETTLED"]
+
+
+def heard_of_money(ear: Ear, exchange: Exchange) -> bool:
+    """Whether a pharmacy has heard that its money was posted."""
+    return "SETTLED" in ear.kinds(exchange.number)
 
 
 def require_agreement(exchange: Exchange) -> list[TraceEvent]:

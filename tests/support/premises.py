@@ -63,6 +63,9 @@ from support.world import MemoryStore, Platform, World
 
 HOME, DISPENSING, PAYER = "350200", "350500", "320600"
 HIS, POS = "his", "pos"
+State = dict[str, sqlite3.Connection]
+"""Copies of stores, by name."""
+
 STATEMENTS: Mapping[str, type[Message]] = {rule.payload_type: rule.message for rule in RULES}
 """The message of every payload type."""
 
@@ -170,8 +173,8 @@ class Premises:
     stores: dict[str, MemoryStore] = field(default_factory=dict)
     calls: dict[str, list[Call]] = field(default_factory=dict)
     _credentials: dict[CallerName, Credential] = field(default_factory=dict)
-    _snapshot: dict[str, bytes] = field(default_factory=dict)
-    _kept_stores: dict[str, sqlite3.Connection] = field(default_factory=dict)
+    _start: State = field(default_factory=dict)
+    _writes: dict[str, int] = field(default_factory=dict)
     _withheld: set[str] = field(default_factory=set)
     _kept: dict[str, Message] = field(default_factory=dict)
     _ids: Iterator[int] = field(default_factory=lambda: count(1))
@@ -190,10 +193,8 @@ class Premises:
 
     async def remember(self) -> None:
         """Take this for the state to go back to, and check that every request would succeed."""
-        self._snapshot = self.state()
-        for name, store in self.stores.items():
-            self._kept_stores[name] = kept = sqlite3.connect(":memory:")
-            store.connection.backup(kept)
+        self._start = self.state()
+        self._writes = {name: each.connection.total_changes for name, each in self.stores.items()}
         for call in self.all_calls():
             answer = await self.make(call)
             assert answer.reason == "OK", f"{call.name}: {answer.reason} {answer.message}"
@@ -227,24 +228,33 @@ class Premises:
         seen = connection(self.credential(call.caller))
         return await self.doors[call.door].call(call.method, data, seen)
 
-    def state(self) -> dict[str, bytes]:
-        """Every store as it is, byte for byte."""
-        return {name: store.connection.serialize() for name, store in self.stores.items()}
+    def state(self) -> State:
+        """A copy of every store."""
+        return {name: _copy(store.connection) for name, store in self.stores.items()}
 
     def restore(self) -> None:
         """Put the stores back to where every request would succeed."""
         for name, store in self.stores.items():
-            if store.connection.serialize() != self._snapshot[name]:
-                self._kept_stores[name].backup(store.connection)
+            if self._touched(name):
+                self._start[name].backup(store.connection)
+                self._writes[name] = store.connection.total_changes
 
     def effects(self) -> set[str]:
         """The tables that differ from where every request would succeed, as ``store.table``."""
+        touched = {name: self._start[name] for name in self.stores if self._touched(name)}
+        return self.changes(touched)
+
+    def changes(self, before: State) -> set[str]:
+        """The tables that differ from a state that was taken before, as ``store.table``."""
         return {
             f"{name}.{table}"
-            for name, store in self.stores.items()
-            if store.connection.serialize() != self._snapshot[name]
-            for table in _differing(self._kept_stores[name], store.connection)
+            for name, copy in before.items()
+            for table in _differing(copy, self.stores[name].connection)
         }
+
+    def _touched(self, name: str) -> bool:
+        """Whether anything was written since, be it undone."""
+        return self.stores[name].connection.total_changes != self._writes[name]
 
     def all_calls(self) -> list[Call]:
         """Every request."""
@@ -378,6 +388,12 @@ def _stranger(cast: Cast) -> Cast:
         checker=region.person(pharmacy, "R904", checker),
         pharmacy_seal=region.seal(pharmacy),
     )
+
+
+def _copy(connection: sqlite3.Connection) -> sqlite3.Connection:
+    copy = sqlite3.connect(":memory:")
+    connection.backup(copy)
+    return copy
 
 
 def _differing(before: sqlite3.Connection, after: sqlite3.Connection) -> Iterator[str]:

@@ -339,7 +339,7 @@ async def _his(premises: Premises) -> None:
         ),
     )
     add("GetPrescription", messages.HisServiceGetPrescriptionRequest(prescription_number=number))
-    add("WatchNotices", messages.HisServiceWatchNoticesRequest())
+    add("WatchNotices", messages.HisServiceWatchNoticesRequest(resume_token="1"))
     outcome = messages.HisServiceGetOutcomeRequest(
         prescription_number=number, request_id=issued.request_id
     )
@@ -408,7 +408,7 @@ async def _pos(premises: Premises) -> None:
         prescription_number=content.prescription_number, attempt_id=content.attempt_id
     )
     add("GetDispense", get)
-    add("WatchNotices", messages.PosServiceWatchNoticesRequest())
+    add("WatchNotices", messages.PosServiceWatchNoticesRequest(resume_token="1"))
 
 
 # pieces

@@ -1,9 +1,9 @@
 """The sandbox as tests use it: real server processes over real mutual TLS, and the client library.
 
-``run_sandbox`` makes a sandbox, starts its eight servers as the command does, and hands out clients.
-Tests drive it through the public client library only; beyond that they may kill, pause and restart
-servers, and read what must not be in any log. When the sandbox ends, every line that any of its
-servers ever logged must have been a proper one: no traceback, no defect.
+``run_sandbox`` makes a sandbox, starts its eight servers as the command ``sandbox`` does, and hands
+out clients. Tests drive it through the client library only; beyond that they may kill, freeze and
+restart servers, and look at what must not be in a log. When the sandbox ends, every line that any
+of its servers ever logged must have been a proper one: no traceback, no defect.
 
 Nothing here waits by the clock: ``eventually`` asks until it is so, or fails.
 """
@@ -38,6 +38,7 @@ from rxoutflow.plain import short_name
 from rxoutflow.profile import Sandbox, load_sandbox
 from rxoutflow.v1.notice_pb2 import Notice
 from rxoutflow.v1.supervision_service_pb2 import TraceEvent
+from rxoutflow_server.sandbox.constellation import DATA
 from rxoutflow_server.sandbox.layout import Layout
 from support import sandbox_keeper
 
@@ -219,9 +220,9 @@ class LiveSandbox:
 
 
 @contextmanager
-def run_sandbox(folder: Path) -> Iterator[LiveSandbox]:
-    """A fresh sandbox in this folder, up for as long as the context lasts."""
-    with sandbox_keeper.kept(folder / "sandbox") as keeper, ExitStack() as stack:
+def run_sandbox(folder: Path, data: Path = DATA) -> Iterator[LiveSandbox]:
+    """A fresh sandbox in this folder, made from this data, up for as long as the context lasts."""
+    with sandbox_keeper.kept(folder / "sandbox", data) as keeper, ExitStack() as stack:
         layout = Layout(folder / "sandbox")
         profiles = load_sandbox(layout.announcement)
         yield LiveSandbox(layout, profiles, Servers(keeper), stack)

@@ -16,16 +16,17 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from rxoutflow_server.sandbox.constellation import DATA
 from rxoutflow_server.sandbox.layout import SandboxError, prepare
 from rxoutflow_server.sandbox.running import running
 from rxoutflow_server.sandbox.supervisor import ProcessError, Program, Supervisor
 
 
 @contextmanager
-def kept(directory: Path) -> Iterator[Connection]:
-    """The pipe to a keeper whose sandbox in this directory is up."""
+def kept(directory: Path, data: Path = DATA) -> Iterator[Connection]:
+    """The pipe to a keeper whose sandbox in this directory, made from this data, is up."""
     ours, theirs = get_context("spawn").Pipe()
-    keeper = get_context("spawn").Process(target=_keep, args=(theirs, directory), daemon=True)
+    keeper = get_context("spawn").Process(target=_keep, args=(theirs, directory, data), daemon=True)
     keeper.start()
     theirs.close()
     try:
@@ -82,10 +83,10 @@ class CruelSupervisor(Supervisor):
         return process
 
 
-def _keep(pipe: Connection, directory: Path) -> None:
+def _keep(pipe: Connection, directory: Path, data: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the test's: it will close the pipe
     try:
-        prepared = prepare(directory, _now())
+        prepared = prepare(directory, _now(), data=data)
         cruel = CruelSupervisor(prepared.layout.logs)
         with running(prepared, _now, tell=lambda _: None, supervise=lambda _: cruel):
             pipe.send(None)

@@ -19,6 +19,7 @@ from rxoutflow.statements import add_signature, new_statement
 from rxoutflow.statements.payloads import RULES, Audience, Role, rule_for
 from rxoutflow.trust import TrustStore
 from rxoutflow.v1.attempt_pb2 import Attempt, Claim, ClaimRelease, Commitment
+from rxoutflow.v1.clearing_pb2 import ClearingAcceptance, ClearingStatement
 from rxoutflow.v1.credential_pb2 import ECredential
 from rxoutflow.v1.dispense_pb2 import DispenseRecord
 from rxoutflow.v1.prescription_pb2 import Prescription
@@ -142,6 +143,10 @@ class Cast:
             Quote: Quote(prescription_number=number, payer_region_code=region),
             Settlement: Settlement(prescription_number=number, payer_region_code=region),
             ECredential: ECredential(payer_region_code=region, pharmacy_code=pharmacy),
+            ClearingStatement: ClearingStatement(payer_region_code=region, period="2026-02"),
+            ClearingAcceptance: ClearingAcceptance(
+                dispensing_region_code=region, period="2026-02"
+            ),
             TrustList: self.region.trust_list,
         }
         return self.prescription() if kind is Prescription else examples[kind]

@@ -23,6 +23,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
+from google.rpc import error_details_pb2
 
 from rxoutflow.identity import CallerName
 from rxoutflow.numbers import PrescriptionNumber, new_id
@@ -32,6 +33,7 @@ from rxoutflow.v1 import (
     attempt_pb2,
     dispense_pb2,
     hospital_service_pb2,
+    peer_service_pb2,
     pharmacy_service_pb2,
     prescription_pb2,
     prescription_status_pb2,
@@ -423,6 +425,28 @@ class World:
             if not sent:
                 return
         raise AssertionError("events go round in circles")
+
+    async def tell(self, origin: str, peer: str, statement: SignedStatement) -> str:
+        """Bring one event from a region to another by hand; the reason if it is refused."""
+        caller = self.platforms[origin].cast.region.platform
+        number = content_of(statement, dispense_pb2.DispenseRecord).prescription_number
+        event = peer_service_pb2.PeerEvent(
+            event_id=self.request_id(),
+            prescription_number=number,
+            insured_person_id="" if number.startswith(peer) else PERSON,
+            statement=statement,
+        )
+        request = peer_service_pb2.DeliverEventsRequest(events=[event])
+        response = await self.platforms[peer].desk.deliver_events(caller, request)
+        (acknowledgement,) = response.acknowledgements
+        info = error_details_pb2.ErrorInfo()
+        for detail in acknowledgement.error.details:
+            detail.Unpack(info)
+        return info.reason
+
+    async def deliver_from(self, region: str) -> None:
+        """Bring the events of one region to where they belong."""
+        await self._deliver(self.platforms[region])
 
     async def _deliver(self, platform: Platform) -> int:
         region, store, peers = platform.region, platform.store, platform.exchange.peers

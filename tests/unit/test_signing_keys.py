@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tomllib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -19,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+import rxoutflow.statements
 from rxoutflow.client import PharmacyClient
 from rxoutflow.errors import InvalidInput
 from rxoutflow.profile import load_profile
@@ -27,7 +30,7 @@ from rxoutflow.trust import TrustStore
 from rxoutflow.v1.attempt_pb2 import Claim
 from rxoutflow.v1.statement_pb2 import SIGNATURE_ALGORITHM_SM2_SM3, SIGNER_ROLE_PHARMACY_SEAL
 from rxoutflow_server.config import ConfigError, PharmacyConfig, load_pharmacy
-from rxoutflow_server.sandbox.constellation import CONSTELLATION_FILE, DATA
+from rxoutflow_server.sandbox.constellation import DATA
 from rxoutflow_server.sandbox.layout import Prepared, SandboxError, prepare
 from rxoutflow_server.sandbox.wiring import Wiring, edge_config_file, services, to_toml
 from rxoutflow_server.signing_keys import ModuleKey, load_signer
@@ -209,6 +212,8 @@ def test_a_seal_in_a_module_is_configured_checked_and_signs(module_edge: Edge) -
         (lambda e: e.signing.update(key_label="other"), "key_label", "no private key of this"),
         (lambda e: e.signing.update(module="other.so"), "module", "is no file"),
         (lambda e: (e.file.parent / "pin").chmod(0o644), "pin_file", "is open to everybody"),
+        (lambda e: (e.file.parent / "pin").write_bytes(b"\xff\n"), "pin_file", "is no text"),
+        (lambda e: (e.file.parent / "pin").write_bytes(b"\n"), "pin_file", "holds no password"),
         (lambda e: e.certificate.write_text("nothing"), "certificate", "must hold PEM"),
     ],
 )
@@ -273,15 +278,10 @@ def test_a_client_signs_with_a_key_that_is_in_no_file(
         pytest.raises(InvalidInput, match=r"people\.dispenser\.key: is missing"),
     ):
         client.sign(claim, "dispenser")
-    signer = CallbackSigner(usb_key_chain(person.certificate), usb_key.sign)
+    chain = x509.load_pem_x509_certificates(person.certificate.read_bytes())
+    signer = CallbackSigner(chain, usb_key.sign)
     with PharmacyClient(profile, signers={"dispenser": signer}) as client:
         verify(template, claim, client)
-
-
-def usb_key_chain(file: Path) -> list[Any]:
-    from cryptography import x509
-
-    return x509.load_pem_x509_certificates(file.read_bytes())
 
 
 def changed_profile(template: Prepared, folder: Path, **changes: str | None) -> Path:
@@ -299,22 +299,18 @@ def changed_profile(template: Prepared, folder: Path, **changes: str | None) -> 
 
 
 @pytest.fixture(scope="module")
-def sm2_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sandbox's data, with SM2 keys for the seal and the people of one pharmacy."""
-    data = tmp_path_factory.mktemp("data") / "data"
-    shutil.copytree(DATA, data)
-    constellation = (data / CONSTELLATION_FILE).read_text("utf-8")
-    before, nantong, after = constellation.partition('code = "320600"')
-    changed = after.replace('institution_keys = "p256"', 'institution_keys = "sm2"')
-    (data / CONSTELLATION_FILE).write_text(before + nantong + changed, "utf-8")
-    return data
+    pytest.importorskip("gmssl_pyx", reason="SM2 is missing: pip install 'rxoutflow[sm2]'")
+    from support.sm2 import sm2_data
+
+    return sm2_data(tmp_path_factory.mktemp("data"), "320600")
 
 
 def test_a_pharmacy_of_a_sandbox_may_have_sm2_keys(
-    sm2_data: Path, tmp_path: Path, claim: Claim
+    data: Path, tmp_path: Path, claim: Claim
 ) -> None:
-    pytest.importorskip("gmssl_pyx", reason="SM2 is missing: pip install 'rxoutflow[sm2]'")
-    prepared = make(tmp_path / "sandbox", sm2_data)
+    prepared = make(tmp_path / "sandbox", data)
     seal = load_signer(load_pharmacy(config_file(prepared), NOW).signing)
     assert seal.algorithm == SIGNATURE_ALGORITHM_SM2_SM3
     with PharmacyClient(load_profile(profile_file(prepared))) as client:
@@ -322,15 +318,11 @@ def test_a_pharmacy_of_a_sandbox_may_have_sm2_keys(
 
 
 def test_a_sandbox_with_sm2_keys_says_what_to_install(
-    sm2_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
-    import rxoutflow.statements
-
     monkeypatch.delattr(rxoutflow.statements, "sm2", raising=False)
     monkeypatch.delitem(sys.modules, "rxoutflow.statements.sm2", raising=False)
     monkeypatch.setitem(sys.modules, "gmssl_pyx", None)
     with pytest.raises(SandboxError, match=r"pip install 'rxoutflow\[sm2\]'"):
-        prepare(tmp_path / "sandbox", NOW, data=sm2_data)
+        prepare(tmp_path / "sandbox", NOW, data=data)
     assert not (tmp_path / "sandbox").exists()

@@ -221,6 +221,62 @@ async def test_a_release_wins_over_a_commit_whose_answer_was_lost(world: World) 
     assert (await world.status(number)).lines[0].available == 20
 
 
+async def settled(world: World, settlement_id: str) -> str:
+    found = await world.platforms[PAYER].store.read(
+        lambda tx: tx.payer.settlement(PERSON, settlement_id)
+    )
+    assert found is not None
+    return found.state
+
+
+async def test_a_handover_that_home_never_committed_is_not_paid(world: World) -> None:
+    _, code = await world.issue(HOME, PAYER)
+    attempt = await world.claim(DISPENSING, code)
+    request = world.commit_request(DISPENSING, attempt, await world.quote(DISPENSING, attempt))
+    world.unreachable = {HOME}
+    with pytest.raises(Unavailable):
+        await world.commit(DISPENSING, request)
+    world.unreachable = set()
+    record = world.record_request(DISPENSING, request.commitment).dispense_record
+    settlement_id = content_of(request.commitment, attempt_pb2.Commitment).settlement_id
+    assert await world.tell(DISPENSING, PAYER, record) == ""
+    assert await settled(world, settlement_id) == "held"
+    await world.release(DISPENSING, attempt)
+    await world.settle()
+    assert await settled(world, settlement_id) == "voided"
+    assert await world.person(PAYER) == person()
+
+
+@pytest.mark.parametrize("first", [HOME, PAYER])
+async def test_a_handover_is_paid_when_record_and_booking_are_there(
+    world: World, first: str
+) -> None:
+    _, code = await world.issue(HOME, PAYER)
+    attempt = await world.claim(DISPENSING, code)
+    request = world.commit_request(DISPENSING, attempt, await world.quote(DISPENSING, attempt))
+    await world.commit(DISPENSING, request)
+    record = world.record_request(DISPENSING, request.commitment)
+    await world.record(DISPENSING, record)
+    settlement_id = content_of(request.commitment, attempt_pb2.Commitment).settlement_id
+    assert await world.tell(DISPENSING, first, record.dispense_record) == ""
+    await world.deliver_from(HOME)
+    assert await settled(world, settlement_id) == "held"
+    await world.settle()
+    assert await settled(world, settlement_id) == "posted"
+
+
+async def test_a_record_that_home_did_not_book_is_not_paid(world: World) -> None:
+    _, code = await world.issue(HOME, PAYER)
+    attempt = await world.claim(DISPENSING, code)
+    request = world.commit_request(DISPENSING, attempt, await world.quote(DISPENSING, attempt))
+    await world.commit(DISPENSING, request)
+    booked = world.record_request(DISPENSING, request.commitment).dispense_record
+    other = world.record_request(DISPENSING, request.commitment).dispense_record
+    assert await world.tell(DISPENSING, HOME, booked) == ""
+    await world.deliver_from(HOME)
+    assert await world.tell(DISPENSING, PAYER, other) == "DISPENSE_MISMATCH"
+
+
 @pytest.mark.parametrize("insured", [True, False])
 async def test_an_attempt_is_committed_by_one_settlement_only(world: World, insured: bool) -> None:
     number, code = await world.issue(HOME, PAYER)

@@ -15,7 +15,14 @@ from rxoutflow.client.hospital import (
     Revoked,
 )
 from rxoutflow.client.notices import NoticeStream
-from rxoutflow.client.pharmacy import Committed, FoundPrescription, PharmacyClient, Progress
+from rxoutflow.client.pharmacy import (
+    Committed,
+    FoundPrescription,
+    PharmacyClient,
+    Progress,
+    sale,
+)
+from rxoutflow.client.reconciling import Reconciled
 from rxoutflow.client.regulator import RegulatorClient
 
 __all__ = [
@@ -31,7 +38,9 @@ __all__ = [
     "Presented",
     "Progress",
     "Proof",
+    "Reconciled",
     "RegulatorClient",
     "Revoked",
     "Surroundings",
+    "sale",
 ]

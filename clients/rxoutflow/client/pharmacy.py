@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from rxoutflow.client.base import Client
 from rxoutflow.client.collecting import Presented, Proof, number_of, put
 from rxoutflow.client.evidence import Evidence, require, require_sound
 from rxoutflow.client.notices import NoticeStream
+from rxoutflow.client.reconciling import Reconciled, reconcile
 from rxoutflow.errors import InvalidInput
 from rxoutflow.identity import CallerKind
 from rxoutflow.v1.attempt_pb2 import (
@@ -26,6 +28,7 @@ from rxoutflow.v1.attempt_pb2 import (
     Commitment,
     LineQuantity,
 )
+from rxoutflow.v1.clearing_pb2 import DayBook, DayComparison, LedgerEntry
 from rxoutflow.v1.credential_pb2 import ECredential
 from rxoutflow.v1.dispense_pb2 import Delivery, DispensedLine, DispenseProgress, DispenseRecord
 from rxoutflow.v1.outcome_pb2 import Outcome
@@ -38,6 +41,7 @@ from rxoutflow.v1.pos_service_pb2 import (
     PosServicePresentECredentialRequest,
     PosServiceQuoteSettlementRequest,
     PosServiceQuoteSettlementResponse,
+    PosServiceReconcileDayRequest,
     PosServiceRecordDispenseRequest,
     PosServiceReleaseClaimRequest,
     PosServiceWatchNoticesRequest,
@@ -346,6 +350,17 @@ class PharmacyClient(Client):
             settlement,
         )
 
+    def reconcile(self, day: date, sales: Iterable[LedgerEntry]) -> Reconciled:
+        """Compare the pharmacy's sales of a local day with the platform's book. Do it every day.
+
+        A sale is of the local day of its dispense record's ``dispense_time``; see ``sale``.
+
+        Raises:
+            InvalidInput: a sale occurs twice, or its amounts do not add up.
+            Unavailable: the platform cannot be reached; ask again later.
+        """
+        return reconcile(day, sales, self._compare)
+
     def outcome(self, prescription_number: str, request_id: str) -> Outcome:
         """What became of a request whose answer was lost.
 
@@ -372,6 +387,10 @@ class PharmacyClient(Client):
     @property
     def _stub(self) -> PosServiceStub:
         return self.connection.stub(PosServiceStub)
+
+    def _compare(self, book: DayBook) -> DayComparison:
+        request = PosServiceReconcileDayRequest(book=book)
+        return self.connection.call(self._stub.ReconcileDay, request).comparison
 
     def _quote(self, request: PosServiceQuoteSettlementRequest) -> Evidence[Quote]:
         response: PosServiceQuoteSettlementResponse = self.connection.call(
@@ -415,6 +434,31 @@ class PharmacyClient(Client):
         if drug_code not in self.profile.prices:
             raise InvalidInput(f"{self.profile.path}: price_list: no price for drug {drug_code}")
         return self.profile.prices[drug_code]
+
+
+def sale(committed: Committed) -> LedgerEntry:
+    """What a commitment is in the pharmacy's book once it has been handed over."""
+    mode = SETTLEMENT_MODE_INSURANCE
+    amounts = committed.settlement.content.amounts if committed.settlement else None
+    if amounts is None:
+        total = sum(_line_fen(line) for line in committed.lines)
+        mode, amounts = SETTLEMENT_MODE_SELF_PAY, Amounts(total_fen=total, cash_fen=total)
+    return LedgerEntry(
+        settlement_id=committed.settlement_id,
+        movement=LedgerEntry.MOVEMENT_POSTING,
+        prescription_number=committed.attempt.content.prescription_number,
+        mode=mode,
+        total_fen=amounts.total_fen,
+        pool_fen=amounts.pool_fen,
+        account_fen=amounts.account_fen,
+        family_fen=amounts.family_fen,
+        cash_fen=amounts.cash_fen,
+    )
+
+
+def _line_fen(line: PricedLine) -> int:
+    """Quantity times price, rounded half up to the fen."""
+    return (2 * line.quantity * line.unit_price_micro_yuan + 10_000) // 20_000
 
 
 def _require_number(stated: str, asked: str) -> None:

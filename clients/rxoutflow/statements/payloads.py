@@ -8,7 +8,8 @@ One table holds the rules; each stands where the contract declares the message, 
 - prescriber is not reviewer, reviewer is not dispenser, dispenser is not checker: the four-eyes
   rules of the same Measures (art. 29 to 37) and the national interface's fields;
 - a fact is stated by the platform of the region that alone decides it: home the attempt and the
-  prescription's status, dispensing the pricing, payer quote, settlement and e-credential;
+  prescription's status, dispensing the pricing and the acceptance of a clearing, payer quote,
+  settlement, e-credential and clearing statement;
 - audience: what one region decides on names that region, so that it cannot be replayed to another;
   what is evidence for all is addressed to ``*``.
 
@@ -29,6 +30,7 @@ from google.protobuf.message import Message
 from rxoutflow.identity import CallerKind, KeyPurpose
 from rxoutflow.statements.wire import DEFAULT_BOUNDS, Bounds
 from rxoutflow.v1.attempt_pb2 import Attempt, Claim, ClaimRelease, Commitment
+from rxoutflow.v1.clearing_pb2 import ClearingAcceptance, ClearingStatement
 from rxoutflow.v1.credential_pb2 import ECredential
 from rxoutflow.v1.dispense_pb2 import DispenseRecord
 from rxoutflow.v1.prescription_pb2 import Prescription
@@ -249,6 +251,22 @@ RULES: tuple[PayloadRule, ...] = (
         CallerKind.PLATFORM,
         Audience.ANYBODY,
         (Binding("payer_region_code", Agreement.REGION),),
+    ),
+    PayloadRule(
+        "clearing-statement",
+        ClearingStatement,
+        ((SIGNER_ROLE_PLATFORM,),),
+        CallerKind.PLATFORM,
+        Audience.ANYBODY,
+        (Binding("payer_region_code", Agreement.REGION),),
+    ),
+    PayloadRule(
+        "clearing-acceptance",
+        ClearingAcceptance,
+        ((SIGNER_ROLE_PLATFORM,),),
+        CallerKind.PLATFORM,
+        Audience.ANYBODY,
+        (Binding("dispensing_region_code", Agreement.REGION),),
     ),
     PayloadRule(
         "trust-list",

@@ -88,7 +88,8 @@ class PayerServiceServicer(object):
         """Sets money, deductible and cap aside for a settlement. Idempotent by settlement_id: asking again
         gives the settlement as it stands. Refuses with QUOTE_CHANGED, and holds nothing, if the amounts
         differ from those that the commitment accepts; refuses with SETTLEMENT_ENDED an attempt of which
-        it knows that it ended.
+        it knows that it ended, and with ATTEMPT_ALREADY_COMMITTED another settlement for an attempt for
+        which money is held.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

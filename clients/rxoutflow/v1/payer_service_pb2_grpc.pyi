@@ -149,7 +149,8 @@ class PayerServiceStub(typing.Generic[_PayerServiceIssueECredentialType, _PayerS
     """Sets money, deductible and cap aside for a settlement. Idempotent by settlement_id: asking again
     gives the settlement as it stands. Refuses with QUOTE_CHANGED, and holds nothing, if the amounts
     differ from those that the commitment accepts; refuses with SETTLEMENT_ENDED an attempt of which
-    it knows that it ended.
+    it knows that it ended, and with ATTEMPT_ALREADY_COMMITTED another settlement for an attempt for
+    which money is held.
     """
 
     GetSettlement: _PayerServiceGetSettlementType
@@ -209,7 +210,8 @@ class PayerServiceServicer(metaclass=abc.ABCMeta):
         """Sets money, deductible and cap aside for a settlement. Idempotent by settlement_id: asking again
         gives the settlement as it stands. Refuses with QUOTE_CHANGED, and holds nothing, if the amounts
         differ from those that the commitment accepts; refuses with SETTLEMENT_ENDED an attempt of which
-        it knows that it ended.
+        it knows that it ended, and with ATTEMPT_ALREADY_COMMITTED another settlement for an attempt for
+        which money is held.
         """
 
     @abc.abstractmethod

@@ -30,8 +30,9 @@ class PeerEvent(google.protobuf.message.Message):
     | prescription-status   | home       | payer            | index entry of an insured person       |
     | prescription-status   | home       | dispensing       | marked for revocation while held       |
     | attempt               | home       | dispensing       | booked, released or expired            |
-    | attempt               | home       | payer            | released or expired: void the hold     |
-    | dispense-record       | dispensing | home, payer      | handed over: book it, post it          |
+    | attempt               | home       | payer            | dispensed: pay, with the record here;  |
+    |                       |            |                  | released or expired: void the hold     |
+    | dispense-record       | dispensing | home, payer      | handed over: book it; pay, once booked |
     | settlement            | payer      | home, dispensing | posted or voided                       |
     """
 
@@ -108,7 +109,10 @@ class DeliverEventsResponse(google.protobuf.message.Message):
         """The event."""
         @property
         def error(self) -> google.rpc.status_pb2.Status:
-            """Unset when it took effect, now or before. A refusal is final: an operator has to look at it."""
+            """Unset when it took effect, now or before. A refusal is final, and an operator has to look at
+            it, but for SIGNER_UNTRUSTED: the trust list that vouches for a new signer may still be on its
+            way, so the event is sent again.
+            """
 
         def __init__(
             self,

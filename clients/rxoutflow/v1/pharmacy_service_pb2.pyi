@@ -8,6 +8,7 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import rxoutflow.v1.clearing_pb2
 import rxoutflow.v1.credential_pb2
 import rxoutflow.v1.dispense_pb2
 import rxoutflow.v1.notice_pb2
@@ -510,6 +511,48 @@ class ListDispensesResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["dispenses", b"dispenses", "next_page_token", b"next_page_token"]) -> None: ...
 
 Global___ListDispensesResponse: typing_extensions.TypeAlias = ListDispensesResponse
+
+@typing.final
+class PharmacyServiceReconcileDayRequest(google.protobuf.message.Message):
+    """Request of ReconcileDay."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BOOK_FIELD_NUMBER: builtins.int
+    @property
+    def book(self) -> rxoutflow.v1.clearing_pb2.DayBook:
+        """The pharmacy's book of the day."""
+
+    def __init__(
+        self,
+        *,
+        book: rxoutflow.v1.clearing_pb2.DayBook | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["book", b"book"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["book", b"book"]) -> None: ...
+
+Global___PharmacyServiceReconcileDayRequest: typing_extensions.TypeAlias = PharmacyServiceReconcileDayRequest
+
+@typing.final
+class PharmacyServiceReconcileDayResponse(google.protobuf.message.Message):
+    """Response of ReconcileDay."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COMPARISON_FIELD_NUMBER: builtins.int
+    @property
+    def comparison(self) -> rxoutflow.v1.clearing_pb2.DayComparison:
+        """What came of the comparison."""
+
+    def __init__(
+        self,
+        *,
+        comparison: rxoutflow.v1.clearing_pb2.DayComparison | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["comparison", b"comparison"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["comparison", b"comparison"]) -> None: ...
+
+Global___PharmacyServiceReconcileDayResponse: typing_extensions.TypeAlias = PharmacyServiceReconcileDayResponse
 
 @typing.final
 class PharmacyServiceWatchNoticesRequest(google.protobuf.message.Message):

@@ -88,6 +88,11 @@ class PharmacyServiceStub(object):
                 request_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.ListDispensesRequest.SerializeToString,
                 response_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.ListDispensesResponse.FromString,
                 _registered_method=True)
+        self.ReconcileDay = channel.unary_unary(
+                '/rxoutflow.v1.PharmacyService/ReconcileDay',
+                request_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.PharmacyServiceReconcileDayRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.PharmacyServiceReconcileDayResponse.FromString,
+                _registered_method=True)
         self.WatchNotices = channel.unary_stream(
                 '/rxoutflow.v1.PharmacyService/WatchNotices',
                 request_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.PharmacyServiceWatchNoticesRequest.SerializeToString,
@@ -192,6 +197,17 @@ class PharmacyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReconcileDay(self, request, context):
+        """Compares the pharmacy's book of a day with the platform's (对总账、对明细账; 3201, 3202): totals
+        first, and where they differ, sales page by page. A sale is of the local day of its
+        `dispense_time`, with the amounts that were committed; without insurance all is cash. Has no
+        effect. Do it every day.
+        Refusals: FIELD_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchNotices(self, request, context):
         """Streams notices about the pharmacy's claims, from a resume token on.
         """
@@ -253,6 +269,11 @@ def add_PharmacyServiceServicer_to_server(servicer, server):
                     servicer.ListDispenses,
                     request_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.ListDispensesRequest.FromString,
                     response_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.ListDispensesResponse.SerializeToString,
+            ),
+            'ReconcileDay': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReconcileDay,
+                    request_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.PharmacyServiceReconcileDayRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.PharmacyServiceReconcileDayResponse.SerializeToString,
             ),
             'WatchNotices': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchNotices,
@@ -517,6 +538,33 @@ class PharmacyService(object):
             '/rxoutflow.v1.PharmacyService/ListDispenses',
             rxoutflow_dot_v1_dot_pharmacy__service__pb2.ListDispensesRequest.SerializeToString,
             rxoutflow_dot_v1_dot_pharmacy__service__pb2.ListDispensesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReconcileDay(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PharmacyService/ReconcileDay',
+            rxoutflow_dot_v1_dot_pharmacy__service__pb2.PharmacyServiceReconcileDayRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_pharmacy__service__pb2.PharmacyServiceReconcileDayResponse.FromString,
             options,
             channel_credentials,
             insecure,

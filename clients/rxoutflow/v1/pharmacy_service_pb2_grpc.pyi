@@ -169,6 +169,22 @@ _PharmacyServiceListDispensesType = typing_extensions.TypeVar(
     ],
 )
 
+_PharmacyServiceReconcileDayType = typing_extensions.TypeVar(
+    '_PharmacyServiceReconcileDayType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse,
+    ],
+)
+
 _PharmacyServiceWatchNoticesType = typing_extensions.TypeVar(
     '_PharmacyServiceWatchNoticesType',
     grpc.UnaryStreamMultiCallable[
@@ -201,7 +217,7 @@ _PharmacyServiceGetOutcomeType = typing_extensions.TypeVar(
     ],
 )
 
-class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType, _PharmacyServiceFindPrescriptionType, _PharmacyServiceClaimPrescriptionType, _PharmacyServiceReleaseClaimType, _PharmacyServiceQuoteSettlementType, _PharmacyServiceCommitClaimType, _PharmacyServiceRecordDispenseType, _PharmacyServiceGetDispenseType, _PharmacyServiceListDispensesType, _PharmacyServiceWatchNoticesType, _PharmacyServiceGetOutcomeType]):
+class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType, _PharmacyServiceFindPrescriptionType, _PharmacyServiceClaimPrescriptionType, _PharmacyServiceReleaseClaimType, _PharmacyServiceQuoteSettlementType, _PharmacyServiceCommitClaimType, _PharmacyServiceRecordDispenseType, _PharmacyServiceGetDispenseType, _PharmacyServiceListDispensesType, _PharmacyServiceReconcileDayType, _PharmacyServiceWatchNoticesType, _PharmacyServiceGetOutcomeType]):
     """For designated pharmacies, at the platform of their own region, wherever the prescription comes
     from and whoever pays. The platform routes: by the first six digits of the prescription number to
     the home region, by the patient's payer region to the payer.
@@ -251,6 +267,10 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType,
             rxoutflow.v1.pharmacy_service_pb2.ListDispensesRequest,
             rxoutflow.v1.pharmacy_service_pb2.ListDispensesResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
+            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse,
+        ],
         grpc.UnaryStreamMultiCallable[
             rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest,
             rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse,
@@ -298,6 +318,10 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType,
         grpc.aio.UnaryUnaryMultiCallable[
             rxoutflow.v1.pharmacy_service_pb2.ListDispensesRequest,
             rxoutflow.v1.pharmacy_service_pb2.ListDispensesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
+            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse,
         ],
         grpc.aio.UnaryStreamMultiCallable[
             rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest,
@@ -360,6 +384,14 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType,
     ListDispenses: _PharmacyServiceListDispensesType
     """The pharmacy's own dispenses, newest first."""
 
+    ReconcileDay: _PharmacyServiceReconcileDayType
+    """Compares the pharmacy's book of a day with the platform's (对总账、对明细账; 3201, 3202): totals
+    first, and where they differ, sales page by page. A sale is of the local day of its
+    `dispense_time`, with the amounts that were committed; without insurance all is cash. Has no
+    effect. Do it every day.
+    Refusals: FIELD_INVALID.
+    """
+
     WatchNotices: _PharmacyServiceWatchNoticesType
     """Streams notices about the pharmacy's claims, from a resume token on."""
 
@@ -402,6 +434,10 @@ PharmacyServiceAsyncStub: typing_extensions.TypeAlias = PharmacyServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.pharmacy_service_pb2.ListDispensesRequest,
         rxoutflow.v1.pharmacy_service_pb2.ListDispensesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse,
     ],
     grpc.aio.UnaryStreamMultiCallable[
         rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest,
@@ -520,6 +556,19 @@ class PharmacyServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.ListDispensesResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.ListDispensesResponse]]:
         """The pharmacy's own dispenses, newest first."""
+
+    @abc.abstractmethod
+    def ReconcileDay(
+        self,
+        request: rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse]]:
+        """Compares the pharmacy's book of a day with the platform's (对总账、对明细账; 3201, 3202): totals
+        first, and where they differ, sales page by page. A sale is of the local day of its
+        `dispense_time`, with the amounts that were committed; without insurance all is cash. Has no
+        effect. Do it every day.
+        Refusals: FIELD_INVALID.
+        """
 
     @abc.abstractmethod
     def WatchNotices(

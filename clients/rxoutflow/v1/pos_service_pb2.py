@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from rxoutflow.v1 import annotations_pb2 as rxoutflow_dot_v1_dot_annotations__pb2
+from rxoutflow.v1 import clearing_pb2 as rxoutflow_dot_v1_dot_clearing__pb2
 from rxoutflow.v1 import credential_pb2 as rxoutflow_dot_v1_dot_credential__pb2
 from rxoutflow.v1 import dispense_pb2 as rxoutflow_dot_v1_dot_dispense__pb2
 from rxoutflow.v1 import notice_pb2 as rxoutflow_dot_v1_dot_notice__pb2
@@ -32,7 +33,7 @@ from rxoutflow.v1 import settlement_pb2 as rxoutflow_dot_v1_dot_settlement__pb2
 from rxoutflow.v1 import statement_pb2 as rxoutflow_dot_v1_dot_statement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erxoutflow/v1/pos_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1drxoutflow/v1/credential.proto\x1a\x1brxoutflow/v1/dispense.proto\x1a\x19rxoutflow/v1/notice.proto\x1a\x1arxoutflow/v1/outcome.proto\x1a\x1drxoutflow/v1/settlement.proto\x1a\x1crxoutflow/v1/statement.proto\"D\n#PosServicePresentECredentialRequest\x12\x1d\n\x0f\x63redential_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x85\x01\n$PosServicePresentECredentialResponse\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12/\n\x08statuses\x18\x02 \x03(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"{\n!PosServiceFindPrescriptionRequest\x12\x15\n\x0bpickup_code\x18\x01 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x02 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x42\x07\n\x05proof\"\x88\x01\n\"PosServiceFindPrescriptionResponse\x12\x33\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\xca\x01\n\"PosServiceClaimPrescriptionRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x05\x63laim\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x15\n\x0bpickup_code\x18\x03 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x04 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x42\x07\n\x05proof\"U\n#PosServiceClaimPrescriptionResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"o\n\x1dPosServiceReleaseClaimRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x07release\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"P\n\x1ePosServiceReleaseClaimResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\xe2\x01\n PosServiceQuoteSettlementRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\nattempt_id\x18\x02 \x01(\tH\x00\x12\x15\n\x0bpickup_code\x18\x03 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x05 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x12-\n\x05lines\x18\x04 \x03(\x0b\x32\x18.rxoutflow.v1.PricedLineB\x04\xe2\x41\x01\x02\x42\x07\n\x05right\"Q\n!PosServiceQuoteSettlementResponse\x12,\n\x05quote\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"q\n\x1cPosServiceCommitClaimRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\ncommitment\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"\x82\x01\n\x1dPosServiceCommitClaimResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x31\n\nsettlement\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"y\n\x1fPosServiceRecordDispenseRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12<\n\x0f\x64ispense_record\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"T\n PosServiceRecordDispenseResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.rxoutflow.v1.DispenseProgress\"[\n\x1cPosServiceGetDispenseRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nattempt_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\xb4\x01\n\x1dPosServiceGetDispenseResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.rxoutflow.v1.DispenseProgress\x12.\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x31\n\nsettlement\x18\x03 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"5\n\x1dPosServiceWatchNoticesRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\"F\n\x1ePosServiceWatchNoticesResponse\x12$\n\x06notice\x18\x01 \x01(\x0b\x32\x14.rxoutflow.v1.Notice\"Z\n\x1bPosServiceGetOutcomeRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"F\n\x1cPosServiceGetOutcomeResponse\x12&\n\x07outcome\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.Outcome2\xdd\t\n\nPosService\x12\x86\x01\n\x12PresentECredential\x12\x31.rxoutflow.v1.PosServicePresentECredentialRequest\x1a\x32.rxoutflow.v1.PosServicePresentECredentialResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12\x80\x01\n\x10\x46indPrescription\x12/.rxoutflow.v1.PosServiceFindPrescriptionRequest\x1a\x30.rxoutflow.v1.PosServiceFindPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12\x83\x01\n\x11\x43laimPrescription\x12\x30.rxoutflow.v1.PosServiceClaimPrescriptionRequest\x1a\x31.rxoutflow.v1.PosServiceClaimPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12t\n\x0cReleaseClaim\x12+.rxoutflow.v1.PosServiceReleaseClaimRequest\x1a,.rxoutflow.v1.PosServiceReleaseClaimResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12}\n\x0fQuoteSettlement\x12..rxoutflow.v1.PosServiceQuoteSettlementRequest\x1a/.rxoutflow.v1.PosServiceQuoteSettlementResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12q\n\x0b\x43ommitClaim\x12*.rxoutflow.v1.PosServiceCommitClaimRequest\x1a+.rxoutflow.v1.PosServiceCommitClaimResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12z\n\x0eRecordDispense\x12-.rxoutflow.v1.PosServiceRecordDispenseRequest\x1a..rxoutflow.v1.PosServiceRecordDispenseResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12q\n\x0bGetDispense\x12*.rxoutflow.v1.PosServiceGetDispenseRequest\x1a+.rxoutflow.v1.PosServiceGetDispenseResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12v\n\x0cWatchNotices\x12+.rxoutflow.v1.PosServiceWatchNoticesRequest\x1a,.rxoutflow.v1.PosServiceWatchNoticesResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x30\x01\x12n\n\nGetOutcome\x12).rxoutflow.v1.PosServiceGetOutcomeRequest\x1a*.rxoutflow.v1.PosServiceGetOutcomeResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erxoutflow/v1/pos_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1brxoutflow/v1/clearing.proto\x1a\x1drxoutflow/v1/credential.proto\x1a\x1brxoutflow/v1/dispense.proto\x1a\x19rxoutflow/v1/notice.proto\x1a\x1arxoutflow/v1/outcome.proto\x1a\x1drxoutflow/v1/settlement.proto\x1a\x1crxoutflow/v1/statement.proto\"D\n#PosServicePresentECredentialRequest\x12\x1d\n\x0f\x63redential_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x85\x01\n$PosServicePresentECredentialResponse\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12/\n\x08statuses\x18\x02 \x03(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"{\n!PosServiceFindPrescriptionRequest\x12\x15\n\x0bpickup_code\x18\x01 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x02 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x42\x07\n\x05proof\"\x88\x01\n\"PosServiceFindPrescriptionResponse\x12\x33\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\xca\x01\n\"PosServiceClaimPrescriptionRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x05\x63laim\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x15\n\x0bpickup_code\x18\x03 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x04 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x42\x07\n\x05proof\"U\n#PosServiceClaimPrescriptionResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"o\n\x1dPosServiceReleaseClaimRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x07release\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"P\n\x1ePosServiceReleaseClaimResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\xe2\x01\n PosServiceQuoteSettlementRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\nattempt_id\x18\x02 \x01(\tH\x00\x12\x15\n\x0bpickup_code\x18\x03 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x05 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x12-\n\x05lines\x18\x04 \x03(\x0b\x32\x18.rxoutflow.v1.PricedLineB\x04\xe2\x41\x01\x02\x42\x07\n\x05right\"Q\n!PosServiceQuoteSettlementResponse\x12,\n\x05quote\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"q\n\x1cPosServiceCommitClaimRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\ncommitment\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"\x82\x01\n\x1dPosServiceCommitClaimResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x31\n\nsettlement\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"y\n\x1fPosServiceRecordDispenseRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12<\n\x0f\x64ispense_record\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"T\n PosServiceRecordDispenseResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.rxoutflow.v1.DispenseProgress\"[\n\x1cPosServiceGetDispenseRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nattempt_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\xb4\x01\n\x1dPosServiceGetDispenseResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.rxoutflow.v1.DispenseProgress\x12.\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x31\n\nsettlement\x18\x03 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"J\n\x1dPosServiceReconcileDayRequest\x12)\n\x04\x62ook\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.DayBookB\x04\xe2\x41\x01\x02\"Q\n\x1ePosServiceReconcileDayResponse\x12/\n\ncomparison\x18\x01 \x01(\x0b\x32\x1b.rxoutflow.v1.DayComparison\"5\n\x1dPosServiceWatchNoticesRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\"F\n\x1ePosServiceWatchNoticesResponse\x12$\n\x06notice\x18\x01 \x01(\x0b\x32\x14.rxoutflow.v1.Notice\"Z\n\x1bPosServiceGetOutcomeRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"F\n\x1cPosServiceGetOutcomeResponse\x12&\n\x07outcome\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.Outcome2\xd3\n\n\nPosService\x12\x86\x01\n\x12PresentECredential\x12\x31.rxoutflow.v1.PosServicePresentECredentialRequest\x1a\x32.rxoutflow.v1.PosServicePresentECredentialResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12\x80\x01\n\x10\x46indPrescription\x12/.rxoutflow.v1.PosServiceFindPrescriptionRequest\x1a\x30.rxoutflow.v1.PosServiceFindPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12\x83\x01\n\x11\x43laimPrescription\x12\x30.rxoutflow.v1.PosServiceClaimPrescriptionRequest\x1a\x31.rxoutflow.v1.PosServiceClaimPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12t\n\x0cReleaseClaim\x12+.rxoutflow.v1.PosServiceReleaseClaimRequest\x1a,.rxoutflow.v1.PosServiceReleaseClaimResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12}\n\x0fQuoteSettlement\x12..rxoutflow.v1.PosServiceQuoteSettlementRequest\x1a/.rxoutflow.v1.PosServiceQuoteSettlementResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12q\n\x0b\x43ommitClaim\x12*.rxoutflow.v1.PosServiceCommitClaimRequest\x1a+.rxoutflow.v1.PosServiceCommitClaimResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12z\n\x0eRecordDispense\x12-.rxoutflow.v1.PosServiceRecordDispenseRequest\x1a..rxoutflow.v1.PosServiceRecordDispenseResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12q\n\x0bGetDispense\x12*.rxoutflow.v1.PosServiceGetDispenseRequest\x1a+.rxoutflow.v1.PosServiceGetDispenseResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12t\n\x0cReconcileDay\x12+.rxoutflow.v1.PosServiceReconcileDayRequest\x1a,.rxoutflow.v1.PosServiceReconcileDayResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12v\n\x0cWatchNotices\x12+.rxoutflow.v1.PosServiceWatchNoticesRequest\x1a,.rxoutflow.v1.PosServiceWatchNoticesResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x30\x01\x12n\n\nGetOutcome\x12).rxoutflow.v1.PosServiceGetOutcomeRequest\x1a*.rxoutflow.v1.PosServiceGetOutcomeResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,6 +66,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POSSERVICEGETDISPENSEREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
   _globals['_POSSERVICEGETDISPENSEREQUEST'].fields_by_name['attempt_id']._loaded_options = None
   _globals['_POSSERVICEGETDISPENSEREQUEST'].fields_by_name['attempt_id']._serialized_options = b'\342A\001\002'
+  _globals['_POSSERVICERECONCILEDAYREQUEST'].fields_by_name['book']._loaded_options = None
+  _globals['_POSSERVICERECONCILEDAYREQUEST'].fields_by_name['book']._serialized_options = b'\342A\001\002'
   _globals['_POSSERVICEGETOUTCOMEREQUEST'].fields_by_name['prescription_number']._loaded_options = None
   _globals['_POSSERVICEGETOUTCOMEREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
   _globals['_POSSERVICEGETOUTCOMEREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -85,50 +88,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POSSERVICE'].methods_by_name['RecordDispense']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
   _globals['_POSSERVICE'].methods_by_name['GetDispense']._loaded_options = None
   _globals['_POSSERVICE'].methods_by_name['GetDispense']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
+  _globals['_POSSERVICE'].methods_by_name['ReconcileDay']._loaded_options = None
+  _globals['_POSSERVICE'].methods_by_name['ReconcileDay']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
   _globals['_POSSERVICE'].methods_by_name['WatchNotices']._loaded_options = None
   _globals['_POSSERVICE'].methods_by_name['WatchNotices']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
   _globals['_POSSERVICE'].methods_by_name['GetOutcome']._loaded_options = None
   _globals['_POSSERVICE'].methods_by_name['GetOutcome']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
-  _globals['_POSSERVICEPRESENTECREDENTIALREQUEST']._serialized_start=289
-  _globals['_POSSERVICEPRESENTECREDENTIALREQUEST']._serialized_end=357
-  _globals['_POSSERVICEPRESENTECREDENTIALRESPONSE']._serialized_start=360
-  _globals['_POSSERVICEPRESENTECREDENTIALRESPONSE']._serialized_end=493
-  _globals['_POSSERVICEFINDPRESCRIPTIONREQUEST']._serialized_start=495
-  _globals['_POSSERVICEFINDPRESCRIPTIONREQUEST']._serialized_end=618
-  _globals['_POSSERVICEFINDPRESCRIPTIONRESPONSE']._serialized_start=621
-  _globals['_POSSERVICEFINDPRESCRIPTIONRESPONSE']._serialized_end=757
-  _globals['_POSSERVICECLAIMPRESCRIPTIONREQUEST']._serialized_start=760
-  _globals['_POSSERVICECLAIMPRESCRIPTIONREQUEST']._serialized_end=962
-  _globals['_POSSERVICECLAIMPRESCRIPTIONRESPONSE']._serialized_start=964
-  _globals['_POSSERVICECLAIMPRESCRIPTIONRESPONSE']._serialized_end=1049
-  _globals['_POSSERVICERELEASECLAIMREQUEST']._serialized_start=1051
-  _globals['_POSSERVICERELEASECLAIMREQUEST']._serialized_end=1162
-  _globals['_POSSERVICERELEASECLAIMRESPONSE']._serialized_start=1164
-  _globals['_POSSERVICERELEASECLAIMRESPONSE']._serialized_end=1244
-  _globals['_POSSERVICEQUOTESETTLEMENTREQUEST']._serialized_start=1247
-  _globals['_POSSERVICEQUOTESETTLEMENTREQUEST']._serialized_end=1473
-  _globals['_POSSERVICEQUOTESETTLEMENTRESPONSE']._serialized_start=1475
-  _globals['_POSSERVICEQUOTESETTLEMENTRESPONSE']._serialized_end=1556
-  _globals['_POSSERVICECOMMITCLAIMREQUEST']._serialized_start=1558
-  _globals['_POSSERVICECOMMITCLAIMREQUEST']._serialized_end=1671
-  _globals['_POSSERVICECOMMITCLAIMRESPONSE']._serialized_start=1674
-  _globals['_POSSERVICECOMMITCLAIMRESPONSE']._serialized_end=1804
-  _globals['_POSSERVICERECORDDISPENSEREQUEST']._serialized_start=1806
-  _globals['_POSSERVICERECORDDISPENSEREQUEST']._serialized_end=1927
-  _globals['_POSSERVICERECORDDISPENSERESPONSE']._serialized_start=1929
-  _globals['_POSSERVICERECORDDISPENSERESPONSE']._serialized_end=2013
-  _globals['_POSSERVICEGETDISPENSEREQUEST']._serialized_start=2015
-  _globals['_POSSERVICEGETDISPENSEREQUEST']._serialized_end=2106
-  _globals['_POSSERVICEGETDISPENSERESPONSE']._serialized_start=2109
-  _globals['_POSSERVICEGETDISPENSERESPONSE']._serialized_end=2289
-  _globals['_POSSERVICEWATCHNOTICESREQUEST']._serialized_start=2291
-  _globals['_POSSERVICEWATCHNOTICESREQUEST']._serialized_end=2344
-  _globals['_POSSERVICEWATCHNOTICESRESPONSE']._serialized_start=2346
-  _globals['_POSSERVICEWATCHNOTICESRESPONSE']._serialized_end=2416
-  _globals['_POSSERVICEGETOUTCOMEREQUEST']._serialized_start=2418
-  _globals['_POSSERVICEGETOUTCOMEREQUEST']._serialized_end=2508
-  _globals['_POSSERVICEGETOUTCOMERESPONSE']._serialized_start=2510
-  _globals['_POSSERVICEGETOUTCOMERESPONSE']._serialized_end=2580
-  _globals['_POSSERVICE']._serialized_start=2583
-  _globals['_POSSERVICE']._serialized_end=3828
+  _globals['_POSSERVICEPRESENTECREDENTIALREQUEST']._serialized_start=318
+  _globals['_POSSERVICEPRESENTECREDENTIALREQUEST']._serialized_end=386
+  _globals['_POSSERVICEPRESENTECREDENTIALRESPONSE']._serialized_start=389
+  _globals['_POSSERVICEPRESENTECREDENTIALRESPONSE']._serialized_end=522
+  _globals['_POSSERVICEFINDPRESCRIPTIONREQUEST']._serialized_start=524
+  _globals['_POSSERVICEFINDPRESCRIPTIONREQUEST']._serialized_end=647
+  _globals['_POSSERVICEFINDPRESCRIPTIONRESPONSE']._serialized_start=650
+  _globals['_POSSERVICEFINDPRESCRIPTIONRESPONSE']._serialized_end=786
+  _globals['_POSSERVICECLAIMPRESCRIPTIONREQUEST']._serialized_start=789
+  _globals['_POSSERVICECLAIMPRESCRIPTIONREQUEST']._serialized_end=991
+  _globals['_POSSERVICECLAIMPRESCRIPTIONRESPONSE']._serialized_start=993
+  _globals['_POSSERVICECLAIMPRESCRIPTIONRESPONSE']._serialized_end=1078
+  _globals['_POSSERVICERELEASECLAIMREQUEST']._serialized_start=1080
+  _globals['_POSSERVICERELEASECLAIMREQUEST']._serialized_end=1191
+  _globals['_POSSERVICERELEASECLAIMRESPONSE']._serialized_start=1193
+  _globals['_POSSERVICERELEASECLAIMRESPONSE']._serialized_end=1273
+  _globals['_POSSERVICEQUOTESETTLEMENTREQUEST']._serialized_start=1276
+  _globals['_POSSERVICEQUOTESETTLEMENTREQUEST']._serialized_end=1502
+  _globals['_POSSERVICEQUOTESETTLEMENTRESPONSE']._serialized_start=1504
+  _globals['_POSSERVICEQUOTESETTLEMENTRESPONSE']._serialized_end=1585
+  _globals['_POSSERVICECOMMITCLAIMREQUEST']._serialized_start=1587
+  _globals['_POSSERVICECOMMITCLAIMREQUEST']._serialized_end=1700
+  _globals['_POSSERVICECOMMITCLAIMRESPONSE']._serialized_start=1703
+  _globals['_POSSERVICECOMMITCLAIMRESPONSE']._serialized_end=1833
+  _globals['_POSSERVICERECORDDISPENSEREQUEST']._serialized_start=1835
+  _globals['_POSSERVICERECORDDISPENSEREQUEST']._serialized_end=1956
+  _globals['_POSSERVICERECORDDISPENSERESPONSE']._serialized_start=1958
+  _globals['_POSSERVICERECORDDISPENSERESPONSE']._serialized_end=2042
+  _globals['_POSSERVICEGETDISPENSEREQUEST']._serialized_start=2044
+  _globals['_POSSERVICEGETDISPENSEREQUEST']._serialized_end=2135
+  _globals['_POSSERVICEGETDISPENSERESPONSE']._serialized_start=2138
+  _globals['_POSSERVICEGETDISPENSERESPONSE']._serialized_end=2318
+  _globals['_POSSERVICERECONCILEDAYREQUEST']._serialized_start=2320
+  _globals['_POSSERVICERECONCILEDAYREQUEST']._serialized_end=2394
+  _globals['_POSSERVICERECONCILEDAYRESPONSE']._serialized_start=2396
+  _globals['_POSSERVICERECONCILEDAYRESPONSE']._serialized_end=2477
+  _globals['_POSSERVICEWATCHNOTICESREQUEST']._serialized_start=2479
+  _globals['_POSSERVICEWATCHNOTICESREQUEST']._serialized_end=2532
+  _globals['_POSSERVICEWATCHNOTICESRESPONSE']._serialized_start=2534
+  _globals['_POSSERVICEWATCHNOTICESRESPONSE']._serialized_end=2604
+  _globals['_POSSERVICEGETOUTCOMEREQUEST']._serialized_start=2606
+  _globals['_POSSERVICEGETOUTCOMEREQUEST']._serialized_end=2696
+  _globals['_POSSERVICEGETOUTCOMERESPONSE']._serialized_start=2698
+  _globals['_POSSERVICEGETOUTCOMERESPONSE']._serialized_end=2768
+  _globals['_POSSERVICE']._serialized_start=2771
+  _globals['_POSSERVICE']._serialized_end=4134
 # @@protoc_insertion_point(module_scope)

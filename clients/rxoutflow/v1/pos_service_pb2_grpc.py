@@ -81,6 +81,11 @@ class PosServiceStub(object):
                 request_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceGetDispenseRequest.SerializeToString,
                 response_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceGetDispenseResponse.FromString,
                 _registered_method=True)
+        self.ReconcileDay = channel.unary_unary(
+                '/rxoutflow.v1.PosService/ReconcileDay',
+                request_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceReconcileDayRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceReconcileDayResponse.FromString,
+                _registered_method=True)
         self.WatchNotices = channel.unary_stream(
                 '/rxoutflow.v1.PosService/WatchNotices',
                 request_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceWatchNoticesRequest.SerializeToString,
@@ -161,6 +166,14 @@ class PosServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReconcileDay(self, request, context):
+        """Compares the pharmacy's book of a day with the platform's; see PharmacyService.ReconcileDay. The
+        edge passes it on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchNotices(self, request, context):
         """Streams the notices that the edge has stored, from a resume token on.
         """
@@ -217,6 +230,11 @@ def add_PosServiceServicer_to_server(servicer, server):
                     servicer.GetDispense,
                     request_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceGetDispenseRequest.FromString,
                     response_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceGetDispenseResponse.SerializeToString,
+            ),
+            'ReconcileDay': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReconcileDay,
+                    request_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceReconcileDayRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceReconcileDayResponse.SerializeToString,
             ),
             'WatchNotices': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchNotices,
@@ -452,6 +470,33 @@ class PosService(object):
             '/rxoutflow.v1.PosService/GetDispense',
             rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceGetDispenseRequest.SerializeToString,
             rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceGetDispenseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReconcileDay(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PosService/ReconcileDay',
+            rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceReconcileDayRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceReconcileDayResponse.FromString,
             options,
             channel_credentials,
             insecure,

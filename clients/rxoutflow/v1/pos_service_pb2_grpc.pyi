@@ -153,6 +153,22 @@ _PosServiceGetDispenseType = typing_extensions.TypeVar(
     ],
 )
 
+_PosServiceReconcileDayType = typing_extensions.TypeVar(
+    '_PosServiceReconcileDayType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse,
+    ],
+)
+
 _PosServiceWatchNoticesType = typing_extensions.TypeVar(
     '_PosServiceWatchNoticesType',
     grpc.UnaryStreamMultiCallable[
@@ -185,7 +201,7 @@ _PosServiceGetOutcomeType = typing_extensions.TypeVar(
     ],
 )
 
-class PosServiceStub(typing.Generic[_PosServicePresentECredentialType, _PosServiceFindPrescriptionType, _PosServiceClaimPrescriptionType, _PosServiceReleaseClaimType, _PosServiceQuoteSettlementType, _PosServiceCommitClaimType, _PosServiceRecordDispenseType, _PosServiceGetDispenseType, _PosServiceWatchNoticesType, _PosServiceGetOutcomeType]):
+class PosServiceStub(typing.Generic[_PosServicePresentECredentialType, _PosServiceFindPrescriptionType, _PosServiceClaimPrescriptionType, _PosServiceReleaseClaimType, _PosServiceQuoteSettlementType, _PosServiceCommitClaimType, _PosServiceRecordDispenseType, _PosServiceGetDispenseType, _PosServiceReconcileDayType, _PosServiceWatchNoticesType, _PosServiceGetOutcomeType]):
     """For the POS, on the pharmacy's network, over mTLS with the pharmacy's own certificate. The same
     steps as PharmacyService; statements come with the people's signatures, and the edge adds the
     pharmacy's seal, stores durably, and forwards.
@@ -228,6 +244,10 @@ class PosServiceStub(typing.Generic[_PosServicePresentECredentialType, _PosServi
         grpc.UnaryUnaryMultiCallable[
             rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
             rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
+            rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse,
         ],
         grpc.UnaryStreamMultiCallable[
             rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesRequest,
@@ -273,6 +293,10 @@ class PosServiceStub(typing.Generic[_PosServicePresentECredentialType, _PosServi
             rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
             rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
+            rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse,
+        ],
         grpc.aio.UnaryStreamMultiCallable[
             rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesRequest,
             rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesResponse,
@@ -310,6 +334,11 @@ class PosServiceStub(typing.Generic[_PosServicePresentECredentialType, _PosServi
 
     GetDispense: _PosServiceGetDispenseType
     """How far a dispense has come; see PharmacyService.GetDispense."""
+
+    ReconcileDay: _PosServiceReconcileDayType
+    """Compares the pharmacy's book of a day with the platform's; see PharmacyService.ReconcileDay. The
+    edge passes it on.
+    """
 
     WatchNotices: _PosServiceWatchNoticesType
     """Streams the notices that the edge has stored, from a resume token on."""
@@ -349,6 +378,10 @@ PosServiceAsyncStub: typing_extensions.TypeAlias = PosServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
         rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse,
     ],
     grpc.aio.UnaryStreamMultiCallable[
         rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesRequest,
@@ -437,6 +470,16 @@ class PosServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse]]:
         """How far a dispense has come; see PharmacyService.GetDispense."""
+
+    @abc.abstractmethod
+    def ReconcileDay(
+        self,
+        request: rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse]]:
+        """Compares the pharmacy's book of a day with the platform's; see PharmacyService.ReconcileDay. The
+        edge passes it on.
+        """
 
     @abc.abstractmethod
     def WatchNotices(

@@ -306,8 +306,11 @@ class Settlement(google.protobuf.message.Message):
     """A settlement, as the payer region states it. Payload type
     `application/vnd.rxoutflow.settlement.v1+protobuf`, signed by the payer PLATFORM, audience `*`.
 
-        HELD ──dispense record──▶ POSTED ──return──▶ REVERSED
-          └──attempt ended, shown by the home region──▶ VOIDED
+        HELD ──dispense record, and its booking by the home region──▶ POSTED ──return──▶ REVERSED
+          └──attempt ended without a dispense, shown by the home region──▶ VOIDED
+
+    Neither the pharmacy's record nor home's word alone is paid: home's Attempt must be DISPENSED, for
+    this settlement, and name the record as its cause.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from rxoutflow.v1.clearing_service_pb2 import (
+    ClearingServiceReconcileDayRequest,
+    ClearingServiceReconcileDayResponse,
+    ProposeClearingRequest,
+    ProposeClearingResponse,
+)
 from rxoutflow.v1.home_service_pb2 import (
     CommitAttemptRequest,
     CommitAttemptResponse,
@@ -38,7 +44,9 @@ from rxoutflow.v1.payer_service_pb2 import (
 from rxoutflow.v1.peer_service_pb2 import DeliverEventsRequest, DeliverEventsResponse
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.domain.attempt import Attempt
+from rxoutflow_server.domain.clearing import Period
 from rxoutflow_server.domain.dispense import Dispense
+from rxoutflow_server.domain.ledger import Book, Entry, EntryKey
 from rxoutflow_server.domain.prescription import Change, Prescription
 from rxoutflow_server.domain.settlement import InsuredPerson, Settlement
 
@@ -140,6 +148,22 @@ class IndexEntry:
     prescription_number: str
     version: int
     status_sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Clearing:
+    """A clearing statement, and the acceptance of it if there is one.
+
+    ``role`` is that of this region: payer of what it stated itself, dispensing of what it accepted.
+    """
+
+    role: RegionRole
+    peer_region_code: str
+    period: Period
+    revision: int
+    statement: SignedStatement
+    acceptance: SignedStatement | None
+    time: datetime
 
 
 class Journal(Protocol):
@@ -280,7 +304,7 @@ class DispensingRecords(Protocol):
         """A dispense, locked for change."""
 
     def dispense_of_attempt(self, number: str, attempt_id: str) -> Dispense | None:
-        """The newest dispense of an attempt, locked for change."""
+        """The dispense of an attempt that stands, or the newest refused one; locked for change."""
 
     def add_dispense(self, dispense: Dispense) -> None:
         """Store a new dispense."""
@@ -296,6 +320,42 @@ class DispensingRecords(Protocol):
 
     def sell_trace_code(self, code: str, number: str, attempt_id: str, *, loose: bool) -> bool:
         """Note a box as sold; false if it was sold before, unless both were loose sales."""
+
+
+class ClearingRecords(Protocol):
+    """Books of entries, and what was cleared by them. Each role writes books of its own."""
+
+    def add_entry(self, book: Book, counterpart: str, entry: Entry) -> None:
+        """Append an entry. Adding it again changes nothing."""
+
+    def entry(self, book: Book, number: str, key: EntryKey) -> Entry | None:
+        """An entry of any day."""
+
+    def entries(
+        self, book: Book, counterpart: str, begin: date, end: date, after: EntryKey, limit: int
+    ) -> Sequence[Entry]:
+        """Entries from the first day up to, not including, the end.
+
+        In the order of days and keys; on the first day only those after the key.
+        """
+
+    def counterparts(self, book: Book) -> Sequence[str]:
+        """Whom the entries of a book are about."""
+
+    def add_clearing(self, clearing: Clearing) -> None:
+        """Store a new statement."""
+
+    def accept_clearing(self, clearing: Clearing) -> None:
+        """Store the acceptance of a statement that is stored."""
+
+    def clearing(self, role: RegionRole, peer: str, period: Period) -> Clearing | None:
+        """The newest statement of a period."""
+
+    def last_cleared(self, role: RegionRole, peer: str) -> Period | None:
+        """The last period for which a statement is stored."""
+
+    def clearings(self, period: Period) -> Sequence[Clearing]:
+        """Every statement of a period, by role, peer and revision."""
 
 
 class Transaction(Protocol):
@@ -317,15 +377,23 @@ class Transaction(Protocol):
     def dispensing(self) -> DispensingRecords:
         """Records of the dispensing role."""
 
+    @property
+    def clearing(self) -> ClearingRecords:
+        """Books, and what was cleared by them."""
 
-class Store(Protocol):
+
+class Reader(Protocol):
+    """A region's store, for queries."""
+
+    async def read(self, query: Callable[[Transaction], T]) -> T:
+        """Run a query on a consistent snapshot; it must not write."""
+
+
+class Store(Reader, Protocol):
     """A region's store."""
 
     async def transact(self, command: Callable[[Transaction], T]) -> T:
         """Run a command and commit it durably before returning. Exceptions undo it."""
-
-    async def read(self, query: Callable[[Transaction], T]) -> T:
-        """Run a query on a consistent snapshot; it must not write."""
 
 
 class Seal(Protocol):
@@ -374,7 +442,19 @@ class PayerGateway(Protocol):
         """See PayerService.HoldBenefit."""
 
 
-class PeerGateway(HomeGateway, PayerGateway, Protocol):
+class ClearingGateway(Protocol):
+    """The other region of a pair that reconciles and clears, here or elsewhere."""
+
+    async def reconcile_day(
+        self, request: ClearingServiceReconcileDayRequest
+    ) -> ClearingServiceReconcileDayResponse:
+        """See ClearingService.ReconcileDay."""
+
+    async def propose_clearing(self, request: ProposeClearingRequest) -> ProposeClearingResponse:
+        """See ClearingService.ProposeClearing."""
+
+
+class PeerGateway(HomeGateway, PayerGateway, ClearingGateway, Protocol):
     """A regional platform in all its roles.
 
     Calls raise a Refusal if the region refused, and Unavailable if it may or may not have acted.

@@ -101,6 +101,11 @@ class Catalogue:
         """The flags of every drug by code, as the prescription rules take them."""
         return {drug.drug_code: drug.flags for drug in self}
 
+    def flags_of(self, drug_code: str) -> frozenset[DrugFlag]:
+        """The flags of a drug; none if it is not, or no longer, listed."""
+        drug = self._by_code.get(drug_code)
+        return drug.flags if drug is not None else frozenset()
+
     def price(
         self,
         drug_code: str,

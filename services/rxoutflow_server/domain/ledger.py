@@ -19,6 +19,8 @@ from rxoutflow_server.domain.errors import InvariantBroken
 EntryKey: TypeAlias = tuple[str, str, str]
 """Settlement, movement and reversal: unique within a book, and the order of a day's entries."""
 
+_LAST_MOVEMENT = "\U0010ffff"
+
 AMOUNTS = ("total_fen", "pool_fen", "account_fen", "family_fen", "cash_fen")
 """The amounts of an entry; the first is the sum of the others."""
 
@@ -121,6 +123,11 @@ class Totals:
             self.family_fen + sign * entry.family_fen,
             self.cash_fen + sign * entry.cash_fen,
         )
+
+
+def after_settlement(settlement_id: str) -> EntryKey:
+    """The place behind all entries of a settlement; of the empty id: before all entries."""
+    return (settlement_id, _LAST_MOVEMENT, "") if settlement_id else ("", "", "")
 
 
 def totals(entries: Iterable[Entry]) -> tuple[Totals, ...]:

@@ -2,8 +2,8 @@
 
 The payer region is the only writer of these facts. A hold consumes deductible, cap and account
 balances at once, so that two dispensing regions can never spend the same fen; voiding gives all of
-it back. A hold never ends by a timer: it is posted by a dispense record, or voided when the home
-region shows that the attempt came to nothing.
+it back. A hold never ends by a timer: it is posted when the pharmacy's record and the home region's
+booking of it are both there, or voided when home shows that the attempt came to nothing.
 """
 
 from __future__ import annotations
@@ -105,7 +105,12 @@ class InsuredPerson:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """One settlement of one attempt. ``cause_sha256`` names the statement that led to its state."""
+    """One settlement of one attempt. ``cause_sha256`` names the statement that led to its state.
+
+    A handover is shown by two: the pharmacy by its record (``record_sha256``), and the home region,
+    which says that it booked this very record for this very settlement (``booked_sha256``). Neither
+    alone is paid, so a pharmacy and its region cannot be paid for what home never committed.
+    """
 
     settlement_id: str
     attempt_id: str
@@ -121,6 +126,14 @@ class Settlement:
     create_time: datetime
     update_time: datetime
     cause_sha256: bytes
+    record_sha256: bytes = b""
+    booked_sha256: bytes = b""
+
+    @property
+    def is_payable(self) -> bool:
+        """Whether money is held and both have shown the handover."""
+        shown = bool(self.record_sha256) and self.record_sha256 == self.booked_sha256
+        return shown and self.state is SettlementState.HELD
 
 
 def require_direct_settlement(person: InsuredPerson) -> None:

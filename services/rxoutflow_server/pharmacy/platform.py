@@ -15,6 +15,8 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     FindPrescriptionResponse,
     GetDispenseRequest,
     GetDispenseResponse,
+    PharmacyServiceReconcileDayRequest,
+    PharmacyServiceReconcileDayResponse,
     PharmacyServiceWatchNoticesRequest,
     PresentECredentialRequest,
     PresentECredentialResponse,
@@ -76,6 +78,12 @@ class RemotePharmacyPlatform:
     async def get_dispense(self, request: GetDispenseRequest) -> GetDispenseResponse:
         """See PharmacyService.GetDispense."""
         return await self._uplink.call(self._uplink.stub.GetDispense, request)
+
+    async def reconcile_day(
+        self, request: PharmacyServiceReconcileDayRequest
+    ) -> PharmacyServiceReconcileDayResponse:
+        """See PharmacyService.ReconcileDay."""
+        return await self._uplink.call(self._uplink.stub.ReconcileDay, request)
 
     def watch_notices(self, resume_token: str) -> AsyncGenerator[Notice, None]:
         """See PharmacyService.WatchNotices."""

@@ -84,6 +84,13 @@ class PosServicer(pos_service_pb2_grpc.PosServiceServicer):
         check_required(request)
         return await pharmacy.get_dispense(self._edge, self._platform, request)
 
+    async def ReconcileDay(
+        self, request: pos_service_pb2.PosServiceReconcileDayRequest, context: Context
+    ) -> pos_service_pb2.PosServiceReconcileDayResponse:
+        """See the contract."""
+        check_required(request)
+        return await pharmacy.reconcile_day(self._platform, request)
+
     async def GetOutcome(
         self, request: pos_service_pb2.PosServiceGetOutcomeRequest, context: Context
     ) -> pos_service_pb2.PosServiceGetOutcomeResponse:

@@ -11,8 +11,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import structlog
+
 from rxoutflow.identity import CallerName
 from rxoutflow.statements import StatementError
+from rxoutflow.v1.clearing_service_pb2 import (
+    ClearingServiceReconcileDayRequest,
+    ClearingServiceReconcileDayResponse,
+    ProposeClearingRequest,
+    ProposeClearingResponse,
+)
 from rxoutflow.v1.home_service_pb2 import (
     CommitAttemptRequest,
     CommitAttemptResponse,
@@ -40,6 +48,7 @@ from rxoutflow.v1.peer_service_pb2 import (
     DeliverEventsResponse,
     PeerEvent,
 )
+from rxoutflow_server.application.clearing import reconciling, stating
 from rxoutflow_server.application.exchange import inbox
 from rxoutflow_server.application.exchange.outbox import BATCH
 from rxoutflow_server.application.home import attempts, collecting
@@ -48,7 +57,9 @@ from rxoutflow_server.application.ports import Store, Transaction
 from rxoutflow_server.application.region import Region
 from rxoutflow_server.application.validation import invalid
 from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
-from rxoutflow_server.transport.errors import status_of
+from rxoutflow_server.transport.errors import reason_of, status_of
+
+log = structlog.get_logger()
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -127,6 +138,18 @@ class Desk:
         decided = await asyncio.gather(*(self._receive(caller, event) for event in request.events))
         return DeliverEventsResponse(acknowledgements=[each for each in decided if each])
 
+    async def reconcile_day(
+        self, caller: CallerName, request: ClearingServiceReconcileDayRequest
+    ) -> ClearingServiceReconcileDayResponse:
+        """See ClearingService.ReconcileDay."""
+        return await self._query(reconciling.answer_region, caller, request)
+
+    async def propose_clearing(
+        self, caller: CallerName, request: ProposeClearingRequest
+    ) -> ProposeClearingResponse:
+        """See ClearingService.ProposeClearing."""
+        return await stating.consider(self._region, self._store, caller, request)
+
     async def _receive(
         self, caller: CallerName, event: PeerEvent
     ) -> DeliverEventsResponse.Acknowledgement | None:
@@ -135,8 +158,13 @@ class Desk:
         try:
             await self._command(inbox.take_effect, caller, event)
         except (Refusal, StatementError) as error:
+            if error.reason == Reason.OVERLOADED:
+                return None
             acknowledgement.error.CopyFrom(status_of(error))
         except Unavailable:
+            return None
+        except Exception as error:  # a defect that one event meets must not hold up the others
+            log.warning("event_not_decided", reason=reason_of(error))
             return None
         return acknowledgement
 
@@ -206,3 +234,13 @@ class LocalPeer:
     async def deliver_events(self, request: DeliverEventsRequest) -> DeliverEventsResponse:
         """See PeerService.DeliverEvents."""
         return await self._desk.deliver_events(self._caller, request)
+
+    async def reconcile_day(
+        self, request: ClearingServiceReconcileDayRequest
+    ) -> ClearingServiceReconcileDayResponse:
+        """See ClearingService.ReconcileDay."""
+        return await self._desk.reconcile_day(self._caller, request)
+
+    async def propose_clearing(self, request: ProposeClearingRequest) -> ProposeClearingResponse:
+        """See ClearingService.ProposeClearing."""
+        return await self._desk.propose_clearing(self._caller, request)

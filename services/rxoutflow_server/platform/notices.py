@@ -13,6 +13,7 @@ from rxoutflow_server.platform.changes import Changes, wait
 
 PAGE = 100
 LONGEST_WAIT_SECONDS = 30.0
+_TOKEN_DIGITS = 18
 
 
 async def watch(
@@ -37,7 +38,7 @@ async def watch(
 def _sequence(resume_token: str) -> int:
     if not resume_token:
         return 0
-    if not resume_token.isascii() or not resume_token.isdigit():
+    if not (resume_token.isascii() and resume_token.isdigit()) or len(resume_token) > _TOKEN_DIGITS:
         raise invalid("resume_token", "must be the token of a notice, or empty")
     return int(resume_token)
 

@@ -8,6 +8,13 @@ from typing import Any, TypeVar
 import grpc
 
 from rxoutflow.trust import RegionNotTrusted
+from rxoutflow.v1.clearing_service_pb2 import (
+    ClearingServiceReconcileDayRequest,
+    ClearingServiceReconcileDayResponse,
+    ProposeClearingRequest,
+    ProposeClearingResponse,
+)
+from rxoutflow.v1.clearing_service_pb2_grpc import ClearingServiceStub
 from rxoutflow.v1.home_service_pb2 import (
     CommitAttemptRequest,
     CommitAttemptResponse,
@@ -41,6 +48,9 @@ from rxoutflow_server.transport.interceptor import remaining_seconds
 CALL_SECONDS = 8.0
 """A call to another region takes no longer, so that the caller here still gets a precise answer."""
 
+CLEARING_SECONDS = 120.0
+"""A call to which the other region reads a month of its books."""
+
 Response = TypeVar("Response")
 
 
@@ -52,6 +62,7 @@ class RemotePeer:
         self._home = HomeServiceStub(channel)
         self._payer = PayerServiceStub(channel)
         self._peer = PeerServiceStub(channel)
+        self._clearing = ClearingServiceStub(channel)
 
     async def open_prescription(self, request: OpenPrescriptionRequest) -> OpenPrescriptionResponse:
         """See HomeService.OpenPrescription."""
@@ -91,8 +102,23 @@ class RemotePeer:
         """See PeerService.DeliverEvents."""
         return await self._call(self._peer.DeliverEvents, request)
 
-    async def _call(self, method: Callable[..., Awaitable[Response]], request: Any) -> Response:  # noqa: ANN401 - any request of the contract
-        timeout = min(CALL_SECONDS, remaining_seconds(CALL_SECONDS))
+    async def reconcile_day(
+        self, request: ClearingServiceReconcileDayRequest
+    ) -> ClearingServiceReconcileDayResponse:
+        """See ClearingService.ReconcileDay."""
+        return await self._call(self._clearing.ReconcileDay, request, CLEARING_SECONDS)
+
+    async def propose_clearing(self, request: ProposeClearingRequest) -> ProposeClearingResponse:
+        """See ClearingService.ProposeClearing."""
+        return await self._call(self._clearing.ProposeClearing, request, CLEARING_SECONDS)
+
+    async def _call(
+        self,
+        method: Callable[..., Awaitable[Response]],
+        request: Any,  # noqa: ANN401 - any request of the contract
+        seconds: float = CALL_SECONDS,
+    ) -> Response:
+        timeout = min(seconds, remaining_seconds(seconds))
         try:
             return await method(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:

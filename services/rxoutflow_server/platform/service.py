@@ -13,6 +13,8 @@ from rxoutflow.identity import CallerKind, CallerName
 from rxoutflow.statements import Verifier
 from rxoutflow.trust import TrustStore
 from rxoutflow.v1 import (
+    clearing_service_pb2,
+    clearing_service_pb2_grpc,
     home_service_pb2,
     home_service_pb2_grpc,
     hospital_service_pb2,
@@ -37,6 +39,7 @@ from rxoutflow_server.platform.changes import AnnouncingStore, Changes
 from rxoutflow_server.platform.desk import Desk, LocalPeer
 from rxoutflow_server.platform.peers import RegionalPeers
 from rxoutflow_server.platform.servicers import (
+    ClearingServicer,
     HomeServicer,
     HospitalServicer,
     PayerServicer,
@@ -173,6 +176,11 @@ def _services(exchange: Exchange, desk: Desk, changes: Changes) -> list[Service]
             peer_service_pb2_grpc.add_PeerServiceServicer_to_server,
             PeerServicer(region, desk),
             peer_service_pb2.DESCRIPTOR.services_by_name["PeerService"],
+        ),
+        Service(
+            clearing_service_pb2_grpc.add_ClearingServiceServicer_to_server,
+            ClearingServicer(exchange, desk),
+            clearing_service_pb2.DESCRIPTOR.services_by_name["ClearingService"],
         ),
         Service(
             supervision_service_pb2_grpc.add_SupervisionServiceServicer_to_server,

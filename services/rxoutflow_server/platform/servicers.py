@@ -15,6 +15,8 @@ import grpc
 from rxoutflow.identity import CallerName
 from rxoutflow.statements import StatementError
 from rxoutflow.v1 import (
+    clearing_service_pb2,
+    clearing_service_pb2_grpc,
     home_service_pb2,
     home_service_pb2_grpc,
     hospital_service_pb2,
@@ -29,6 +31,7 @@ from rxoutflow.v1 import (
     supervision_service_pb2_grpc,
 )
 from rxoutflow_server.application import supervision
+from rxoutflow_server.application.clearing import reconciling, stating
 from rxoutflow_server.application.dispensing import claims, records, settling
 from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.exchange import trust_lists
@@ -214,6 +217,13 @@ class PharmacyServicer(pharmacy_service_pb2_grpc.PharmacyServiceServicer):
         caller = _caller()
         return await self._store.read(lambda tx: records.list_own(tx, caller, request))
 
+    async def ReconcileDay(
+        self, request: pharmacy_service_pb2.PharmacyServiceReconcileDayRequest, context: Context
+    ) -> pharmacy_service_pb2.PharmacyServiceReconcileDayResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.read(lambda tx: reconciling.answer_pharmacy(tx, caller, request))
+
     async def WatchNotices(
         self, request: pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest, context: Context
     ) -> AsyncGenerator[pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse, None]:
@@ -318,6 +328,32 @@ class PeerServicer(peer_service_pb2_grpc.PeerServiceServicer):
     ) -> peer_service_pb2.GetTrustListResponse:
         """See the contract."""
         return trust_lists.answer(self._region.trust, self._region.code, request)
+
+
+class ClearingServicer(clearing_service_pb2_grpc.ClearingServiceServicer):
+    """ClearingService."""
+
+    def __init__(self, exchange: Exchange, desk: Desk) -> None:
+        self._exchange = exchange
+        self._desk = desk
+
+    async def ReconcileDay(
+        self, request: clearing_service_pb2.ClearingServiceReconcileDayRequest, context: Context
+    ) -> clearing_service_pb2.ClearingServiceReconcileDayResponse:
+        """See the contract."""
+        return await self._desk.reconcile_day(_caller(), request)
+
+    async def ProposeClearing(
+        self, request: clearing_service_pb2.ProposeClearingRequest, context: Context
+    ) -> clearing_service_pb2.ProposeClearingResponse:
+        """See the contract."""
+        return await self._desk.propose_clearing(_caller(), request)
+
+    async def ClearPeriod(
+        self, request: clearing_service_pb2.ClearPeriodRequest, context: Context
+    ) -> clearing_service_pb2.ClearPeriodResponse:
+        """See the contract."""
+        return await stating.clear_period(self._exchange, request)
 
 
 class SupervisionServicer(supervision_service_pb2_grpc.SupervisionServiceServicer):

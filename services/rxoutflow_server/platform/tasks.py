@@ -17,7 +17,6 @@ from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.exchange import outbox
 from rxoutflow_server.application.home import attempts
 from rxoutflow_server.domain.dispense import Dispense
-from rxoutflow_server.domain.errors import Refusal, Unavailable
 from rxoutflow_server.platform.changes import Changes, wait
 from rxoutflow_server.transport.errors import reason_of
 
@@ -74,8 +73,6 @@ async def finish_commitments(exchange: Exchange) -> None:
 async def _finish(exchange: Exchange, dispense: Dispense) -> None:
     try:
         await settling.drive(exchange, dispense)
-    except Refusal as refusal:
-        log.info("commitment_refused", reason=str(refusal.reason))
-    except Unavailable as error:
-        log.info("commitment_not_finished", reason=str(error.reason))
+    except Exception as error:  # whatever it was, this one waits behind the others
+        log.info("commitment_not_finished", reason=reason_of(error))
         await settling.put_off(exchange, dispense)

@@ -114,7 +114,8 @@ class Platforms:
         request = GetTrustListRequest(region_code=region_code, held_sequence=held_sequence)
         stub = PeerServiceStub(self._channels.channel_of(held))
         try:
-            return await stub.GetTrustList(request, timeout=CALL_SECONDS)
+            # A platform that is just starting, too, is worth waiting for.
+            return await stub.GetTrustList(request, timeout=CALL_SECONDS, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
             raise refusal_of(error, asked) from error
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+from rxoutflow.identity import CallerKind
 from rxoutflow_server.sandbox.layout import Layout, Prepared, locked, write_atomically
 from rxoutflow_server.sandbox.supervisor import ProcessError, Program, Supervisor
 from rxoutflow_server.sandbox.wiring import Service, Wiring, choose_ports, is_free, services
@@ -78,7 +79,8 @@ def running(
             wiring = _wire(prepared, clock())
             with supervise(layout) as supervisor:
                 try:
-                    supervisor.start(_programs(prepared, command))
+                    for programs in _rounds(prepared, command):
+                        supervisor.start(programs)
                 except ProcessError as error:
                     supervisor.stop()
                     taken = [port for port in wiring.ports.values() if not is_free(port)]
@@ -98,11 +100,14 @@ def _wire(prepared: Prepared, now: datetime) -> Wiring:
     return wiring
 
 
-def _programs(prepared: Prepared, command: Command) -> list[Program]:
-    return [
-        Program(each.name, command(each))
-        for each in services(prepared.layout, prepared.constellation)
-    ]
+def _rounds(prepared: Prepared, command: Command) -> tuple[list[Program], list[Program]]:
+    """Platforms, then edges: an edge that finds no platform waits a while before it looks again."""
+    platforms: list[Program] = []
+    edges: list[Program] = []
+    for each in services(prepared.layout, prepared.constellation):
+        started_with = platforms if each.role == CallerKind.PLATFORM else edges
+        started_with.append(Program(each.name, command(each)))
+    return platforms, edges
 
 
 @contextmanager

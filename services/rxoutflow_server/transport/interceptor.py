@@ -27,6 +27,7 @@ from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -55,6 +56,7 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Unary = Callable[[Any, "_Context"], Awaitable[Any]]
 _Stream = Callable[[Any, "_Context"], AsyncGenerator[Any, None] | Awaitable[None]]
+_Read = Callable[[], object]
 
 
 def current_caller() -> Caller:
@@ -144,32 +146,33 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
         make, inner = _parts(handler)
         serve = self._serve_stream if handler.response_streaming else self._serve_unary
+        read = handler.request_deserializer
 
-        async def behaviour(request: Any, context: _Context) -> Any:  # noqa: ANN401 - of any method
-            return await serve(method, inner, request, context)
+        async def behaviour(data: Any, context: _Context) -> Any:  # noqa: ANN401 - of any method
+            return await serve(method, inner, lambda: _read(read, data), context)
 
-        wrapped: _Handler = make(
-            behaviour, handler.request_deserializer, handler.response_serializer
-        )
+        # gRPC hands over bytes: nobody's request is parsed before its caller has been let in.
+        wrapped: _Handler = make(behaviour, None, handler.response_serializer)
         return wrapped
 
     async def _serve_unary(
-        self, method: str, handler: _Unary, request: object, context: _Context
+        self, method: str, handler: _Unary, read: _Read, context: _Context
     ) -> object:
-        async with self._call(method, request, context) as call:
+        async with self._call(method, context) as call:
             caller = self._admit(call, context.auth_context())
             with self._unary_load.slot(caller):
+                request = call.read(read)
                 return await _within(_own_limit(context), handler(request, context))
 
     async def _serve_stream(
-        self, method: str, handler: _Stream, request: object, context: _Context
+        self, method: str, handler: _Stream, read: _Read, context: _Context
     ) -> None:
-        async with self._call(method, request, context) as call:
+        async with self._call(method, context) as call:
             connection = context.auth_context()
             caller = self._admit(call, connection)
             stream = _LiveStream(lambda: self._check(method, connection))
             with self._stream_load.slot(caller), self._living(stream):
-                await stream.run(handler(request, context), context)
+                await stream.run(handler(call.read(read), context), context)
 
     def _admit(self, call: _Call, connection: AuthContext) -> Caller:
         caller = call.caller = self._authenticator.authenticate(connection)
@@ -190,9 +193,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._streams.discard(stream)
 
     @asynccontextmanager
-    async def _call(self, method: str, request: object, context: _Context) -> AsyncIterator[_Call]:
+    async def _call(self, method: str, context: _Context) -> AsyncIterator[_Call]:
         """Turn what the call raises into its status, and log what came of it."""
-        call = _Call(method, getattr(request, "request_id", None))
+        call = _Call(method)
         try:
             yield call
         except asyncio.CancelledError:
@@ -215,7 +218,7 @@ class _Call:
     """What the log line of a call is made of."""
 
     method: str
-    request_id: str | None
+    request_id: str | None = None
     caller: Caller | None = None
     code: str = grpc.StatusCode.OK.name
     reason: str | None = None
@@ -223,6 +226,16 @@ class _Call:
 
     def __post_init__(self) -> None:
         self.started = time.perf_counter()
+
+    def read(self, read: _Read) -> object:
+        """The request, once its caller has been let in.
+
+        Raises:
+            Refusal: FIELD_INVALID, because the bytes are no message of the method's type.
+        """
+        request = read()
+        self.request_id = getattr(request, "request_id", None)
+        return request
 
     async def fail(self, status: status_pb2.Status, context: _Context) -> None:
         """End the call with this status."""
@@ -334,6 +347,17 @@ class _Load:
             self._by_caller[code] -= 1
             if not self._by_caller[code]:
                 del self._by_caller[code]
+
+
+def _read(deserialize: Callable[[bytes], object] | None, data: bytes) -> object:
+    try:
+        return deserialize(data) if deserialize is not None else data
+    except DecodeError:
+        raise Refusal(
+            Reason.FIELD_INVALID,
+            "the request is no message of this method's type: use stubs of the published contract",
+            field="request",
+        ) from None
 
 
 def _own_limit(context: _Context) -> float | None:

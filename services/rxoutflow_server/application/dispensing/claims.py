@@ -27,7 +27,7 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     ReleaseClaimRequest,
     ReleaseClaimResponse,
 )
-from rxoutflow_server.application.dispensing.exchange import Exchange
+from rxoutflow_server.application.dispensing.exchange import Exchange, believed, require_asked
 from rxoutflow_server.application.exchange.evidence import keep, step
 from rxoutflow_server.application.exchange.idempotency import (
     RequestKey,
@@ -120,7 +120,7 @@ async def claim(
     if before is None:
         region.require_active(region.code, caller.institution_code)
         verified = region.verified(request.claim, attempt_pb2.Claim, now, decides=False)
-        _require_own(caller, verified.content.pharmacy_code)
+        require_own(caller, verified.content.pharmacy_code)
         granted = await exchange.home_of(number).grant_claim(
             _with_proof(
                 GrantClaimRequest(request_id=request.request_id, claim=request.claim), request
@@ -152,9 +152,9 @@ async def release(
     """
     region, now = exchange.region, exchange.region.now()
     content = region.verified(request.release, attempt_pb2.ClaimRelease, now, decides=False).content
-    _require_own(caller, content.pharmacy_code)
-    number, attempt_id = content.prescription_number, content.attempt_id
-    await exchange.store.read(lambda tx: require_releasable(tx, caller, number, attempt_id))
+    require_own(caller, content.pharmacy_code)
+    number = content.prescription_number
+    await exchange.store.transact(lambda tx: _begin_release(tx, caller, content, now))
     released = await exchange.home_of(number).release_attempt(
         ReleaseAttemptRequest(request_id=request.request_id, release=request.release)
     )
@@ -184,21 +184,46 @@ def require_claim(tx: Transaction, caller: CallerName, number: str, attempt_id: 
     return claim_copy
 
 
-def require_releasable(tx: Transaction, caller: CallerName, number: str, attempt_id: str) -> None:
-    """A claim of the caller's of which nothing was handed over.
+def require_own(caller: CallerName, pharmacy_code: str) -> None:
+    """A pharmacy speaks only for itself, and with its own seal.
 
     Raises:
-        Refusal: ATTEMPT_NOT_FOUND, or ATTEMPT_ENDED once a dispense was recorded here.
+        Refusal: SIGNED_CONTENT_MISMATCH.
     """
+    if pharmacy_code != caller.institution_code:
+        raise Refusal(
+            Reason.SIGNED_CONTENT_MISMATCH,
+            "pharmacy_code: a pharmacy speaks only for itself",
+            field="pharmacy_code",
+        )
+
+
+def _begin_release(
+    tx: Transaction, caller: CallerName, content: attempt_pb2.ClaimRelease, now: datetime
+) -> None:
+    """From here on no handover is recorded: the pharmacy has signed that there was none.
+
+    Stored before the home region hears of it, so that a record cannot overtake the release.
+
+    Raises:
+        Refusal: ATTEMPT_NOT_FOUND, FENCE_STALE, or ATTEMPT_ENDED once a dispense was recorded here.
+    """
+    number, attempt_id = content.prescription_number, content.attempt_id
     require_claim(tx, caller, number, attempt_id)
     dispense = tx.dispensing.dispense_of_attempt(number, attempt_id)
-    handed_over = (DispenseState.DISPENSED, DispenseState.COMPLETED)
-    if dispense is not None and dispense.state in handed_over:
+    if dispense is None:
+        return
+    if dispense.state in (DispenseState.DISPENSED, DispenseState.COMPLETED):
         raise Refusal(
             Reason.ATTEMPT_ENDED,
             "the handover was recorded; what was handed over cannot be released",
             state=dispense.state,
         )
+    if dispense.fence != content.fence:
+        raise Refusal(
+            Reason.FENCE_STALE, f"the attempt's fence is {dispense.fence}, not {content.fence}"
+        )
+    tx.dispensing.save_dispense(let_go(dispense, now=now))
 
 
 def get_outcome(
@@ -230,15 +255,6 @@ def _stored(tx: Transaction, key: RequestKey) -> StoredOutcome | None:
     return tx.journal.outcome(key.prescription_number, key.caller, key.request_id)
 
 
-def _require_own(caller: CallerName, pharmacy_code: str) -> None:
-    if pharmacy_code != caller.institution_code:
-        raise Refusal(
-            Reason.SIGNED_CONTENT_MISMATCH,
-            "pharmacy_code: a pharmacy speaks only for itself",
-            field="pharmacy_code",
-        )
-
-
 def _keep_claim(
     tx: Transaction,
     region: Region,
@@ -248,11 +264,20 @@ def _keep_claim(
     now: datetime,
 ) -> ClaimPrescriptionResponse:
     """Keep prescription, claim and attempt; the pharmacy must keep the prescription two years."""
-    attempt = region.verified(granted.attempt, attempt_pb2.Attempt, now).content
-    prescription = region.verified(
-        granted.prescription, prescription_pb2.Prescription, now, decides=False
+    number = unverified_number(request.claim, attempt_pb2.Claim)
+    home = number[:6]
+    attempt = believed(region, granted.attempt, attempt_pb2.Attempt, now, origin=home).content
+    prescription = believed(
+        region,
+        granted.prescription,
+        prescription_pb2.Prescription,
+        now,
+        origin=home,
+        decides=False,
     )
-    number = attempt.prescription_number
+    require_asked(home, attempt.prescription_number == number)
+    require_asked(home, attempt.pharmacy_code == caller.institution_code)
+    require_asked(home, prescription.content.prescription_number == number)
     keep(tx, number, granted.prescription, now)
     claim_sha256 = keep(tx, number, request.claim, now)
     attempt_sha256 = keep(tx, number, granted.attempt, now)
@@ -278,8 +303,11 @@ def _keep_release(
     response: ReleaseClaimResponse,
     now: datetime,
 ) -> ReleaseClaimResponse:
-    attempt = region.verified(response.attempt, attempt_pb2.Attempt, now).content
-    number = attempt.prescription_number
+    asked = attempt_pb2.ClaimRelease.FromString(request.release.payload)
+    number, home = asked.prescription_number, asked.prescription_number[:6]
+    attempt = believed(region, response.attempt, attempt_pb2.Attempt, now, origin=home).content
+    require_asked(home, attempt.attempt_id == asked.attempt_id)
+    require_asked(home, attempt.prescription_number == number)
     release_sha256 = keep(tx, number, request.release, now)
     keep(tx, number, response.attempt, now)
     dispense = tx.dispensing.dispense_of_attempt(number, attempt.attempt_id)

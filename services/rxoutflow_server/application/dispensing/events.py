@@ -8,11 +8,13 @@ from datetime import datetime
 from rxoutflow.identity import CallerName
 from rxoutflow.v1 import attempt_pb2, prescription_status_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
+from rxoutflow_server.application.clearing.books import book_settlement
 from rxoutflow_server.application.exchange.evidence import keep, step, tell_institution
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import Region, require_own_region
 from rxoutflow_server.domain.dispense import Dispense, acknowledged, let_go
 from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.ledger import Book
 
 _ENDED_WITHOUT_HANDOVER = (
     attempt_pb2.Attempt.STATE_RELEASED,
@@ -65,6 +67,7 @@ def note_settlement(
             Reason.SETTLEMENT_NOT_FOUND, "there is no such settlement here, or it is not yours"
         )
     digest = keep(tx, number, event.statement, now)
+    book_settlement(tx, Book.RECEIVABLE, caller.region_code, content)
     posted = content.state == settlement_pb2.Settlement.STATE_POSTED
     heard = replace(dispense, settlement_sha256=digest)
     tx.dispensing.save_dispense(acknowledged(heard, posted=posted, now=now))
@@ -79,14 +82,19 @@ def warn_claimant(
 
     Raises:
         StatementError: the status does not verify.
+        Refusal: CALLER_REGION_NOT_ALLOWED if another than the home region says it.
     """
     verified = region.verified(event.statement, prescription_status_pb2.PrescriptionStatus, now)
     content = verified.content
     require_own_region(caller, verified.signers[-1].region_code)
-    digest = keep(tx, content.prescription_number, event.statement, now)
+    number, holding = content.prescription_number, content.live_attempt
+    claim = tx.dispensing.claim(number, holding.attempt_id)
+    if claim is None or claim.pharmacy_code != holding.pharmacy_code:
+        return  # nobody here holds it: no region makes up notices for our institutions
+    digest = keep(tx, number, event.statement, now)
     tell_institution(
         tx,
-        content.live_attempt.pharmacy_code,
+        claim.pharmacy_code,
         "MARKED_FOR_REVOCATION",
         content.prescription_number,
         content.issuer_institution_code,

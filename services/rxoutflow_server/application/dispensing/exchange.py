@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
+from rxoutflow.statements import StatementError, Verified
+from rxoutflow.statements.verification import M
+from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.ports import PeerGateway, Peers, Store
 from rxoutflow_server.application.region import Region, routed
+from rxoutflow_server.domain.errors import Reason, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +28,42 @@ class Exchange:
             Refusal: PRESCRIPTION_NUMBER_INVALID or REGION_UNKNOWN.
         """
         return self.peers.region(routed(prescription_number).region_code)
+
+
+def believed(
+    region: Region,
+    statement: SignedStatement,
+    expected: type[M],
+    now: datetime,
+    *,
+    origin: str,
+    decides: bool = True,
+) -> Verified[M]:
+    """What another region answered, verified. An answer that does not verify is none.
+
+    Raises:
+        Unavailable: it does not verify; the region ``origin`` may have acted all the same.
+    """
+    try:
+        return region.verified(statement, expected, now, decides=decides)
+    except StatementError as error:
+        raise _not_believed(origin, f"{expected.DESCRIPTOR.name}: {error.reason}") from error
+
+
+def require_asked(origin: str, holds: bool) -> None:
+    """Do not believe an answer about something else than was asked.
+
+    Raises:
+        Unavailable: it does not hold; the region ``origin`` may have acted all the same.
+    """
+    if not holds:
+        raise _not_believed(origin, "it is about something else than was asked")
+
+
+def _not_believed(origin: str, problem: str) -> Unavailable:
+    return Unavailable(
+        Reason.PEER_UNAVAILABLE,
+        f"region {origin} gave an answer that does not verify ({problem}): rely on nothing, tell"
+        " the operator, and repeat with the same request_id",
+        region=origin,
+    )

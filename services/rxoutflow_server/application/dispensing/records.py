@@ -16,7 +16,8 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     RecordDispenseRequest,
     RecordDispenseResponse,
 )
-from rxoutflow_server.application.dispensing.claims import require_claim
+from rxoutflow_server.application.clearing.books import book_sale
+from rxoutflow_server.application.dispensing.claims import require_claim, require_own
 from rxoutflow_server.application.exchange.evidence import keep, step, tell_region
 from rxoutflow_server.application.exchange.idempotency import RequestKey, once, unverified_number
 from rxoutflow_server.application.messages import committed_lines, progress_message
@@ -63,6 +64,7 @@ def _record(
     verified = region.verified(request.dispense_record, dispense_pb2.DispenseRecord, now)
     content = verified.content
     check_dispense_record(content)
+    require_own(caller, content.pharmacy_code)
     require_claim(tx, caller, content.prescription_number, content.attempt_id)
     dispense = tx.dispensing.dispense(content.prescription_number, content.settlement_id)
     if dispense is None or dispense.attempt_id != content.attempt_id:
@@ -73,6 +75,7 @@ def _record(
     _sell_boxes(tx, region, dispensed, content.lines)
     dispensed = replace(dispensed, record_sha256=verified.sha256)
     tx.dispensing.save_dispense(dispensed)
+    book_sale(tx, dispensed, content)
     _state_handover(tx, region, dispensed, request, now)
     return RecordDispenseResponse(progress=progress_message(dispensed))
 
@@ -114,7 +117,7 @@ def _sell_boxes(
 ) -> None:
     """R17: boxes are scanned before the fund pays, and each box is sold once."""
     for line in lines:
-        herbal = DrugFlag.HERBAL in region.catalogue.drug(line.drug_code).flags
+        herbal = DrugFlag.HERBAL in region.catalogue.flags_of(line.drug_code)
         if dispense.insured and not line.trace_codes and not herbal:
             raise Refusal(
                 Reason.TRACE_CODE_MISSING,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements import StatementError
 from rxoutflow.v1 import attempt_pb2, prescription_pb2, settlement_pb2
 from rxoutflow.v1.home_service_pb2 import CommitAttemptRequest
 from rxoutflow.v1.payer_service_pb2 import HoldBenefitRequest, QuoteBenefitRequest
@@ -21,21 +22,33 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     QuoteSettlementResponse,
 )
 from rxoutflow.v1.statement_pb2 import SignedStatement
-from rxoutflow_server.application.dispensing.claims import open_at_home, require_claim
-from rxoutflow_server.application.dispensing.exchange import Exchange
+from rxoutflow_server.application.dispensing.claims import (
+    open_at_home,
+    require_claim,
+    require_own,
+)
+from rxoutflow_server.application.dispensing.exchange import Exchange, believed, require_asked
 from rxoutflow_server.application.dispensing.pricing import priced
 from rxoutflow_server.application.exchange.evidence import keep, step
-from rxoutflow_server.application.exchange.idempotency import RequestKey, once
+from rxoutflow_server.application.exchange.idempotency import RequestKey, once, require_unused
 from rxoutflow_server.application.messages import committed_lines
 from rxoutflow_server.application.ports import ClaimCopy, Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import Region
-from rxoutflow_server.application.validation import check_priced_lines, check_required, invalid
+from rxoutflow_server.application.validation import (
+    check_priced_lines,
+    check_required,
+    check_uuid,
+    invalid,
+)
 from rxoutflow_server.domain.dispense import Dispense, DispenseState, advanced
 from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
 
 _INSURANCE = settlement_pb2.SETTLEMENT_MODE_INSURANCE
 
 _COMMIT_CLAIM = "/rxoutflow.v1.PharmacyService/CommitClaim"
+
+_UNDECIDED = (DispenseState.COMMITTING, DispenseState.HELD)
+_PERMITTED = (DispenseState.COMMITTED, DispenseState.DISPENSED, DispenseState.COMPLETED)
 
 
 async def quote(
@@ -82,15 +95,16 @@ async def commit(
         lambda tx: _intend(tx, exchange.region, caller, request)
     )
     dispense = await drive(exchange, dispense)
-    _require_not_let_go(dispense)
     return await exchange.store.transact(
         lambda tx: _commit_answer(tx, exchange.region, caller, request, dispense)
     )
 
 
-def _require_not_let_go(dispense: Dispense) -> None:
-    """The pharmacy may have released the attempt while home was being asked to commit it."""
-    if dispense.state is DispenseState.RELEASED:
+def _require_permitted(dispense: Dispense) -> None:
+    """A release, or somebody else who drove it, may have ended it while home was being asked."""
+    if dispense.state is DispenseState.REFUSED:
+        raise _was_refused(dispense)
+    if dispense.state not in _PERMITTED:
         raise Refusal(
             Reason.ATTEMPT_ENDED,
             "the attempt was released or has expired; hand nothing over for it; claim again",
@@ -102,7 +116,8 @@ async def drive(exchange: Exchange, dispense: Dispense) -> Dispense:
     """Bring a dispense from its stored step to its decision.
 
     Raises:
-        Refusal: home or payer refused; the dispense is stored as refused.
+        Refusal: home or payer refused; the dispense is stored as refused, unless nobody decided.
+        StatementError: likewise, where this region is home or payer itself.
         Unavailable: home or payer cannot be reached; the dispense stays where it is.
     """
     try:
@@ -110,10 +125,20 @@ async def drive(exchange: Exchange, dispense: Dispense) -> Dispense:
             dispense = await _hold(exchange, dispense)
         if dispense.state is DispenseState.HELD:
             dispense = await _commit_at_home(exchange, dispense)
-    except Refusal:
-        await exchange.store.transact(lambda tx: _refused(tx, exchange.region, dispense))
+    except (Refusal, StatementError) as refusal:
+        if _is_decision(refusal, dispense):
+            await exchange.store.transact(lambda tx: _refused(tx, exchange.region, dispense))
         raise
     return dispense
+
+
+def _is_decision(refusal: Refusal | StatementError, dispense: Dispense) -> bool:
+    """Whether home or payer said no. Too much work, theirs or ours, decides nothing.
+
+    Nor does a home region that is unknown here by now: it may have committed when it was known.
+    """
+    asked_before = dispense.state is DispenseState.HELD and refusal.reason == Reason.REGION_UNKNOWN
+    return refusal.reason != Reason.OVERLOADED and not asked_before
 
 
 async def undecided(exchange: Exchange, limit: int) -> list[Dispense]:
@@ -128,7 +153,8 @@ async def put_off(exchange: Exchange, dispense: Dispense) -> None:
 
 def _touch(tx: Transaction, region: Region, dispense: Dispense) -> None:
     current = _current(tx, dispense)
-    tx.dispensing.save_dispense(replace(current, update_time=region.now()))
+    if current.state in _UNDECIDED:
+        tx.dispensing.save_dispense(replace(current, update_time=region.now()))
 
 
 async def _visible_prescription(
@@ -154,13 +180,18 @@ def _intend(
     now = region.now()
     verified = region.verified(request.commitment, attempt_pb2.Commitment, now, decides=False)
     content = verified.content
+    check_uuid("request_id", request.request_id)
     check_required(content)
+    check_uuid("settlement_id", content.settlement_id)
     check_priced_lines(content.lines)
+    require_own(caller, content.pharmacy_code)
     claim = require_claim(tx, caller, content.prescription_number, content.attempt_id)
+    require_unused(tx.journal, _key(caller, request, content.prescription_number), request)
     before = tx.dispensing.dispense(content.prescription_number, content.settlement_id)
     if before is not None:
         return _same_commitment(before, verified.sha256)
     _require_no_other(tx, content)
+    _require_of_attempt(tx, claim, content)
     prescription = region.verified(
         _copy(tx, claim), prescription_pb2.Prescription, now, decides=False
     ).content
@@ -178,6 +209,26 @@ def _intend(
     actor, digest = caller.institution_code, dispense.commitment_sha256
     _step(tx, dispense, Flow.INFORMATION, "commit requested", actor, digest, now)
     return dispense
+
+
+def _require_of_attempt(tx: Transaction, claim: ClaimCopy, content: attempt_pb2.Commitment) -> None:
+    """What home would refuse anyway is refused before the payer sets money aside for it."""
+    statement = tx.journal.statement(claim.prescription_number, claim.attempt_sha256)
+    attempt = attempt_pb2.Attempt.FromString(statement.payload)  # verified before it was kept
+    if content.fence != attempt.fence:
+        raise Refusal(
+            Reason.FENCE_STALE, f"the attempt's fence is {attempt.fence}, not {content.fence}"
+        )
+    holding = {line.line_id: line.quantity for line in attempt.lines}
+    for line in content.lines:
+        if line.quantity > holding.get(line.line_id, 0):
+            raise Refusal(
+                Reason.QUANTITY_EXCEEDED,
+                f"line {line.line_id}: {line.quantity} wanted, the attempt holds"
+                f" {holding.get(line.line_id, 0)}",
+                line_id=str(line.line_id),
+                available=str(holding.get(line.line_id, 0)),
+            )
 
 
 def _require_no_other(tx: Transaction, content: attempt_pb2.Commitment) -> None:
@@ -199,12 +250,16 @@ def _same_commitment(before: Dispense, commitment_sha256: bytes) -> Dispense:
             "settlement_id: it was used for another commitment; make a new one",
         )
     if before.state is DispenseState.REFUSED:
-        raise Refusal(
-            Reason.SETTLEMENT_ENDED,
-            "this commitment was refused; quote again and commit with a new settlement_id",
-            state=before.state,
-        )
+        raise _was_refused(before)
     return before
+
+
+def _was_refused(dispense: Dispense) -> Refusal:
+    return Refusal(
+        Reason.SETTLEMENT_ENDED,
+        "this commitment was refused; quote again and commit with a new settlement_id",
+        state=dispense.state,
+    )
 
 
 def _new_dispense(
@@ -268,17 +323,16 @@ def _claim_of(tx: Transaction, dispense: Dispense) -> ClaimCopy:
 def _keep_hold(
     tx: Transaction, region: Region, dispense: Dispense, settlement: SignedStatement
 ) -> Dispense:
-    now = region.now()
-    verified = region.verified(settlement, settlement_pb2.Settlement, now)
-    if verified.content.settlement_id != dispense.settlement_id:
-        raise InvariantBroken("the payer answered for another settlement")
+    now, payer = region.now(), dispense.payer_region_code
+    verified = believed(region, settlement, settlement_pb2.Settlement, now, origin=payer)
+    require_asked(payer, verified.content.settlement_id == dispense.settlement_id)
     digest = keep(tx, dispense.prescription_number, settlement, now)
     current = _current(tx, dispense)
     if current.state is not DispenseState.COMMITTING:
         return current
     held = replace(advanced(current, DispenseState.HELD, now=now), settlement_sha256=digest)
     tx.dispensing.save_dispense(held)
-    _step(tx, held, Flow.MONEY, "hold confirmed", dispense.payer_region_code, digest, now)
+    _step(tx, held, Flow.MONEY, "hold confirmed", payer, digest, now)
     return held
 
 
@@ -305,10 +359,10 @@ def _commit_request(tx: Transaction, dispense: Dispense) -> CommitAttemptRequest
 def _keep_commit(
     tx: Transaction, region: Region, dispense: Dispense, attempt: SignedStatement
 ) -> Dispense:
-    now = region.now()
-    verified = region.verified(attempt, attempt_pb2.Attempt, now)
-    if verified.content.attempt_id != dispense.attempt_id:
-        raise InvariantBroken("the home region answered for another attempt")
+    now, home = region.now(), dispense.prescription_number[:6]
+    content = believed(region, attempt, attempt_pb2.Attempt, now, origin=home).content
+    require_asked(home, content.attempt_id == dispense.attempt_id)
+    require_asked(home, content.prescription_number == dispense.prescription_number)
     current = _current(tx, dispense)
     if current.state is not DispenseState.HELD:
         return current
@@ -316,7 +370,6 @@ def _keep_commit(
     renew_claim(tx, dispense, digest, now)
     committed = advanced(current, DispenseState.COMMITTED, now=now)
     tx.dispensing.save_dispense(committed)
-    home = dispense.prescription_number[:6]
     _step(tx, committed, Flow.INFORMATION, "commit confirmed", home, digest, now)
     return committed
 
@@ -338,7 +391,7 @@ def renew_claim(tx: Transaction, dispense: Dispense, attempt_sha256: bytes, now:
 def _refused(tx: Transaction, region: Region, dispense: Dispense) -> None:
     now = region.now()
     current = _current(tx, dispense)
-    if current.state in (DispenseState.COMMITTING, DispenseState.HELD):
+    if current.state in _UNDECIDED:
         tx.dispensing.save_dispense(advanced(current, DispenseState.REFUSED, now=now))
 
 
@@ -350,12 +403,17 @@ def _commit_answer(
     dispense: Dispense,
 ) -> CommitClaimResponse:
     now, number = region.now(), dispense.prescription_number
-    key = RequestKey(number, str(caller), request.request_id, _COMMIT_CLAIM)
+    key = _key(caller, request, number)
+    _require_permitted(_current(tx, dispense))
     claim = _claim_of(tx, dispense)
     response = CommitClaimResponse(attempt=tx.journal.statement(number, claim.attempt_sha256))
     if dispense.settlement_sha256:
         response.settlement.CopyFrom(tx.journal.statement(number, dispense.settlement_sha256))
     return once(tx.journal, key, request, CommitClaimResponse, now, lambda: response)
+
+
+def _key(caller: CallerName, request: CommitClaimRequest, number: str) -> RequestKey:
+    return RequestKey(number, str(caller), request.request_id, _COMMIT_CLAIM)
 
 
 def _step(

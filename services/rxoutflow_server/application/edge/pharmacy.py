@@ -21,6 +21,7 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     CommitClaimResponse,
     FindPrescriptionRequest,
     GetDispenseRequest,
+    PharmacyServiceReconcileDayRequest,
     PresentECredentialRequest,
     QuoteSettlementRequest,
     ReleaseClaimRequest,
@@ -40,6 +41,8 @@ from rxoutflow.v1.pos_service_pb2 import (
     PosServicePresentECredentialResponse,
     PosServiceQuoteSettlementRequest,
     PosServiceQuoteSettlementResponse,
+    PosServiceReconcileDayRequest,
+    PosServiceReconcileDayResponse,
     PosServiceReleaseClaimRequest,
     PosServiceReleaseClaimResponse,
 )
@@ -266,6 +269,19 @@ def get_outcome(
             raise
         outcome = accepted
     return PosServiceGetOutcomeResponse(outcome=outcome)
+
+
+async def reconcile_day(
+    platform: PharmacyPlatform, request: PosServiceReconcileDayRequest
+) -> PosServiceReconcileDayResponse:
+    """Compare the pharmacy's book of a day with the platform's.
+
+    Raises:
+        Refusal: see PharmacyService.ReconcileDay.
+        Unavailable: the platform cannot be reached.
+    """
+    answer = await platform.reconcile_day(PharmacyServiceReconcileDayRequest(book=request.book))
+    return PosServiceReconcileDayResponse(comparison=answer.comparison)
 
 
 def _prove(forwarded: _Forwarded, request: _Collecting) -> str:

@@ -29,6 +29,8 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     FindPrescriptionResponse,
     GetDispenseRequest,
     GetDispenseResponse,
+    PharmacyServiceReconcileDayRequest,
+    PharmacyServiceReconcileDayResponse,
     PresentECredentialRequest,
     PresentECredentialResponse,
     QuoteSettlementRequest,
@@ -105,6 +107,11 @@ class PharmacyPlatform(Platform, Protocol):
 
     async def get_dispense(self, request: GetDispenseRequest) -> GetDispenseResponse:
         """See PharmacyService.GetDispense."""
+
+    async def reconcile_day(
+        self, request: PharmacyServiceReconcileDayRequest
+    ) -> PharmacyServiceReconcileDayResponse:
+        """See PharmacyService.ReconcileDay."""
 
 
 def out_of_reach(region_code: str, problem: str) -> Unavailable:

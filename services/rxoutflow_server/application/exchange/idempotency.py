@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import TypeVar
-from uuid import UUID
 
 from google.protobuf.message import DecodeError, Message
 
 from rxoutflow.v1.outcome_pb2 import Outcome
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.ports import Journal, StoredOutcome
+from rxoutflow_server.application.validation import check_uuid
 from rxoutflow_server.domain.errors import Reason, Refusal
 
+M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Message)
 
 
@@ -49,8 +50,8 @@ def once(
         Refusal: REQUEST_ID_REUSED, FIELD_INVALID for an id that is no UUID, or whatever carrying
             it out raises.
     """
-    _require_uuid(key.request_id)
-    digest = sha256(request.SerializeToString(deterministic=True)).digest()
+    check_uuid("request_id", key.request_id)
+    digest = _digest(request)
     stored = journal.outcome(key.prescription_number, key.caller, key.request_id)
     if stored is not None:
         return _replayed(stored, key, digest, response_type)
@@ -68,6 +69,17 @@ def once(
         ),
     )
     return response
+
+
+def require_unused(journal: Journal, key: RequestKey, request: Message) -> None:
+    """Refuse an id under which the outcome of another request is stored, before anything happens.
+
+    Raises:
+        Refusal: REQUEST_ID_REUSED.
+    """
+    stored = journal.outcome(key.prescription_number, key.caller, key.request_id)
+    if stored is not None:
+        _require_same(stored, key, _digest(request))
 
 
 def find_outcome(journal: Journal, number: str, caller: str, request_id: str) -> Outcome:
@@ -97,28 +109,36 @@ def unverified_number(statement: SignedStatement, expected: type[Message]) -> st
     Raises:
         Refusal: STATEMENT_MALFORMED.
     """
+    content = unverified(statement, expected)
+    return str(getattr(content, "prescription_number"))  # noqa: B009 - every payload type has it
+
+
+def unverified(statement: SignedStatement, expected: type[M]) -> M:
+    """What a statement claims, to find out who has to verify it; nothing may be done with it.
+
+    Raises:
+        Refusal: STATEMENT_MALFORMED.
+    """
     try:
-        content = expected.FromString(statement.payload)
+        return expected.FromString(statement.payload)
     except DecodeError:
         raise Refusal(
             Reason.STATEMENT_MALFORMED, f"the payload is not a {expected.DESCRIPTOR.name}"
         ) from None
-    return str(getattr(content, "prescription_number"))  # noqa: B009 - every payload type has it
 
 
 def _replayed(stored: StoredOutcome, key: RequestKey, digest: bytes, response_type: type[R]) -> R:
+    _require_same(stored, key, digest)
+    return response_type.FromString(stored.response)
+
+
+def _require_same(stored: StoredOutcome, key: RequestKey, digest: bytes) -> None:
     if (stored.method, stored.request_sha256) != (key.method, digest):
         raise Refusal(
             Reason.REQUEST_ID_REUSED,
             "this request_id was used for another request; use a new id for a new request",
         )
-    return response_type.FromString(stored.response)
 
 
-def _require_uuid(request_id: str) -> None:
-    try:
-        UUID(request_id)
-    except ValueError:
-        raise Refusal(
-            Reason.FIELD_INVALID, "request_id: must be a UUID", field="request_id"
-        ) from None
+def _digest(request: Message) -> bytes:
+    return sha256(request.SerializeToString(deterministic=True)).digest()

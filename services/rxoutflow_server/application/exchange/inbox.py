@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from operator import attrgetter
+
+from google.protobuf.message import Message
 
 from rxoutflow.identity import CallerName
 from rxoutflow.statements.payloads import rule_for
@@ -18,11 +21,12 @@ from rxoutflow.v1.peer_service_pb2 import PeerEvent
 from rxoutflow.v1.prescription_status_pb2 import PrescriptionStatus
 from rxoutflow.v1.settlement_pb2 import Settlement
 from rxoutflow_server.application.dispensing import events as dispensing
+from rxoutflow_server.application.exchange.idempotency import unverified
 from rxoutflow_server.application.home import events as home
 from rxoutflow_server.application.payer import events as payer
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.application.region import Region, routed
-from rxoutflow_server.application.validation import check_required
+from rxoutflow_server.application.validation import check_amounts, check_required, check_uuid
 from rxoutflow_server.domain.errors import Reason, Refusal
 
 Handler = Callable[[Transaction, Region, CallerName, PeerEvent, datetime], None]
@@ -31,6 +35,9 @@ _TO_PAYER: dict[str, Handler] = {
     rule_for(PrescriptionStatus).payload_type: payer.index_prescription,
     rule_for(Attempt).payload_type: payer.note_attempt_end,
     rule_for(DispenseRecord).payload_type: payer.post_settlement,
+}
+_KINDS: dict[str, type[Message]] = {
+    rule_for(kind).payload_type: kind for kind in (PrescriptionStatus, Attempt, DispenseRecord)
 }
 _TO_OTHERS: dict[str, Handler] = {
     rule_for(PrescriptionStatus).payload_type: dispensing.warn_claimant,
@@ -47,17 +54,20 @@ def take_effect(tx: Transaction, region: Region, caller: CallerName, event: Peer
         Refusal: it contradicts what this region knows; an operator of the sender has to look.
     """
     check_required(event)
+    check_uuid("event_id", event.event_id)
+    handlers = _handlers(region, event)
     now = region.now()
     first = tx.journal.receive_event(
         event.prescription_number, caller.region_code, event.event_id, now
     )
     if not first:
         return
-    for handle in _handlers(region, event):
+    for handle in handlers:
         handle(tx, region, caller, event, now)
 
 
 def _handlers(region: Region, event: PeerEvent) -> list[Handler]:
+    """Who acts on an event. What it says is only looked at here; every handler verifies it."""
     payload_type = event.statement.payload_type
     if payload_type == rule_for(Settlement).payload_type:
         return _settlement_handlers(region, event)
@@ -68,18 +78,33 @@ def _handlers(region: Region, event: PeerEvent) -> list[Handler]:
             "no region acts on events of this type",
             expected=", ".join(sorted(handlers)),
         )
+    _check_content(event, unverified(event.statement, _KINDS[payload_type]))
     return [handlers[payload_type]]
 
 
 def _settlement_handlers(region: Region, event: PeerEvent) -> list[Handler]:
     """A settlement concerns the home region and the dispensing region, which may be one."""
+    settlement = unverified(event.statement, Settlement)
+    _check_content(event, settlement)
+    check_amounts("amounts", settlement.amounts)
     at_home = routed(event.prescription_number).region_code == region.code
-    dispensed_here = (
-        Settlement.FromString(event.statement.payload).dispensing_region_code == region.code
-    )
+    dispensed_here = settlement.dispensing_region_code == region.code
     handlers: list[Handler] = []
     if at_home:
         handlers.append(home.note_settlement)
     if dispensed_here:
         handlers.append(dispensing.note_settlement)
+    if not handlers:
+        raise Refusal(Reason.SETTLEMENT_NOT_FOUND, "there is no such settlement here")
     return handlers
+
+
+def _check_content(event: PeerEvent, content: Message) -> None:
+    """An event is filed under the prescription that its statement is about, and no other."""
+    check_required(content)
+    if attrgetter("prescription_number")(content) != event.prescription_number:
+        raise Refusal(
+            Reason.SIGNED_CONTENT_MISMATCH,
+            "prescription_number: the statement is about another prescription",
+            field="prescription_number",
+        )

@@ -1,14 +1,17 @@
 """Bringing facts to other regions: again and again until they are acknowledged.
 
 Events to one region go in the order in which they were stored, many to a call. What cannot be
-delivered now is tried again with growing pauses; what the other region refuses is set aside for an
-operator, and the rest goes on.
+delivered now is tried again with growing pauses, and so is what the other region cannot verify yet,
+because its copy of a trust list may be older than a signer. What it refuses otherwise is set aside
+for an operator, and the rest goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+
+from google.rpc import error_details_pb2, status_pb2
 
 from rxoutflow.v1.peer_service_pb2 import (
     DeliverEventsRequest,
@@ -23,10 +26,13 @@ from rxoutflow_server.application.ports import (
     Transaction,
 )
 from rxoutflow_server.application.region import Region
-from rxoutflow_server.domain.errors import Refusal, Unavailable
+from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
 
 BATCH = 100
 """Events to a call, at most; the contract allows no more."""
+
+BATCH_BYTES = 512 * 1024
+"""Bytes of events to a call, at most: half of what a platform takes. A larger one goes alone."""
 
 FIRST_PAUSE = timedelta(milliseconds=200)
 LONGEST_PAUSE = timedelta(seconds=60)
@@ -58,7 +64,14 @@ def _next_batch(
     tx: Transaction, peer: str, now: datetime
 ) -> tuple[Sequence[OutgoingEvent], DeliverEventsRequest]:
     events = tx.journal.due_events(peer, now, BATCH)
-    return events, DeliverEventsRequest(events=[_message(tx, event) for event in events])
+    request, size = DeliverEventsRequest(), 0
+    for event in events:
+        message = _message(tx, event)
+        size += message.ByteSize()
+        if request.events and size > BATCH_BYTES:
+            break
+        request.events.append(message)
+    return events[: len(request.events)], request
 
 
 def _message(tx: Transaction, event: OutgoingEvent) -> PeerEvent:
@@ -80,15 +93,25 @@ def _settle(
     jitter: Jitter,
 ) -> int:
     decided = {each.event_id: each for each in response.acknowledgements}
+    left = 0
     for event in events:
         acknowledgement = decided.get(event.event_id)
-        if acknowledgement is None:
+        if acknowledgement is None or _awaits_trust(acknowledgement.error):
             _delay(tx, [event], now, jitter)
-        elif acknowledgement.HasField("error"):
+            continue
+        left += 1
+        if acknowledgement.HasField("error"):
             tx.journal.event_refused(event, acknowledgement.error.message)
         else:
             tx.journal.event_acknowledged(event)
-    return len(decided)
+    return left
+
+
+def _awaits_trust(error: status_pb2.Status) -> bool:
+    """Whether a refusal may pass when the other region gets a newer trust list."""
+    info = error_details_pb2.ErrorInfo()
+    reasons = [info.reason for detail in error.details if detail.Unpack(info)]
+    return Reason.SIGNER_UNTRUSTED in reasons
 
 
 def _delay(tx: Transaction, events: Sequence[OutgoingEvent], now: datetime, jitter: Jitter) -> None:

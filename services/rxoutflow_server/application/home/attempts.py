@@ -315,10 +315,13 @@ def _require_hold(
 ) -> None:
     """The payer has set exactly the accepted money aside for this commitment."""
     settlement = region.verified(request.settlement, settlement_pb2.Settlement, now).content
+    check_required(settlement)
     fitting = (
         settlement.settlement_id == content.settlement_id
         and settlement.attempt_id == content.attempt_id
         and settlement.prescription_number == content.prescription_number
+        and settlement.pharmacy_code == content.pharmacy_code
+        and settlement.dispensing_region_code == content.pharmacy_code[1:7]
         and settlement.payer_region_code == prescription.payer_region_code
         and settlement.state == settlement_pb2.Settlement.STATE_HELD
         and settlement.amounts == content.accepted_amounts

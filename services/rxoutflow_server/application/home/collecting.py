@@ -18,7 +18,7 @@ from rxoutflow_server.application.home import facts
 from rxoutflow_server.application.messages import instant
 from rxoutflow_server.application.ports import PickupTries, Transaction
 from rxoutflow_server.application.region import Region, opened, routed
-from rxoutflow_server.application.validation import invalid
+from rxoutflow_server.application.validation import check_required, invalid
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.prescription import Prescription
 
@@ -115,6 +115,7 @@ def _by_e_credential(
     now = region.now()
     routed(proof.prescription_number)
     token = region.verified(proof.token, ECredential, now).content
+    check_required(token)
     if token.pharmacy_code != pharmacy_code or now >= instant(token.expire_time):
         raise _not_accepted("the token is too old, or was made for another pharmacy")
     prescription = tx.home.prescription(proof.prescription_number)

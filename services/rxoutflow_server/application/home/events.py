@@ -15,6 +15,7 @@ from rxoutflow_server.application.region import Region, require_own_region
 from rxoutflow_server.application.validation import check_dispense_record
 from rxoutflow_server.domain import prescription as transitions
 from rxoutflow_server.domain.attempt import LineQuantity
+from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.prescription import AttemptReference
 
 
@@ -25,7 +26,8 @@ def book_dispense(
 
     Raises:
         StatementError: the record does not verify.
-        Refusal: see ``domain.prescription.dispense``; ATTEMPT_NOT_FOUND if it is another's.
+        Refusal: see ``domain.prescription.dispense``; ATTEMPT_NOT_FOUND if it is another's,
+            DISPENSE_MISMATCH if it names another settlement.
     """
     verified = region.verified(event.statement, dispense_pb2.DispenseRecord, now)
     content = verified.content
@@ -41,6 +43,12 @@ def book_dispense(
     handed_over = tuple(
         LineQuantity(line.line_id, line.quantity) for line in committed_lines(content.lines)
     )
+    if attempt.settlement_id not in ("", content.settlement_id):
+        raise Refusal(
+            Reason.DISPENSE_MISMATCH,
+            "settlement_id: the attempt is committed with another settlement",
+            field="settlement_id",
+        )
     change = transitions.dispense(prescription, attempt, reference, handed_over, now=now)
     keep(tx, prescription.number, event.statement, now)
     if change.prescription is not prescription:

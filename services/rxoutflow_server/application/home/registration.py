@@ -8,6 +8,7 @@ from datetime import datetime
 from rxoutflow.identity import CallerName
 from rxoutflow.numbers import SECRET_ALPHABET, SECRET_LENGTH
 from rxoutflow.statements import Verified
+from rxoutflow.statements.verification import MAX_CLOCK_AHEAD
 from rxoutflow.v1 import prescription_pb2, prescription_status_pb2
 from rxoutflow.v1.finding_pb2 import RuleFinding
 from rxoutflow.v1.hospital_service_pb2 import (
@@ -44,7 +45,7 @@ from rxoutflow_server.application.messages import (
 from rxoutflow_server.application.paging import page_size
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import LOCAL_TIME, Region, require_in_scope, routed
-from rxoutflow_server.application.validation import check_prescription
+from rxoutflow_server.application.validation import check_prescription, check_required
 from rxoutflow_server.domain import prescription as transitions
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.prescription import LineUse, Prescription
@@ -138,6 +139,7 @@ def _revoke(
     now: datetime,
 ) -> RevokePrescriptionResponse:
     content = region.verified(request.revocation, prescription_status_pb2.Revocation, now).content
+    check_required(content)
     prescription = _own_prescription(tx, caller, content.prescription_number)
     if content.institution_code != caller.institution_code:
         raise facts.not_found()
@@ -214,6 +216,8 @@ def _require_issuer(
 ) -> None:
     """The caller speaks for itself, in its own region, and may issue at present."""
     number = routed(content.prescription_number)
+    if str(number) != content.prescription_number:
+        raise _mismatch("prescription_number", "it must have no blanks around it")
     if content.issuer.institution_code != caller.institution_code:
         raise _mismatch("issuer.institution_code", "a hospital registers only what it issued")
     if number.region_code != region.code:
@@ -265,6 +269,12 @@ def _require_rules(region: Region, content: prescription_pb2.Prescription) -> No
 
 def _require_in_time(content: prescription_pb2.Prescription, now: datetime) -> None:
     expire_time = instant(content.expire_time)
+    if instant(content.issue_time) > now + MAX_CLOCK_AHEAD:
+        raise Refusal(
+            Reason.FIELD_INVALID,
+            "issue_time: must not be ahead; a prescription is written when it is signed",
+            field="issue_time",
+        )
     if now >= expire_time:
         raise Refusal(
             Reason.PRESCRIPTION_EXPIRED,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements.verification import MAX_CLOCK_AHEAD
 from rxoutflow.v1 import attempt_pb2, prescription_pb2, settlement_pb2
 from rxoutflow.v1.payer_service_pb2 import (
     GetSettlementRequest,
@@ -25,7 +26,8 @@ from rxoutflow_server.application.messages import (
     timestamp,
 )
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
-from rxoutflow_server.application.region import Region, require_own_region
+from rxoutflow_server.application.region import LOCAL_TIME, Region, require_own_region
+from rxoutflow_server.application.validation import check_pricing
 from rxoutflow_server.domain import settlement as transitions
 from rxoutflow_server.domain.benefit import Benefit, Case, benefit
 from rxoutflow_server.domain.errors import Reason, Refusal
@@ -73,8 +75,9 @@ def hold_benefit(
 
     Raises:
         StatementError: a statement does not verify.
-        Refusal: QUOTE_CHANGED, SETTLEMENT_ENDED, SIGNED_CONTENT_MISMATCH, those of a quote, and
-            CALLER_REGION_NOT_ALLOWED for a pharmacy of another region than the caller's.
+        Refusal: QUOTE_CHANGED, SETTLEMENT_ENDED, SIGNED_CONTENT_MISMATCH, those of a quote,
+            CALLER_REGION_NOT_ALLOWED for a pharmacy of another region than the caller's, and
+            ATTEMPT_ALREADY_COMMITTED if another settlement holds money for the attempt.
     """
     now = region.now()
     prescription = _insured_here(region, request.prescription, now)
@@ -88,6 +91,8 @@ def hold_benefit(
     pricing = _pricing(region, caller, request.pricing, prescription, now)
     attempt = region.verified(request.attempt, attempt_pb2.Attempt, now).content
     _require_claimed(tx, caller, prescription, attempt, commitment, pricing)
+    _require_commitment_of(attempt, commitment)
+    _require_no_other(tx, person_id, attempt.attempt_id)
     reckoning = _reckon(tx, region, prescription, pricing)
     computed = Amounts.of(reckoning.benefit)
     transitions.require_accepted(computed, amounts(commitment.accepted_amounts))
@@ -154,13 +159,25 @@ def _pricing(
     verified = region.verified(statement, settlement_pb2.Pricing, now)
     require_own_region(caller, verified.signers[-1].region_code)
     pricing = verified.content
+    check_pricing(pricing)
     if pricing.prescription_number != prescription.prescription_number:
         raise _mismatch("pricing.prescription_number", "it is for another prescription")
-    authorised = {line.line_id: line.quantity for line in prescription.lines}
+    prescribed = {line.line_id: line for line in prescription.lines}
     for line in pricing.lines:
-        if line.line.quantity > authorised.get(line.line.line_id, 0):
-            raise _mismatch("pricing.lines", f"line {line.line.line_id} exceeds the prescription")
+        _require_prescribed(prescribed.get(line.line.line_id), line.line)
     return pricing
+
+
+def _require_prescribed(
+    prescribed: prescription_pb2.PrescriptionLine | None, line: settlement_pb2.PricedLine
+) -> None:
+    """R21, as far as the payer can tell: the dispensing region's catalogue has generic groups."""
+    if prescribed is None or line.quantity > prescribed.quantity:
+        raise _mismatch("pricing.lines", f"line {line.line_id} exceeds the prescription")
+    if line.drug_code != prescribed.drug_code and not prescribed.substitution_allowed:
+        raise _mismatch(
+            "pricing.lines", f"line {line.line_id}: the prescriber allowed no other product"
+        )
 
 
 def _require_claimed(
@@ -174,6 +191,8 @@ def _require_claimed(
     """The claim is real and alive as far as we know, and all papers speak of the same thing."""
     if attempt.dispensing_region_code != caller.region_code:
         raise _mismatch("attempt.dispensing_region_code", "the attempt is of another region")
+    if attempt.payer_region_code != prescription.patient.payer_region_code:
+        raise _mismatch("attempt.payer_region_code", "the attempt is paid by another region")
     numbers = {each.prescription_number for each in (prescription, attempt, commitment, pricing)}
     if len(numbers) != 1:
         raise _mismatch("prescription_number", "the statements are of different prescriptions")
@@ -181,17 +200,47 @@ def _require_claimed(
         raise _mismatch("attempt_id", "the statements are of different attempts")
     if commitment.settlement_id != pricing.settlement_id:
         raise _mismatch("settlement_id", "the statements are of different settlements")
-    if attempt.pharmacy_code != commitment.pharmacy_code:
+    if {attempt.pharmacy_code} != {commitment.pharmacy_code, pricing.pharmacy_code}:
         raise _mismatch("pharmacy_code", "the statements are of different pharmacies")
     if list(commitment.lines) != [line.line for line in pricing.lines]:
         raise _mismatch("pricing.lines", "they are not the lines of the commitment")
-    ended = tx.payer.attempt_end(prescription.patient.insured_person_id, attempt.attempt_id)
-    if ended is not None:
+    person_id = prescription.patient.insured_person_id
+    ended = tx.payer.attempt_end(person_id, attempt.attempt_id) or _ended(attempt)
+    if ended:
         raise Refusal(
             Reason.SETTLEMENT_ENDED,
             f"the home region has reported this attempt as {ended}; claim again",
             state=ended,
         )
+
+
+def _require_commitment_of(
+    attempt: attempt_pb2.Attempt, commitment: attempt_pb2.Commitment
+) -> None:
+    """The commitment is one that home can commit: nothing is set aside for any other."""
+    if commitment.mode != settlement_pb2.SETTLEMENT_MODE_INSURANCE:
+        raise _mismatch("commitment.mode", "without insurance there is nothing to hold")
+    if commitment.fence != attempt.fence:
+        raise _mismatch("commitment.fence", "it is not that of the attempt")
+    holding = {line.line_id: line.quantity for line in attempt.lines}
+    for line in commitment.lines:
+        if line.quantity > holding.get(line.line_id, 0):
+            raise _mismatch("commitment.lines", f"line {line.line_id} exceeds the attempt")
+
+
+def _require_no_other(tx: Transaction, person_id: str, attempt_id: str) -> None:
+    """One attempt is paid once: a second hold would find deductible and accounts used by the first.
+
+    The first is not set free for it, because home may have committed the attempt with it.
+    """
+    for other in tx.payer.settlements_of_attempt(person_id, attempt_id):
+        if other.state in (SettlementState.HELD, SettlementState.POSTED):
+            raise Refusal(
+                Reason.ATTEMPT_ALREADY_COMMITTED,
+                "money is held for this attempt under another settlement; repeat that commitment,"
+                " or release the attempt and claim again",
+                settlement_id=other.settlement_id,
+            )
 
 
 def _reckon(
@@ -207,7 +256,7 @@ def _reckon(
             "this region does not know the person as insured; the patient may pay alone",
         )
     transitions.require_direct_settlement(person)
-    day = _day(pricing.dispense_day)
+    day = _day(pricing.dispense_day, region.now())
     person = person.in_year(day.year)
     tariff = region.tariffs.in_force(region.code, day)
     away = pricing.pharmacy_code[1:7] != region.code
@@ -223,11 +272,28 @@ def _issuing_tier(region: Region, prescription: prescription_pb2.Prescription) -
     return hospital.tier if hospital is not None else 0
 
 
-def _day(text: str) -> date:
+def _ended(attempt: attempt_pb2.Attempt) -> str:
+    """The state of an attempt that its own statement shows to be over, or nothing."""
+    live = (attempt_pb2.Attempt.STATE_RESERVED, attempt_pb2.Attempt.STATE_COMMITTED)
+    if attempt.state in live:
+        return ""
+    return attempt_pb2.Attempt.State.Name(attempt.state).removeprefix("STATE_").lower()
+
+
+def _day(text: str, now: datetime) -> date:
+    """The day of dispensing: today, or yesterday for a hold that is asked for again after midnight.
+
+    A later day would begin a benefit year with nothing used, an earlier one choose the tariff.
+    """
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
         raise _mismatch("pricing.dispense_day", "must be a day as YYYY-MM-DD") from None
+    earliest = (now - timedelta(days=1)).astimezone(LOCAL_TIME).date()
+    latest = (now + MAX_CLOCK_AHEAD).astimezone(LOCAL_TIME).date()
+    if not earliest <= day <= latest:
+        raise _mismatch("pricing.dispense_day", "is not today: set the clock of the platform")
+    return day
 
 
 def _held(

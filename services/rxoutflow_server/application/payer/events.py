@@ -2,64 +2,97 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
-from rxoutflow.v1 import attempt_pb2, dispense_pb2, prescription_status_pb2
+from rxoutflow.v1 import attempt_pb2, dispense_pb2, prescription_status_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
+from rxoutflow_server.application.clearing.books import book_settlement, posting_time
 from rxoutflow_server.application.exchange.evidence import keep, tell_region
+from rxoutflow_server.application.messages import committed_lines, settlement_message
 from rxoutflow_server.application.payer.benefits import state_settlement
 from rxoutflow_server.application.ports import IndexEntry, Transaction
 from rxoutflow_server.application.region import Region, require_own_region
+from rxoutflow_server.application.validation import check_dispense_record
 from rxoutflow_server.domain import settlement as transitions
 from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.ledger import Book
 from rxoutflow_server.domain.settlement import Settlement, SettlementState
+
+_ENDED = (
+    attempt_pb2.Attempt.STATE_DISPENSED,
+    attempt_pb2.Attempt.STATE_RELEASED,
+    attempt_pb2.Attempt.STATE_EXPIRED,
+)
 
 
 def post_settlement(
     tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
 ) -> None:
-    """Pay what was held, on the signed record of the handover. Once, however often it is told.
+    """Keep the signed record of a handover, and pay if the home region has booked it.
+
+    Once, however often it is told.
 
     Raises:
         StatementError: the record does not verify.
-        Refusal: SETTLEMENT_NOT_FOUND or SETTLEMENT_ENDED.
+        Refusal: SETTLEMENT_NOT_FOUND, SETTLEMENT_ENDED, or DISPENSE_MISMATCH if something else was
+            handed over than was held for, or than home has booked.
     """
     verified = region.verified(event.statement, dispense_pb2.DispenseRecord, now)
     content = verified.content
+    check_dispense_record(content)
     require_own_region(caller, verified.signers[-1].region_code)
     held = tx.payer.settlement(event.insured_person_id, content.settlement_id)
     if held is None or not _pays(held, content):
         raise Refusal(Reason.SETTLEMENT_NOT_FOUND, "nothing is held for this handover and attempt")
-    posted = transitions.post(held, cause_sha256=verified.sha256, now=now)
-    if posted is held:
+    if held.state is not SettlementState.HELD:
+        transitions.post(held, cause_sha256=verified.sha256, now=now)  # paid before, or it says why
         return
+    if not _as_priced(tx, held, content) or held.booked_sha256 not in (b"", verified.sha256):
+        raise Refusal(
+            Reason.DISPENSE_MISMATCH,
+            "lines, products and quantities must be those for which the money is held",
+            field="lines",
+        )
     keep(tx, held.prescription_number, event.statement, now)
-    _settle(tx, region, posted, "posted", now)
+    _pay_if_shown(tx, region, replace(held, record_sha256=verified.sha256), now)
 
 
 def note_attempt_end(
     tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
 ) -> None:
-    """Set free every hold of an attempt that has ended, but the one that its dispense pays.
+    """Set free every hold of an attempt that has ended, but the one that its dispense is paid by.
 
-    The end is remembered, so that a hold that is asked for later is refused.
+    That one is paid if the pharmacy's record is here too.
+
+    The end is remembered, so that a hold that is asked for later is refused. A region ends attempts
+    on its own prescriptions only, whatever other attempts it names.
 
     Raises:
         StatementError: the attempt does not verify.
-        Refusal: CALLER_REGION_NOT_ALLOWED if another than the home region says it.
+        Refusal: CALLER_REGION_NOT_ALLOWED if another than the home region says it, or
+            SIGNED_CONTENT_MISMATCH if the attempt has not ended.
     """
     verified = region.verified(event.statement, attempt_pb2.Attempt, now)
     content = verified.content
     require_own_region(caller, verified.signers[-1].region_code)
+    if content.state not in _ENDED:
+        raise Refusal(
+            Reason.SIGNED_CONTENT_MISMATCH, "state: the attempt has not ended", field="state"
+        )
     person_id = event.insured_person_id
     state = attempt_pb2.Attempt.State.Name(content.state).removeprefix("STATE_").lower()
     tx.payer.note_attempt_end(person_id, content.attempt_id, state)
     digest = keep(tx, content.prescription_number, event.statement, now)
     for settlement in tx.payer.settlements_of_attempt(person_id, content.attempt_id):
-        paid = settlement.settlement_id == content.settlement_id
-        dispensed = content.state == attempt_pb2.Attempt.STATE_DISPENSED
-        if settlement.state is SettlementState.HELD and not (paid and dispensed):
+        ours = settlement.prescription_number == content.prescription_number
+        if not ours or settlement.state is not SettlementState.HELD:
+            continue
+        if _is_dispensed_for(content, settlement):
+            booked = replace(settlement, booked_sha256=content.cause_sha256)
+            _pay_if_shown(tx, region, booked, now)
+        else:
             _void(tx, region, settlement, digest, now)
 
 
@@ -89,6 +122,29 @@ def _pays(settlement: Settlement, record: dispense_pb2.DispenseRecord) -> bool:
     )
 
 
+def _as_priced(tx: Transaction, held: Settlement, record: dispense_pb2.DispenseRecord) -> bool:
+    """Whether the record names what was priced; the cause of a hold is its pricing."""
+    statement = tx.journal.statement(held.prescription_number, held.cause_sha256)
+    pricing = settlement_pb2.Pricing.FromString(statement.payload)
+    return committed_lines(line.line for line in pricing.lines) == committed_lines(record.lines)
+
+
+def _is_dispensed_for(attempt: attempt_pb2.Attempt, settlement: Settlement) -> bool:
+    """Whether home says that a handover was booked for this settlement."""
+    dispensed = attempt.state == attempt_pb2.Attempt.STATE_DISPENSED
+    return dispensed and attempt.settlement_id == settlement.settlement_id
+
+
+def _pay_if_shown(tx: Transaction, region: Region, settlement: Settlement, now: datetime) -> None:
+    """Store what has been shown of a handover; pay when both sides have shown it."""
+    if not settlement.is_payable:
+        tx.payer.save_settlement(settlement)
+        return
+    at = posting_time(tx, settlement.dispensing_region_code, now)
+    posted = transitions.post(settlement, cause_sha256=settlement.record_sha256, now=at)
+    _settle(tx, region, posted, "posted", now)
+
+
 def _void(
     tx: Transaction, region: Region, settlement: Settlement, cause: bytes, now: datetime
 ) -> None:
@@ -102,8 +158,10 @@ def _void(
 def _settle(
     tx: Transaction, region: Region, settlement: Settlement, action: str, now: datetime
 ) -> None:
-    """Store the settlement's end and tell the other two regions."""
+    """Store the settlement's end, book it, and tell the other two regions."""
     tx.payer.save_settlement(settlement)
+    stated = settlement_message(settlement, region.code)
+    book_settlement(tx, Book.PAYABLE, settlement.dispensing_region_code, stated)
     number = settlement.prescription_number
     _, digest = state_settlement(tx, region, settlement, action, now)
     for peer in dict.fromkeys((settlement.dispensing_region_code, number[:6])):

@@ -215,6 +215,8 @@ _PAYER = (
         create_time INTEGER NOT NULL,
         update_time INTEGER NOT NULL,
         cause_sha256 BLOB NOT NULL,
+        record_sha256 BLOB NOT NULL,
+        booked_sha256 BLOB NOT NULL,
         total_fen INTEGER NOT NULL,
         own_fen INTEGER NOT NULL CHECK (own_fen >= 0),
         excess_fen INTEGER NOT NULL CHECK (excess_fen >= 0),
@@ -314,6 +316,51 @@ _DISPENSING = (
     ) STRICT, WITHOUT ROWID
     """,
 )
+_CLEARING = (
+    """
+    CREATE TABLE ledger_entries (
+        prescription_number TEXT NOT NULL,
+        settlement_id TEXT NOT NULL,
+        book TEXT NOT NULL CHECK (book IN ('payable', 'receivable', 'sales')),
+        movement TEXT NOT NULL CHECK (movement IN ('posting', 'reversal')),
+        reversal_id TEXT NOT NULL,
+        counterpart_code TEXT NOT NULL,
+        pharmacy_code TEXT NOT NULL,
+        mode TEXT NOT NULL CHECK (mode IN ('insurance', 'self_pay')),
+        day TEXT NOT NULL,
+        posted_day TEXT NOT NULL,
+        total_fen INTEGER NOT NULL,
+        pool_fen INTEGER NOT NULL CHECK (pool_fen >= 0),
+        account_fen INTEGER NOT NULL CHECK (account_fen >= 0),
+        family_fen INTEGER NOT NULL CHECK (family_fen >= 0),
+        cash_fen INTEGER NOT NULL CHECK (cash_fen >= 0),
+        PRIMARY KEY (prescription_number, settlement_id, book, movement, reversal_id),
+        CHECK (total_fen = pool_fen + account_fen + family_fen + cash_fen),
+        CHECK (posted_day <= day AND (movement = 'reversal' OR posted_day = day))
+    ) STRICT
+    """,
+    """
+    CREATE INDEX ledger_by_day ON ledger_entries
+        (book, counterpart_code, day, settlement_id, movement, reversal_id)
+    """,
+    """
+    CREATE TABLE clearings (
+        peer_region_code TEXT NOT NULL,
+        role TEXT NOT NULL CHECK (role IN ('payer', 'dispensing')),
+        period TEXT NOT NULL,
+        revision INTEGER NOT NULL CHECK (revision >= 1),
+        statement BLOB NOT NULL,
+        acceptance BLOB,
+        time INTEGER NOT NULL,
+        PRIMARY KEY (peer_region_code, role, period, revision)
+    ) STRICT
+    """,
+    """
+    CREATE UNIQUE INDEX clearings_accepted_once ON clearings (peer_region_code, role, period)
+        WHERE acceptance IS NOT NULL
+    """,
+    "CREATE INDEX clearings_by_period ON clearings (period, role, peer_region_code, revision)",
+)
 _EDGE = (
     """
     CREATE TABLE issued_prescriptions (
@@ -367,6 +414,7 @@ _MIGRATIONS: dict[Kind, dict[str, tuple[str, ...]]] = {
         "0002_home": _HOME,
         "0003_payer": _PAYER,
         "0004_dispensing": _DISPENSING,
+        "0005_clearing": _CLEARING,
     },
     "edge": {"0001_journal": _JOURNAL, "0002_edge": _EDGE},
 }
@@ -385,6 +433,23 @@ def migrate(connection: sqlite3.Connection, path: Path, kind: Kind) -> None:
     for name, statements in _MIGRATIONS[kind].items():
         _register(migrations, name, statements)
     migrations.apply(database)
+
+
+def require_present(connection: sqlite3.Connection, path: Path, kind: Kind) -> None:
+    """Check that a store has the present schema, without changing it.
+
+    Raises:
+        StoreError: it is of another kind, or of another release.
+    """
+    database = Database(connection, recursive_triggers=False, execute_plugins=False)
+    _require_kind(database, path, kind)
+    _require_known(database, path, kind)
+    applied = {migration.name for migration in Migrations(kind).applied(database)}
+    if missing := sorted(set(_MIGRATIONS[kind]) - applied):
+        raise StoreError(
+            f"{path} was written by an older release ({', '.join(missing)} are missing);"
+            " start its service with this release once"
+        )
 
 
 def _register(migrations: Migrations, name: str, statements: Sequence[str]) -> None:

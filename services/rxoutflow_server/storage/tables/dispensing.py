@@ -42,7 +42,7 @@ SELECT prescription_number, settlement_id, attempt_id, fence, pharmacy_code, pay
        insured_person_id, insured, lines, state, create_time, update_time, request_id,
        commitment_sha256, pricing_sha256, settlement_sha256, record_sha256, booked, posted
 FROM dispenses WHERE prescription_number = ? AND attempt_id = ?
-ORDER BY create_time DESC, settlement_id DESC LIMIT 1"""
+ORDER BY state = 'refused', create_time DESC, settlement_id DESC LIMIT 1"""
 _ADD_DISPENSE = """
 INSERT INTO dispenses (
     prescription_number, settlement_id, attempt_id, fence, pharmacy_code, payer_region_code,
@@ -105,7 +105,7 @@ class DispensingTables:
         return self._locked(_DISPENSE, number, settlement_id)
 
     def dispense_of_attempt(self, number: str, attempt_id: str) -> Dispense | None:
-        """The newest dispense of an attempt, locked for change."""
+        """The dispense of an attempt that stands, or the newest refused one; locked for change."""
         return self._locked(_DISPENSE_OF_ATTEMPT, number, attempt_id)
 
     def add_dispense(self, dispense: Dispense) -> None:

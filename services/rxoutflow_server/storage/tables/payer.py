@@ -46,7 +46,7 @@ SELECT pharmacy_code FROM credential_uses WHERE insured_person_id = ? AND code_s
 _SETTLEMENT = """
 SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
        pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
-       cause_sha256,
+       cause_sha256, record_sha256, booked_sha256,
        total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
        ratio_self_fen, person_fen, account_fen, family_fen, cash_fen
 FROM settlements WHERE insured_person_id = ? AND settlement_id = ?
@@ -54,7 +54,7 @@ FROM settlements WHERE insured_person_id = ? AND settlement_id = ?
 _SETTLEMENTS_OF_ATTEMPT = """
 SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
        pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
-       cause_sha256,
+       cause_sha256, record_sha256, booked_sha256,
        total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
        ratio_self_fen, person_fen, account_fen, family_fen, cash_fen
 FROM settlements WHERE insured_person_id = ? AND attempt_id = ? ORDER BY settlement_id
@@ -63,13 +63,14 @@ _ADD_SETTLEMENT = """
 INSERT INTO settlements (
     settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
     pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
-    cause_sha256,
+    cause_sha256, record_sha256, booked_sha256,
     total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
     ratio_self_fen, person_fen, account_fen, family_fen, cash_fen)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _SAVE_SETTLEMENT = """
-UPDATE settlements SET state = ?, update_time = ?, cause_sha256 = ?
+UPDATE settlements SET
+    state = ?, update_time = ?, cause_sha256 = ?, record_sha256 = ?, booked_sha256 = ?
 WHERE insured_person_id = ? AND settlement_id = ?
 """
 _ATTEMPT_END = "SELECT state FROM attempt_ends WHERE insured_person_id = ? AND attempt_id = ?"
@@ -137,6 +138,8 @@ class PayerTables:
                 settlement.state.value,
                 micros(settlement.update_time),
                 settlement.cause_sha256,
+                settlement.record_sha256,
+                settlement.booked_sha256,
                 settlement.insured_person_id,
                 settlement.settlement_id,
             ),
@@ -225,6 +228,8 @@ def _settlement_row(settlement: Settlement) -> tuple[Value, ...]:
         micros(settlement.create_time),
         micros(settlement.update_time),
         settlement.cause_sha256,
+        settlement.record_sha256,
+        settlement.booked_sha256,
         *_amounts_row(settlement.amounts),
     )
 
@@ -248,7 +253,7 @@ def _amounts_row(amounts: Amounts) -> tuple[int, ...]:
 
 def _settlement(row: Row) -> Settlement:
     (settlement_id, attempt_id, number, person_id, region, pharmacy, state, family, tariff, year,
-     create, update, cause_sha256, *amounts) = row  # fmt: skip
+     create, update, cause_sha256, record_sha256, booked_sha256, *amounts) = row  # fmt: skip
     return Settlement(
         settlement_id=settlement_id,
         attempt_id=attempt_id,
@@ -264,6 +269,8 @@ def _settlement(row: Row) -> Settlement:
         create_time=instant(create),
         update_time=instant(update),
         cause_sha256=cause_sha256,
+        record_sha256=record_sha256,
+        booked_sha256=booked_sha256,
     )
 
 

@@ -5,6 +5,7 @@ Holds no state of its own, so one value serves every transaction of its connecti
 
 from __future__ import annotations
 
+from rxoutflow_server.storage.tables.clearing import ClearingTables
 from rxoutflow_server.storage.tables.connection import Connection
 from rxoutflow_server.storage.tables.dispensing import DispensingTables
 from rxoutflow_server.storage.tables.edge import EdgeTables
@@ -24,6 +25,7 @@ class PlatformTables:
         self.home = HomeTables(connection, lock)
         self.payer = PayerTables(connection, lock)
         self.dispensing = DispensingTables(connection, lock)
+        self.clearing = ClearingTables(connection)
 
 
 class EdgeTransactionTables:
