@@ -296,7 +296,8 @@ async def _events(premises: Premises) -> None:
     posted = await _committed(world)
     content = content_of(posted.commitment, attempt_pb2.Commitment)
     await world.record(DISPENSING, world.record_request(DISPENSING, posted.commitment))
-    await _deliver(premises, DISPENSING, PAYER, content.prescription_number)
+    for origin, to in ((DISPENSING, PAYER), (DISPENSING, HOME), (HOME, PAYER)):
+        await _deliver(premises, origin, to, content.prescription_number)
     _tell(premises, PAYER, HOME, content.prescription_number, "settled")
     _tell(premises, PAYER, DISPENSING, content.prescription_number, "paid")
 

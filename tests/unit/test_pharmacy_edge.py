@@ -20,6 +20,7 @@ from rxoutflow.statements import (
 )
 from rxoutflow.v1.attempt_pb2 import Attempt, Claim, ClaimRelease, Collector, Commitment
 from rxoutflow.v1.dispense_pb2 import DispenseProgress, DispenseRecord
+from rxoutflow.v1.notice_pb2 import Notice
 from rxoutflow.v1.pharmacy_service_pb2 import (
     ClaimPrescriptionRequest,
     CommitClaimRequest,
@@ -62,7 +63,7 @@ from support.edges import (
 from support.pki import NOW
 from support.sheets import Cast
 
-SECRET = "0123456789ABCDEF"  # noqa: S105 - of no prescription
+SECRET = "0123456789ABCDEF"
 HELD = Refusal(Reason.PRESCRIPTION_HELD, "another pharmacy holds it", holder_name="P")
 ALREADY_SOLD = Refusal(Reason.TRACE_CODE_ALREADY_SOLD, "line 1: sold before", line_id="1")
 AMOUNTS = Amounts(total_fen=1000, pool_fen=700, person_fen=300)
@@ -451,6 +452,20 @@ async def test_a_corrected_record_takes_the_place_of_a_refused_one(
     assert (await site.hand_over(right)).HasField("progress")
     with pytest.raises(Refusal, match="nothing is stored"):
         await site.outcome(wrong.request_id)
+
+
+async def test_the_pharmacy_hears_of_a_record_that_was_refused_later(site: Site) -> None:
+    site.line.up = False
+    request = site.record()
+    await site.hand_over(request)
+    site.line.up, site.line.refuses = True, ALREADY_SOLD
+    assert await delivery.records(site.edge, site.platform)
+    (notice,) = await site.edge.store.read(lambda tx: tx.journal.notices(site.edge.code, 0, 10))
+    assert (notice.kind, notice.summary) == (
+        "DISPENSE_REFUSED",
+        f"{ALREADY_SOLD.reason}: {ALREADY_SOLD.message}",
+    )
+    assert f"KIND_{notice.kind}" in Notice.Kind.keys()  # noqa: SIM118 - an enum wrapper is no dict
 
 
 async def test_two_records_of_one_handover_are_not_accepted(site: Site) -> None:

@@ -58,6 +58,10 @@ class Notice(google.protobuf.message.Message):
         """The home region refused a prescription that the edge had accepted from the HIS."""
         KIND_PICKUP_CODE_LOCKED: Notice._Kind.ValueType  # 10
         """Too many wrong pickup codes were tried; the code is locked for a while."""
+        KIND_DISPENSE_REFUSED: Notice._Kind.ValueType  # 11
+        """The platform refused the record of a handover that the edge had accepted from the POS; nobody
+        pays for it until a right record is accepted. `evidence` is the record that was refused.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What happened."""
@@ -84,6 +88,10 @@ class Notice(google.protobuf.message.Message):
     """The home region refused a prescription that the edge had accepted from the HIS."""
     KIND_PICKUP_CODE_LOCKED: Notice.Kind.ValueType  # 10
     """Too many wrong pickup codes were tried; the code is locked for a while."""
+    KIND_DISPENSE_REFUSED: Notice.Kind.ValueType  # 11
+    """The platform refused the record of a handover that the edge had accepted from the POS; nobody
+    pays for it until a right record is accepted. `evidence` is the record that was refused.
+    """
 
     RESUME_TOKEN_FIELD_NUMBER: builtins.int
     EVENT_TIME_FIELD_NUMBER: builtins.int

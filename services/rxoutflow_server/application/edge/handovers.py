@@ -32,6 +32,7 @@ from rxoutflow_server.application.edge.surroundings import Edge
 from rxoutflow_server.application.edge_ports import EdgeTransaction, Handover
 from rxoutflow_server.application.exchange.idempotency import RequestKey, unverified_number
 from rxoutflow_server.application.messages import timestamp
+from rxoutflow_server.application.ports import NoticeRecord
 from rxoutflow_server.application.validation import check_dispense_record
 from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
 
@@ -74,7 +75,22 @@ async def offer(edge: Edge, platform: PharmacyPlatform, handover: Handover) -> b
         if refusal.reason is Reason.OVERLOADED:  # of the store here: nothing was decided
             return False
         log.warning("handover_refused", attempt_id=handover.attempt_id, reason=str(refusal.reason))
+        notice = _refusal_notice(edge, handover, refusal)
+        await edge.store.transact(lambda tx: tx.journal.add_notice(notice))
     return True
+
+
+def _refusal_notice(edge: Edge, handover: Handover, refusal: Refusal) -> NoticeRecord:
+    """What the pharmacy hears when a record that was taken here is refused later."""
+    return NoticeRecord(
+        institution_code=edge.code,
+        kind="DISPENSE_REFUSED",
+        prescription_number=handover.prescription_number,
+        other_institution_code="",
+        statement_sha256=handover.statement_sha256,
+        summary=f"{refusal.reason}: {refusal.message}",
+        time=edge.now(),
+    )
 
 
 def accepted(tx: EdgeTransaction, edge: Edge, number: str, request_id: str) -> Outcome | None:
