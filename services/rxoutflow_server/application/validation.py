@@ -15,7 +15,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from google.api import field_behavior_pb2
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type import date_pb2
@@ -131,7 +131,7 @@ def check_amounts(field: str, amounts: Amounts) -> None:
     Raises:
         Refusal: FIELD_INVALID naming the field.
     """
-    for part in cast(Sequence[FieldDescriptor], amounts.DESCRIPTOR.fields):
+    for part in amounts.DESCRIPTOR.fields:
         _check_range(f"{field}.{part.name}", getattr(amounts, part.name), 0, _MAX_AMOUNT_FEN)
     outside = amounts.own_fen + amounts.excess_fen + amounts.first_self_pay_fen
     adds_up = (
@@ -198,7 +198,7 @@ def _values(message: Message, field: FieldDescriptor) -> Iterable[tuple[int | No
 
 
 def _check_known(field: str, descriptor: FieldDescriptor, value: Any) -> None:  # noqa: ANN401 - a number, or several
-    known = descriptor.enum_type.values_by_number
+    known = cast(EnumDescriptor, descriptor.enum_type).values_by_number
     if any(each not in known for each in (value if descriptor.is_repeated else (value,))):
         raise invalid(field, "has a value that this contract does not know")
 
