@@ -5,7 +5,8 @@ anchors of both. A path is built from the leaf over at most three intermediates 
 anchors given, and is checked at one instant: signatures, validity, basic constraints, path lengths,
 key usage, unknown critical extensions. The work is done by ``cryptography``'s path validator
 (RFC 5280 with the Web PKI's rules for issuing certificates: P-256, P-384, P-521 or RSA keys).
-Leaves may also have Ed25519 keys.
+Leaves may also have Ed25519 keys; RSA keys of leaves, which the validator does not judge, must have
+2048 bits as well.
 
 Nothing here reads names (:mod:`rxoutflow.identity`), deny lists or authority
 (:mod:`rxoutflow.trust`), fetches anything or asks for the time.
@@ -20,7 +21,9 @@ from enum import StrEnum
 from functools import lru_cache
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import (
     Criticality,
@@ -33,6 +36,9 @@ from cryptography.x509.verification import (
 
 MAX_INTERMEDIATES = 3
 """Most certificates between the leaf and its anchor."""
+
+MIN_RSA_BITS = 2048
+"""Least size of a leaf's RSA key."""
 
 
 class CertificateUntrusted(ValueError):
@@ -81,6 +87,7 @@ def verify_chain(
     """
     if not anchors:
         raise CertificateUntrusted("the region has no anchor for this use")
+    _require_strong_key(leaf)
     builder = (
         PolicyBuilder().store(Store(list(anchors))).time(at).max_chain_depth(MAX_INTERMEDIATES)
     )
@@ -103,6 +110,15 @@ def verify_chain(
 def certificate_sha256(certificate: x509.Certificate) -> bytes:
     """SHA-256 of the certificate in DER, the name by which trust lists know it."""
     return certificate.fingerprint(hashes.SHA256())
+
+
+def _require_strong_key(leaf: x509.Certificate) -> None:
+    try:
+        key = leaf.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return  # whoever uses the key says so if it cannot be read; SM2 is read elsewhere
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < MIN_RSA_BITS:
+        raise CertificateUntrusted(f"an RSA key must have at least {MIN_RSA_BITS} bits")
 
 
 _AUTHENTICATION = {

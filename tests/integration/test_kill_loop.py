@@ -27,7 +27,7 @@ from support.sandbox import SECONDS, SERVERS, LiveSandbox, eventually, run_sandb
 KILLS = int(os.environ.get("RXOUTFLOW_KILLS", "24"))
 SEED = int(os.environ.get("RXOUTFLOW_SEED", "20260701"))
 KILLS_FOR_A_FREEZE = 6
-FEWEST_ACKNOWLEDGED = 4 * KILLS
+FEWEST_ACKNOWLEDGED = 3 * KILLS
 
 pytestmark = pytest.mark.timeout(60 + 10 * KILLS)
 
@@ -114,7 +114,7 @@ def test_nothing_acknowledged_is_lost_however_often_servers_are_killed(
     victims = [*SERVERS, *chance.choices(SERVERS, k=max(0, KILLS - len(SERVERS)))]
     chance.shuffle(victims)
     for cycle, victim in enumerate(victims):
-        load.wait_for_more(chance.randint(1, 6))
+        load.wait_for_more(chance.randint(1, 4))
         with sandbox.servers.killed(victim):
             pass
         if cycle % KILLS_FOR_A_FREEZE == 0:

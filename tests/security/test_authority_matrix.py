@@ -34,17 +34,19 @@ from support.doors import Door, connection, keep_quiet
 from support.members import (
     EDGE_SERVICES,
     HERE,
-    PLATFORM_SERVICES,
     Certificate,
     Member,
     Membership,
     State,
     methods,
+    platform_services,
     welcoming,
 )
 
 HOSPITAL, PHARMACY = CallerKind.HOSPITAL, CallerKind.PHARMACY
 PLATFORM, REGULATOR = CallerKind.PLATFORM, CallerKind.REGULATOR
+OPERATOR = CallerKind.OPERATOR
+OPERATOR = CallerKind.OPERATOR
 OWN_REGION, ANY_REGION, OWN_INSTITUTION = "own region", "any region", "own institution"
 
 Row = tuple[frozenset[CallerKind], str, str]
@@ -73,6 +75,8 @@ POLICY: dict[str, Row] = {
     "PharmacyService/RecordDispense": row("CLAIMANT", OWN_REGION, PHARMACY),
     "PharmacyService/GetDispense": row("CLAIMANT", OWN_REGION, PHARMACY),
     "PharmacyService/ListDispenses": row("CLAIMANT", OWN_REGION, PHARMACY),
+    "PharmacyService/ReconcileDay": row("CLAIMANT", OWN_REGION, PHARMACY),
+    "PharmacyService/ReconcileDay": row("CLAIMANT", OWN_REGION, PHARMACY),
     "PharmacyService/WatchNotices": row("CLAIMANT", OWN_REGION, PHARMACY),
     "PharmacyService/GetOutcome": row("CLAIMANT", OWN_REGION, PHARMACY),
     "HomeService/OpenPrescription": row("PEER", ANY_REGION, PLATFORM),
@@ -86,6 +90,12 @@ POLICY: dict[str, Row] = {
     "PayerService/GetSettlement": row("PARTY_REGION", ANY_REGION, PLATFORM),
     "PeerService/DeliverEvents": row("PEER", ANY_REGION, PLATFORM),
     "PeerService/GetTrustList": row("PEER", ANY_REGION, PLATFORM, HOSPITAL, PHARMACY, REGULATOR),
+    "ClearingService/ReconcileDay": row("PEER", ANY_REGION, PLATFORM),
+    "ClearingService/ProposeClearing": row("PEER", ANY_REGION, PLATFORM),
+    "ClearingService/ClearPeriod": row("SAME_REGION", OWN_REGION, OPERATOR, PLATFORM),
+    "ClearingService/ReconcileDay": row("PEER", ANY_REGION, PLATFORM),
+    "ClearingService/ProposeClearing": row("PEER", ANY_REGION, PLATFORM),
+    "ClearingService/ClearPeriod": row("SAME_REGION", OWN_REGION, OPERATOR, PLATFORM),
     "SupervisionService/TracePrescription": row("SAME_REGION", OWN_REGION, REGULATOR),
     "HisService/PrecheckPrescription": row("SAME_INSTITUTION", OWN_INSTITUTION, HOSPITAL),
     "HisService/IssuePrescription": row("SAME_INSTITUTION", OWN_INSTITUTION, HOSPITAL),
@@ -101,6 +111,8 @@ POLICY: dict[str, Row] = {
     "PosService/CommitClaim": row("SAME_INSTITUTION", OWN_INSTITUTION, PHARMACY),
     "PosService/RecordDispense": row("SAME_INSTITUTION", OWN_INSTITUTION, PHARMACY),
     "PosService/GetDispense": row("SAME_INSTITUTION", OWN_INSTITUTION, PHARMACY),
+    "PosService/ReconcileDay": row("SAME_INSTITUTION", OWN_INSTITUTION, PHARMACY),
+    "PosService/ReconcileDay": row("SAME_INSTITUTION", OWN_INSTITUTION, PHARMACY),
     "PosService/WatchNotices": row("SAME_INSTITUTION", OWN_INSTITUTION, PHARMACY),
     "PosService/GetOutcome": row("SAME_INSTITUTION", OWN_INSTITUTION, PHARMACY),
 }
@@ -118,9 +130,7 @@ def reasons(method: str, member: Member) -> set[str]:
         ANY_REGION: False,
     }[scope]
     of_platform = member.name.kind is PLATFORM
-    unknown = (
-        Reason.CALLER_CERTIFICATE_UNTRUSTED if of_platform else Reason.INSTITUTION_NOT_ACTIVE
-    )
+    unknown = Reason.CALLER_CERTIFICATE_UNTRUSTED if of_platform else Reason.INSTITUTION_NOT_ACTIVE
     judged = {
         Reason.CALLER_CERTIFICATE_EXPIRED: member.certificate is Certificate.EXPIRED,
         Reason.CALLER_CERTIFICATE_REVOKED: member.certificate is Certificate.DENIED,
@@ -156,10 +166,8 @@ def doors_of(membership: Membership) -> dict[tuple[str, State], Door]:
     Edges belong to an institution; a caller meets the edge of its own institution, whatever its
     standing is, or another's.
     """
-    platform = Door(
-        welcoming(*PLATFORM_SERVICES), membership.trust, Place(HERE), lambda: NOW
-    )
-    doors = {(service, state): platform for service in PLATFORM_SERVICES for state in State}
+    platform = Door(welcoming(*platform_services()), membership.trust, Place(HERE), lambda: NOW)
+    doors = {(service, state): platform for service in platform_services() for state in State}
     for service, kind in zip(EDGE_SERVICES, (HOSPITAL, PHARMACY), strict=True):
         for state in State:
             place = Place(HERE, membership.own(kind, state).institution_code)
@@ -178,9 +186,7 @@ async def test_every_cell_is_decided_as_the_table_says(membership: Membership, r
         for member in membership.members:
             door = doors[service, member.state]
             seen[member.credential.sha256] = connection(member.credential)
-            answer = await door.call(
-                f"/rxoutflow.v1.{method}", b"", seen[member.credential.sha256]
-            )
+            answer = await door.call(f"/rxoutflow.v1.{method}", b"", seen[member.credential.sha256])
             expected = reasons(method, member) or {"OK"}
             outcomes[answer.reason] += 1
             if answer.reason not in expected:
@@ -230,7 +236,7 @@ def places(membership: Membership) -> dict[str, Place]:
     platform = Place(HERE)
     his, pos = (membership.own(kind, State.ACTIVE) for kind in (HOSPITAL, PHARMACY))
     return {
-        **dict.fromkeys(PLATFORM_SERVICES, platform),
+        **dict.fromkeys(platform_services(), platform),
         "HisService": Place(HERE, his.institution_code),
         "PosService": Place(HERE, pos.institution_code),
     }

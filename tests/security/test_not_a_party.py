@@ -9,7 +9,7 @@ A suspended institution begins nothing new and finishes what it began (R19).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ from rxoutflow_server.domain.errors import Reason
 from support.board import Ran
 from support.doors import Answer
 from support.members import methods
-from support.premises import DISPENSING, HIS, HOME, PAYER, POS, Call, Premises
+from support.premises import DISPENSING, HOME, PAYER, Call, Premises
 from support.sheets import Cast, signed
 from support.world import PERSON, World, content_of, priced
 
@@ -50,7 +50,7 @@ NOT_FOUND = {
     Reason.OUTCOME_NOT_FOUND,
 }
 ABSENT_ID = "019ce000-0000-7000-8000-000000000000"
-WRONG_SECRET = "ZZZZZZZZZZZZZZZZ"  # noqa: S105 - of a test
+WRONG_SECRET = "ZZZZZZZZZZZZZZZZ"
 
 desk = pharmacy_service_pb2
 
@@ -75,7 +75,9 @@ async def real(premises: Premises) -> Affair:
     world = premises.world
     number, code = await world.issue(HOME, HOME)
     request = world.claim_request(HOME, code)
-    door = Call(HOME, premises.cast(HOME).pharmacy, _path("PharmacyService/ClaimPrescription"), request)
+    door = Call(
+        HOME, premises.cast(HOME).pharmacy, _path("PharmacyService/ClaimPrescription"), request
+    )
     claimed = await _succeeded(premises, door)
     attempt = content_of(claimed.attempt, attempt_pb2.Attempt)
     commit = world.commit_request(HOME, attempt, await world.quote(HOME, attempt))
@@ -100,18 +102,24 @@ def _path(method: str) -> str:
     return f"/rxoutflow.v1.{method}"
 
 
-def _signed(world: World, cast: Cast, content: Message, audience: str | None = None) -> SignedStatement:
+def _signed(
+    world: World, cast: Cast, content: Message, audience: str | None = None
+) -> SignedStatement:
     return signed(content, cast.sheet(type(content)), at=world.clock.now, audience=audience)
 
 
 def at_hospitals_desk(method: str) -> Callable[[Callable[[Premises, Affair], Message]], Ask]:
     """Another hospital of the home region asks."""
-    return _at(HOME, f"HospitalService/{method}", lambda premises: premises.strangers[HOME].hospital)
+    return _at(
+        HOME, f"HospitalService/{method}", lambda premises: premises.strangers[HOME].hospital
+    )
 
 
 def at_pharmacies_desk(method: str) -> Callable[[Callable[[Premises, Affair], Message]], Ask]:
     """Another pharmacy of the home region asks."""
-    return _at(HOME, f"PharmacyService/{method}", lambda premises: premises.strangers[HOME].pharmacy)
+    return _at(
+        HOME, f"PharmacyService/{method}", lambda premises: premises.strangers[HOME].pharmacy
+    )
 
 
 def at_platform(
@@ -234,14 +242,14 @@ def anothers_claim_committed(premises: Premises, affair: Affair) -> Message:
 @at_pharmacies_desk("RecordDispense")
 def anothers_handover_recorded(premises: Premises, affair: Affair) -> Message:
     record = _record(premises, premises.strangers[HOME], affair)
-    return desk.RecordDispenseRequest(request_id=premises.world.request_id(), dispense_record=record)
+    return desk.RecordDispenseRequest(
+        request_id=premises.world.request_id(), dispense_record=record
+    )
 
 
 @at_pharmacies_desk("GetDispense")
 def anothers_dispense(premises: Premises, affair: Affair) -> Message:
-    return desk.GetDispenseRequest(
-        prescription_number=affair.number, attempt_id=affair.attempt_id
-    )
+    return desk.GetDispenseRequest(prescription_number=affair.number, attempt_id=affair.attempt_id)
 
 
 @at_pharmacies_desk("QuoteSettlement")
@@ -468,7 +476,12 @@ WITHOUT_OBJECT = {
     "HospitalService/WatchNotices": "tells the caller's own: see below",
     "PharmacyService/PresentECredential": "whoever scans the code",
     "PharmacyService/ListDispenses": "lists the caller's own: see below",
+    "PharmacyService/ReconcileDay": "compares with the caller's own: see below",
     "PharmacyService/WatchNotices": "tells the caller's own: see below",
+    "PharmacyService/ReconcileDay": "compares with the caller's own book",
+    "ClearingService/ReconcileDay": "compares with the book about the caller",
+    "ClearingService/ProposeClearing": "compares with the book about the caller",
+    "ClearingService/ClearPeriod": "clears the region's own book",
 }
 """Methods with a relation that have no object to which somebody could be a stranger."""
 
@@ -513,6 +526,9 @@ async def test_every_method_with_an_object_has_met_a_stranger(ran: Ran) -> None:
         "PayerService/QuoteBenefit",  # computes from what the caller brings
         "PayerService/HoldBenefit",  # below
         "PeerService/GetTrustList",  # public
+        "ClearingService/ReconcileDay",  # what the caller and this region owe each other
+        "ClearingService/ProposeClearing",  # as above
+        "ClearingService/ClearPeriod",  # of this region, by its operator
     }
     ran("L8 strangers", len(CASES), 28)
 

@@ -60,7 +60,9 @@ def reason_in(status: status_pb2.Status) -> str:
     """The one reason that a status carries."""
     infos = [error_details_pb2.ErrorInfo() for _ in status.details]
     unpacked = [
-        info.reason for info, detail in zip(infos, status.details, strict=True) if detail.Unpack(info)
+        info.reason
+        for info, detail in zip(infos, status.details, strict=True)
+        if detail.Unpack(info)
     ]
     (reason,) = unpacked
     return reason

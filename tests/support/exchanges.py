@@ -159,9 +159,14 @@ class Exchange:
     def up_to(self, steps: int) -> Self:
         """Take the steps that are missing: 1 issues, 2 claims too, 3 commits, 4 records."""
         while self.steps < steps:
-            (self.issue, self.claim, self.commit, self.record)[self.steps]()
             if self.steps == 1:
-                eventually(self.registered, f"{self.route} registered")
+                self.await_registration()
+            (self.issue, self.claim, self.commit, self.record)[self.steps]()
+        return self if steps > 1 else self.await_registration()
+
+    def await_registration(self) -> Self:
+        """Until a pharmacy can find it; at once, unless the edge did not reach its platform."""
+        eventually(self.registered, f"{self.route} registered")
         return self
 
     def registered(self) -> bool:

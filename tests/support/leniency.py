@@ -111,14 +111,18 @@ def catalogued(value: Any, base: Any) -> bool:
     """Prices of another region for lines of the prescription, as its catalogue may have them."""
     most = {line.line.line_id: line.line.quantity for line in base}
     ids = [line.line.line_id for line in value]
-    return bool(ids) and len(set(ids)) == len(ids) and all(
-        1 <= line.line.quantity <= most.get(line.line.line_id, 0)
-        and 0 <= line.line.unit_price_micro_yuan <= 10**12
-        and line.line.drug_code
-        and line.category in (1, 2, 3)
-        and 0 <= line.first_self_pay_bp <= 10_000
-        and 0 <= line.limit_price_micro_yuan <= 10**12
-        for line in value
+    return (
+        bool(ids)
+        and len(set(ids)) == len(ids)
+        and all(
+            1 <= line.line.quantity <= most.get(line.line.line_id, 0)
+            and 0 <= line.line.unit_price_micro_yuan <= 10**12
+            and line.line.drug_code
+            and line.category in (1, 2, 3)
+            and 0 <= line.first_self_pay_bp <= 10_000
+            and 0 <= line.limit_price_micro_yuan <= 10**12
+            for line in value
+        )
     )
 
 
@@ -244,6 +248,13 @@ FREE: Mapping[str, Accepts] = {
     "PrescriptionLine.supply_days": between(1, 366),
     "PrescriptionLine.substitution_allowed": anything,
     "Prescription.long_prescription": something,
+    # books that are compared
+    "DayBook.day": form(r"[0-9]{4}-[0-9]{2}-[0-9]{2}"),
+    "DayBook.totals": anything,
+    "DayBook.page": anything,
+    "ClearPeriodRequest.period": form(r"(19|20)[0-9]{2}-(0[1-9]|1[0-2])"),
+    "ClearingStatement.revision": anything,
+    "ClearingStatement.create_time": time,
     # tokens of the payer
     "ECredential.credential_id": anything,
     "ECredential.issue_time": time,
@@ -294,6 +305,16 @@ _DRAFT: Mapping[str, Accepts] = {
 """Of a prescription that is only checked, not registered: what signatures will settle."""
 
 FREE_AT: Mapping[str, Mapping[str, Accepts]] = {
+    # Comparing says what differs; it takes any day and any list.
+    "PharmacyService/ReconcileDay": {"DayBook.day": form(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")},
+    "PosService/ReconcileDay": {"DayBook.day": form(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")},
+    "ClearingService/ReconcileDay": {"DayBook.day": form(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")},
+    "ClearingService/ClearPeriod": {"ClearPeriodRequest.period": form(r"[0-9]{4}-[0-9]{2}")},
+    "ClearingService/ProposeClearing": {
+        "ClearingStatement.list_sha256": anything,
+        "ClearingStatement.create_time": time,
+        "ClearingStatement.revision": between(1, 2**31),
+    },
     "HospitalService/PrecheckPrescription": _DRAFT,
     "HisService/PrecheckPrescription": _DRAFT,
     "HospitalService/GetOutcome": {"request_id": lambda value, base: value == base},

@@ -6,10 +6,13 @@ which nobody here holds a trust list.
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -18,25 +21,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from rxoutflow.identity import CallerKind, CallerName
 from rxoutflow.trust import TrustStore
-from rxoutflow.v1 import (
-    annotations_pb2,
-    his_service_pb2,
-    his_service_pb2_grpc,
-    home_service_pb2,
-    home_service_pb2_grpc,
-    hospital_service_pb2,
-    hospital_service_pb2_grpc,
-    payer_service_pb2,
-    payer_service_pb2_grpc,
-    peer_service_pb2,
-    peer_service_pb2_grpc,
-    pharmacy_service_pb2,
-    pharmacy_service_pb2_grpc,
-    pos_service_pb2,
-    pos_service_pb2_grpc,
-    supervision_service_pb2,
-    supervision_service_pb2_grpc,
-)
+from rxoutflow import v1
+from rxoutflow.v1 import annotations_pb2
 from rxoutflow.v1.trust_pb2 import Institution
 from rxoutflow_server.transport.server import Service
 from support.live import BEGIN, END, live_region
@@ -50,20 +36,18 @@ PLATFORM_SERVICES = (
     "HomeService",
     "PayerService",
     "PeerService",
+    "ClearingService",
     "SupervisionService",
 )
 EDGE_SERVICES = ("HisService", "PosService")
 
-_MODULES: tuple[tuple[ModuleType, ModuleType], ...] = (
-    (hospital_service_pb2, hospital_service_pb2_grpc),
-    (pharmacy_service_pb2, pharmacy_service_pb2_grpc),
-    (home_service_pb2, home_service_pb2_grpc),
-    (payer_service_pb2, payer_service_pb2_grpc),
-    (peer_service_pb2, peer_service_pb2_grpc),
-    (supervision_service_pb2, supervision_service_pb2_grpc),
-    (his_service_pb2, his_service_pb2_grpc),
-    (pos_service_pb2, pos_service_pb2_grpc),
-)
+
+def _modules() -> Iterator[tuple[ModuleType, ModuleType]]:
+    """The generated modules of every file that declares a service."""
+    for module in pkgutil.iter_modules(v1.__path__):
+        if module.name.endswith("_service_pb2"):
+            name = f"{v1.__name__}.{module.name}"
+            yield importlib.import_module(name), importlib.import_module(f"{name}_grpc")
 
 
 class State(StrEnum):
@@ -140,9 +124,7 @@ class Membership:
             state = State.UNKNOWN if region.code == NOWHERE else State.ACTIVE
             yield from self._each(region, region.platform, region.code == HERE, state)
 
-    def _each(
-        self, region: Region, name: CallerName, own: bool, state: State
-    ) -> Iterator[Member]:
+    def _each(self, region: Region, name: CallerName, own: bool, state: State) -> Iterator[Member]:
         for certificate in Certificate:
             end = END if certificate is not Certificate.EXPIRED else self._now - timedelta(hours=1)
             credential = region.transport.issue(str(name), usages=CLIENT, begin=BEGIN, end=end)
@@ -165,15 +147,23 @@ def _list(region: Region, name: CallerName, state: State) -> None:
     )
 
 
+@cache
 def contract() -> dict[str, ServiceDescriptor]:
     """Every service of the contract."""
     return {
         service.name: service
-        for messages, _ in _MODULES
+        for messages, _ in _modules()
         for service in messages.DESCRIPTOR.services_by_name.values()
     }
 
 
+@cache
+def platform_services() -> tuple[str, ...]:
+    """Names of the services of a platform."""
+    return tuple(name for name in contract() if name not in EDGE_SERVICES)
+
+
+@cache
 def methods() -> dict[str, MethodDescriptor]:
     """Every method of the contract, as ``Service/Method``."""
     return {
@@ -186,7 +176,7 @@ def methods() -> dict[str, MethodDescriptor]:
 def welcoming(*names: str) -> list[Service]:
     """Services that answer whoever gets through to them, for tests of who does."""
     made = []
-    for messages, stubs in _MODULES:
+    for messages, stubs in _modules():
         for service in messages.DESCRIPTOR.services_by_name.values():
             if service.name in names:
                 add: Callable[[Any, Any], None] = getattr(

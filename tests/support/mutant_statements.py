@@ -120,8 +120,11 @@ def _payloads(random: Random) -> Iterator[Named]:
         yield f"payload of {len(payload)} bytes", partial(_set, "payload", payload)
     for _ in range(8):
         seed = random.randrange(2**32)
-        yield "a bit of the payload flipped", lambda statement, seed=seed: _set(  # type: ignore[misc] # mypy cannot infer a lambda with a default
-            "payload", flipped(statement.payload, seed), statement
+        yield (
+            "a bit of the payload flipped",
+            lambda statement, seed=seed: _set(  # type: ignore[misc] # mypy cannot infer a lambda with a default
+                "payload", flipped(statement.payload, seed), statement
+            ),
         )
 
 

@@ -16,6 +16,8 @@ from google.protobuf.message import Message
 from rxoutflow.identity import CallerName
 from rxoutflow.v1 import (
     attempt_pb2,
+    clearing_pb2,
+    clearing_service_pb2,
     dispense_pb2,
     his_service_pb2,
     home_service_pb2,
@@ -31,6 +33,8 @@ from rxoutflow.v1 import (
 )
 from rxoutflow.v1.credential_pb2 import ECredential, ECredentialProof
 from rxoutflow.v1.statement_pb2 import SignedStatement
+from rxoutflow_server.application.clearing import stating
+from rxoutflow_server.application.clearing import stating
 from rxoutflow_server.application.dispensing import claims, settling
 from rxoutflow_server.credential_codes import CredentialCodes
 from support.premises import (
@@ -41,6 +45,8 @@ from support.premises import (
     POS,
     Call,
     Premises,
+    operator,
+    operator,
     regulator,
 )
 from support.sheets import signed
@@ -49,9 +55,12 @@ from support.world import PERSON, World, content_of, person, priced
 M = TypeVar("M", bound=Message)
 Attempt = attempt_pb2.Attempt
 Amounts = settlement_pb2.Amounts
-SECRET = "0123456789ABCDEF"  # noqa: S105 - of a test
+SECRET = "0123456789ABCDEF"
 
 _people = count(1001)
+
+_DAY, _PERIOD = "2026-02-27", "2026-02"
+"""A day and a month that are over at the time of the tests."""
 
 
 async def prepared() -> Premises:
@@ -64,6 +73,7 @@ async def prepared() -> Premises:
         _dispensed,
         _peers,
         _events,
+        _clearing,
         _supervision,
         _his,
         _pos,
@@ -74,13 +84,20 @@ async def prepared() -> Premises:
 
 
 def _add(
-    premises: Premises, door: str, caller: CallerName, method: str, request: Message, variant: str = ""
+    premises: Premises,
+    door: str,
+    caller: CallerName,
+    method: str,
+    request: Message,
+    variant: str = "",
 ) -> None:
     path = f"/rxoutflow.v1.{method}"
     premises.calls.setdefault(path, []).append(Call(door, caller, path, request, variant))
 
 
-async def _done(premises: Premises, door: str, caller: CallerName, method: str, request: Message) -> Any:
+async def _done(
+    premises: Premises, door: str, caller: CallerName, method: str, request: Message
+) -> Any:
     """Make a call that has to succeed now; its response."""
     answer = await premises.make(Call(door, caller, f"/rxoutflow.v1.{method}", request))
     assert answer.reason == "OK", f"{method}: {answer.reason} {answer.message}"
@@ -302,6 +319,51 @@ async def _events(premises: Premises) -> None:
     _tell(premises, PAYER, DISPENSING, content.prescription_number, "paid")
 
 
+async def _clearing(premises: Premises) -> None:
+    """A day compared and a month cleared, from the pharmacy's edge to the other region."""
+    world = premises.world
+    pharmacy, payer = world.platforms[DISPENSING].pharmacy, world.platforms[PAYER]
+    book = clearing_pb2.DayBook(day=_DAY)
+    compared = pharmacy_service_pb2.PharmacyServiceReconcileDayRequest(book=book)
+    _add(premises, DISPENSING, pharmacy, "PharmacyService/ReconcileDay", compared)
+    asked = pos_service_pb2.PosServiceReconcileDayRequest(book=book)
+    _add(premises, POS, pharmacy, "PosService/ReconcileDay", asked)
+    between = clearing_service_pb2.ClearingServiceReconcileDayRequest(
+        payer_region_code=PAYER, dispensing_region_code=DISPENSING, book=book
+    )
+    itself = _itself(premises, PAYER)
+    _add(premises, DISPENSING, itself, "ClearingService/ReconcileDay", between)
+    period = clearing_service_pb2.ClearPeriodRequest(
+        period=_PERIOD, dispensing_region_code=DISPENSING
+    )
+    _add(premises, PAYER, operator(PAYER), "ClearingService/ClearPeriod", period)
+    work = stating.clear_period(payer.exchange, period)
+    proposed = await premises.withhold("propose_clearing", work)
+    _add(premises, DISPENSING, itself, "ClearingService/ProposeClearing", proposed)
+
+
+async def _clearing(premises: Premises) -> None:
+    """Comparing the books of a day, and clearing months that are over."""
+    payer = premises.world.platforms[PAYER]
+    itself = _itself(premises, PAYER)
+    messages = clearing_service_pb2
+    reconcile = messages.ClearingServiceReconcileDayRequest(
+        payer_region_code=PAYER, dispensing_region_code=DISPENSING, book=_book(premises.world)
+    )
+    _add(premises, DISPENSING, itself, "ClearingService/ReconcileDay", reconcile)
+    february = messages.ClearPeriodRequest(period="2026-02", dispensing_region_code=DISPENSING)
+    clear = stating.clear_period(payer.exchange, february)
+    proposed = await premises.withhold("propose_clearing", clear)
+    _add(premises, DISPENSING, itself, "ClearingService/ProposeClearing", proposed)
+    january = messages.ClearPeriodRequest(period="2026-01", dispensing_region_code=DISPENSING)
+    _add(premises, PAYER, operator(PAYER), "ClearingService/ClearPeriod", january)
+    desk = pharmacy_service_pb2.PharmacyServiceReconcileDayRequest(book=_book(premises.world))
+    pharmacy = premises.world.platforms[DISPENSING].pharmacy
+    _add(premises, DISPENSING, pharmacy, "PharmacyService/ReconcileDay", desk)
+    till = pos_service_pb2.PosServiceReconcileDayRequest(book=_book(premises.world))
+    _add(premises, POS, pharmacy, "PosService/ReconcileDay", till)
+
+
 async def _supervision(premises: Premises) -> None:
     committed = await _committed(premises.world)
     number = _number(committed.commitment, attempt_pb2.Commitment)
@@ -413,6 +475,22 @@ async def _pos(premises: Premises) -> None:
 
 
 # pieces
+
+
+def _book(world: World) -> clearing_pb2.DayBook:
+    """A day's totals, and an entry that the other side does not have."""
+    book = clearing_pb2.DayBook(day=world.clock.now.date().isoformat())
+    book.totals.add(mode=settlement_pb2.SETTLEMENT_MODE_INSURANCE, count=1, total_fen=5, pool_fen=5)
+    book.page.last = True
+    book.page.entries.add(
+        settlement_id=world.request_id(),
+        movement=clearing_pb2.LedgerEntry.MOVEMENT_POSTING,
+        prescription_number=world.prescription(HOME, PAYER).prescription_number,
+        mode=settlement_pb2.SETTLEMENT_MODE_INSURANCE,
+        total_fen=5,
+        pool_fen=5,
+    )
+    return book
 
 
 def _both_lines() -> list[settlement_pb2.PricedLine]:

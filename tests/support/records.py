@@ -39,7 +39,7 @@ PHARMACY = "P35050000002"
 PERSON = "insured-1"
 ATTEMPT = "0195-attempt-1"
 SETTLEMENT = "0195-settlement-1"
-PICKUP_SECRET = "ABCDEFGHJK"  # noqa: S105 - of a prescription that does not exist
+PICKUP_SECRET = "ABCDEFGHJK"
 
 
 def digest(*of: object) -> bytes:

@@ -144,9 +144,7 @@ class Cast:
             Settlement: Settlement(prescription_number=number, payer_region_code=region),
             ECredential: ECredential(payer_region_code=region, pharmacy_code=pharmacy),
             ClearingStatement: ClearingStatement(payer_region_code=region, period="2026-02"),
-            ClearingAcceptance: ClearingAcceptance(
-                dispensing_region_code=region, period="2026-02"
-            ),
+            ClearingAcceptance: ClearingAcceptance(dispensing_region_code=region, period="2026-02"),
             TrustList: self.region.trust_list,
         }
         return self.prescription() if kind is Prescription else examples[kind]

@@ -90,6 +90,9 @@ async def consider(
     now = region.now()
     verified = region.verified(request.statement, ClearingStatement, now)
     content = verified.content
+    check_required(content)
+    if content.revision < 1:
+        raise invalid("revision", "must be at least 1")
     require_own_region(caller, content.payer_region_code)
     if content.dispensing_region_code != region.code:
         raise _mismatch("dispensing_region_code", "the statement is for another region")
