@@ -2,11 +2,19 @@
 
 A test that searches for a violation records what it did as the property ``floor``; it fails by
 itself if that was less than it promises. The figures are printed here, whoever ran the tests.
+
+gRPC's own fork handlers are turned off before anything imports it: tests that start processes run
+beside tests that use gRPC in this one, and the handlers abort the child before it becomes a program
+of its own.
 """
 
 from __future__ import annotations
 
+import os
+
 import pytest
+
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

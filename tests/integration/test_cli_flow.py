@@ -33,7 +33,7 @@ from support.fake_edge import FakeEdge, Refusal, Untyped, in_turn, texts
 from support.pki import NOW
 
 SHEET = Path(__file__).parents[2] / "clients/prescriptions/one-region.json"
-SECRET = "0123456789ABCDEF"  # noqa: S105 - of nothing
+SECRET = "0123456789ABCDEF"
 LOST = [Refusal(grpc.StatusCode.DEADLINE_EXCEEDED)] * 4
 AMOUNTS = Amounts(
     total_fen=1000, inscope_fen=1000, pool_fen=600, ratio_self_fen=400, person_fen=400, cash_fen=400

@@ -354,7 +354,6 @@ def test_a_trace_whose_digest_names_another_statement_is_refused(edge: FakeEdge)
             client.trace(number)
 
 
-
 def test_a_renewed_certificate_is_shown_at_the_next_call(edge: FakeEdge) -> None:
     edge.answers["GetOutcome"] = lambda _: his.HisServiceGetOutcomeResponse()
     profile = edge.hospital_profile()

@@ -110,15 +110,20 @@ def test_a_payer_that_dies_in_the_middle_of_a_settlement_posts_once_it_is_back(
     require_agreement(exchange)
 
 
-def test_a_home_that_dies_in_the_middle_of_a_handover_books_once_it_is_back(
+def test_nobody_pays_for_a_handover_before_the_home_that_died_has_booked_it(
     sandbox: LiveSandbox,
 ) -> None:
     exchange = Exchange(sandbox).up_to(3)
     with sandbox.servers.killed(HOME):
         exchange.record()
-        eventually(lambda: exchange.progress().posted_by_payer, "the payer has posted")
-        assert not exchange.progress().booked_by_home
-    require_agreement(exchange)
+        progress = exchange.progress()
+        assert progress.state == DispenseProgress.STATE_DISPENSED
+        assert not progress.booked_by_home
+        assert not progress.posted_by_payer
+    times = {
+        event.action: event.event_time.ToNanoseconds() for event in require_agreement(exchange)
+    }
+    assert times["handed over"] < times["dispense booked"] < times["posted"]
 
 
 def hasty_pharmacy(sandbox: LiveSandbox, exchange: Exchange) -> PharmacyClient:

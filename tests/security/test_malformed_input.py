@@ -1,8 +1,9 @@
 """L9: malformed input at every method of the contract.
 
-Some four hundred mutants of a request that would succeed, for each method and each of its variants:
-spoiled bytes, spoiled envelopes, contents that all the right people signed though they make no
-sense, and fields with values that their type allows and their meaning does not. Of each is required:
+Some four hundred mutants of a request that would succeed, for each method and each of its
+variants: spoiled bytes, spoiled envelopes, contents that all the right people signed though they
+make no sense, and fields with values that their type allows and their meaning does not. Of each is
+required:
 
 - a typed refusal of the catalogue, never INTERNAL and never gRPC's own;
 - no effect: the stores are as they were, but for what :data:`RESIDUE` names and why;
@@ -28,6 +29,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from google.protobuf.message import Message
 
+from rxoutflow.v1.clearing_service_pb2 import ProposeClearingResponse
 from rxoutflow.v1.error_reason_pb2 import ErrorReason
 from rxoutflow.v1.hospital_service_pb2 import BatchRegisterPrescriptionsResponse
 from rxoutflow.v1.peer_service_pb2 import DeliverEventsResponse
@@ -53,6 +55,9 @@ FLOOR = 200
 """Mutants of each method, at least."""
 
 REASONS = {name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys()}  # noqa: SIM118 - an enum wrapper is no dict
+
+DIFFERS = "DIFFERS"
+"""What stands for the answer that two books are not the same: nothing was accepted."""
 
 _WRONG_CODES = {f"{HOME}.pickup_tries"}
 _SEALED = {"outcomes", "statements"}
@@ -82,7 +87,9 @@ RESIDUE: dict[str, set[str]] = {
 }
 """What a refused request may leave behind, and why."""
 
-CHANGES_NOTHING = re.compile(r".*/(Precheck|Get|List|Watch|Find|Open|Quote|Trace)\w+( \(.*\))?")
+CHANGES_NOTHING = re.compile(
+    r".*/(Precheck|Get|List|Watch|Find|Open|Quote|Reconcile|Trace)\w+( \(.*\))?"
+)
 """Methods that change nothing when they succeed, either."""
 
 
@@ -134,6 +141,9 @@ async def _judge(premises: Premises, call: Call, mutant: Mutant, data: bytes, ta
             tally.note(call, mutant, f"accepted though {differing} differ")
         if CHANGES_NOTHING.fullmatch(call.name) and effects:
             tally.note(call, mutant, f"only looks, but changed {effects}")
+    elif reason == DIFFERS:
+        if effects:
+            tally.note(call, mutant, f"said that books differ, but changed {effects}")
     elif reason not in REASONS:
         tally.note(call, mutant, f"unknown reason {reason}")
     elif not effects <= RESIDUE.get(method, set()):
@@ -149,6 +159,8 @@ def outcome(answer: Answer) -> str:
             errors = [
                 each.error for each in answer.response.acknowledgements if each.HasField("error")
             ]
+        case ProposeClearingResponse() if not answer.response.HasField("acceptance"):
+            return DIFFERS
         case _:
             return answer.reason
     return reason_in(errors[0]) if errors else answer.reason

@@ -476,7 +476,6 @@ WITHOUT_OBJECT = {
     "HospitalService/WatchNotices": "tells the caller's own: see below",
     "PharmacyService/PresentECredential": "whoever scans the code",
     "PharmacyService/ListDispenses": "lists the caller's own: see below",
-    "PharmacyService/ReconcileDay": "compares with the caller's own: see below",
     "PharmacyService/WatchNotices": "tells the caller's own: see below",
     "PharmacyService/ReconcileDay": "compares with the caller's own book",
     "ClearingService/ReconcileDay": "compares with the book about the caller",
@@ -526,9 +525,6 @@ async def test_every_method_with_an_object_has_met_a_stranger(ran: Ran) -> None:
         "PayerService/QuoteBenefit",  # computes from what the caller brings
         "PayerService/HoldBenefit",  # below
         "PeerService/GetTrustList",  # public
-        "ClearingService/ReconcileDay",  # what the caller and this region owe each other
-        "ClearingService/ProposeClearing",  # as above
-        "ClearingService/ClearPeriod",  # of this region, by its operator
     }
     ran("L8 strangers", len(CASES), 28)
 

@@ -1,8 +1,8 @@
 """Signatures cut out, swapped, lent, and sealed anew: on every kind of statement.
 
-``tests/unit/test_statements.py`` shows each rule by an example, mostly on a prescription. Here every
-operation that a relay, a colleague or another region could try is done to every kind of statement,
-at every signature. None may verify.
+``tests/unit/test_statements.py`` shows each rule by an example, mostly on a prescription. Here
+every operation that a relay, a colleague or another region could try is done to every kind of
+statement, at every signature. None may verify.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _sealed_anew(theatre: Theatre, kind: type[Message]) -> Iterator[tuple[str, S
 def _signed_by_others(
     theatre: Theatre, kind: type[Message]
 ) -> Iterator[tuple[str, SignedStatement]]:
-    """One signer, or all, replaced by a colleague elsewhere in the region or by another region's."""
+    """One signer, or all, replaced by a colleague elsewhere in the region, or by another region."""
     payload = theatre.statement(kind).payload
     sheet = list(theatre.cast.sheet(kind))
     for whose, cast in (("a colleague", theatre.colleagues), ("another region", theatre.elsewhere)):

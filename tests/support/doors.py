@@ -1,8 +1,8 @@
 """Servers behind their real interceptor, called with bytes but without a socket.
 
-A :class:`Door` runs what gRPC would run: authentication, policy, limits, the reading of the request,
-handler, error map, serialiser. Only the connection is made up, from a certificate, so that thousands of
-calls take seconds. What a socket adds is tested over real TLS.
+A :class:`Door` runs what gRPC would run: authentication, policy, limits, the reading of the
+request, handler, error map, serialiser. Only the connection is made up, from a certificate, so that
+thousands of calls take seconds. What a socket adds is tested over real TLS.
 """
 
 from __future__ import annotations

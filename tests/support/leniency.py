@@ -253,7 +253,7 @@ FREE: Mapping[str, Accepts] = {
     "DayBook.totals": anything,
     "DayBook.page": anything,
     "ClearPeriodRequest.period": form(r"(19|20)[0-9]{2}-(0[1-9]|1[0-2])"),
-    "ClearingStatement.revision": anything,
+    "ClearingStatement.revision": between(1, 2**31),
     "ClearingStatement.create_time": time,
     # tokens of the payer
     "ECredential.credential_id": anything,
@@ -304,17 +304,13 @@ _DRAFT: Mapping[str, Accepts] = {
 }
 """Of a prescription that is only checked, not registered: what signatures will settle."""
 
+_ALONE: Mapping[str, Accepts] = {
+    "Commitment.mode": known, "Commitment.accepted_amounts": anything,
+}  # fmt: skip
+"""A pharmacist may let the patient pay alone; if not, only the very amounts are accepted."""
+
 FREE_AT: Mapping[str, Mapping[str, Accepts]] = {
-    # Comparing says what differs; it takes any day and any list.
-    "PharmacyService/ReconcileDay": {"DayBook.day": form(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")},
-    "PosService/ReconcileDay": {"DayBook.day": form(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")},
-    "ClearingService/ReconcileDay": {"DayBook.day": form(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")},
-    "ClearingService/ClearPeriod": {"ClearPeriodRequest.period": form(r"[0-9]{4}-[0-9]{2}")},
-    "ClearingService/ProposeClearing": {
-        "ClearingStatement.list_sha256": anything,
-        "ClearingStatement.create_time": time,
-        "ClearingStatement.revision": between(1, 2**31),
-    },
+    "ClearingService/ClearPeriod": {"dispensing_region_code": form("350200|350500")},
     "HospitalService/PrecheckPrescription": _DRAFT,
     "HisService/PrecheckPrescription": _DRAFT,
     "HospitalService/GetOutcome": {"request_id": lambda value, base: value == base},
@@ -329,8 +325,8 @@ FREE_AT: Mapping[str, Mapping[str, Accepts]] = {
         "Commitment.lines": some_priced_lines,
         "Commitment.accepted_amounts": anything,
     },
-    "PharmacyService/CommitClaim": {"Commitment.mode": known, "Commitment.accepted_amounts": anything},
-    "PosService/CommitClaim": {"Commitment.mode": known, "Commitment.accepted_amounts": anything},
+    "PharmacyService/CommitClaim": _ALONE,
+    "PosService/CommitClaim": _ALONE,
     "HomeService/CommitAttempt": {
         **_SETTLED,
         "Commitment.mode": known,

@@ -19,9 +19,9 @@ from typing import Any
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+from rxoutflow import v1
 from rxoutflow.identity import CallerKind, CallerName
 from rxoutflow.trust import TrustStore
-from rxoutflow import v1
 from rxoutflow.v1 import annotations_pb2
 from rxoutflow.v1.trust_pb2 import Institution
 from rxoutflow_server.transport.server import Service
@@ -30,15 +30,6 @@ from support.pki import CLIENT, Credential, Region
 
 HERE, THERE, NOWHERE = "350200", "350500", "320600"
 
-PLATFORM_SERVICES = (
-    "HospitalService",
-    "PharmacyService",
-    "HomeService",
-    "PayerService",
-    "PeerService",
-    "ClearingService",
-    "SupervisionService",
-)
 EDGE_SERVICES = ("HisService", "PosService")
 
 

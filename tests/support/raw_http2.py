@@ -131,7 +131,7 @@ def _exactly(secure: ssl.SSLSocket, length: int) -> bytes:
 
 
 def _literal(headers: bytes, name: bytes) -> bytes | None:
-    """The value of a header that stands there as a literal, which is how gRPC's server writes it."""
+    """The value of a header that stands there as a literal: so gRPC's server writes it."""
     match = re.search(re.escape(bytes([len(name)]) + name) + b"(.)", headers, re.DOTALL)
     if match is None:
         return None

@@ -34,7 +34,6 @@ from rxoutflow.v1 import (
 from rxoutflow.v1.credential_pb2 import ECredential, ECredentialProof
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.clearing import stating
-from rxoutflow_server.application.clearing import stating
 from rxoutflow_server.application.dispensing import claims, settling
 from rxoutflow_server.credential_codes import CredentialCodes
 from support.premises import (
@@ -45,7 +44,6 @@ from support.premises import (
     POS,
     Call,
     Premises,
-    operator,
     operator,
     regulator,
 )
@@ -317,29 +315,6 @@ async def _events(premises: Premises) -> None:
         await _deliver(premises, origin, to, content.prescription_number)
     _tell(premises, PAYER, HOME, content.prescription_number, "settled")
     _tell(premises, PAYER, DISPENSING, content.prescription_number, "paid")
-
-
-async def _clearing(premises: Premises) -> None:
-    """A day compared and a month cleared, from the pharmacy's edge to the other region."""
-    world = premises.world
-    pharmacy, payer = world.platforms[DISPENSING].pharmacy, world.platforms[PAYER]
-    book = clearing_pb2.DayBook(day=_DAY)
-    compared = pharmacy_service_pb2.PharmacyServiceReconcileDayRequest(book=book)
-    _add(premises, DISPENSING, pharmacy, "PharmacyService/ReconcileDay", compared)
-    asked = pos_service_pb2.PosServiceReconcileDayRequest(book=book)
-    _add(premises, POS, pharmacy, "PosService/ReconcileDay", asked)
-    between = clearing_service_pb2.ClearingServiceReconcileDayRequest(
-        payer_region_code=PAYER, dispensing_region_code=DISPENSING, book=book
-    )
-    itself = _itself(premises, PAYER)
-    _add(premises, DISPENSING, itself, "ClearingService/ReconcileDay", between)
-    period = clearing_service_pb2.ClearPeriodRequest(
-        period=_PERIOD, dispensing_region_code=DISPENSING
-    )
-    _add(premises, PAYER, operator(PAYER), "ClearingService/ClearPeriod", period)
-    work = stating.clear_period(payer.exchange, period)
-    proposed = await premises.withhold("propose_clearing", work)
-    _add(premises, DISPENSING, itself, "ClearingService/ProposeClearing", proposed)
 
 
 async def _clearing(premises: Premises) -> None:

@@ -98,8 +98,10 @@ class Servers:
     def killed(self, *names: str) -> Iterator[None]:
         """Servers are dead for as long as the context lasts."""
         self.kill(*names)
-        yield
-        self.restart(*names)
+        try:
+            yield
+        finally:
+            self.restart(*names)
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:

@@ -19,7 +19,7 @@ from rxoutflow.numbers import (
 NOW = datetime(2026, 3, 2, 9, 30, 0, 123_000, tzinfo=UTC)
 MILLISECONDS = 1_772_443_800_123
 NUMBER = "350200" + str(MILLISECONDS) + "00001" + "00042" + "4"
-SECRET = "0123456789ABCDEF"  # noqa: S105 - of nothing
+SECRET = "0123456789ABCDEF"
 
 
 def zeros(count: int) -> bytes:

@@ -134,9 +134,10 @@ def check_amounts(field: str, amounts: Amounts) -> None:
     for part in amounts.DESCRIPTOR.fields:
         _check_range(f"{field}.{part.name}", getattr(amounts, part.name), 0, _MAX_AMOUNT_FEN)
     outside = amounts.own_fen + amounts.excess_fen + amounts.first_self_pay_fen
+    inscope = amounts.deductible_fen + amounts.pool_fen + amounts.ratio_self_fen
     adds_up = (
         amounts.total_fen == outside + amounts.inscope_fen
-        and amounts.inscope_fen == amounts.deductible_fen + amounts.pool_fen + amounts.ratio_self_fen
+        and amounts.inscope_fen == inscope
         and amounts.total_fen == amounts.pool_fen + amounts.person_fen
         and amounts.person_fen == amounts.account_fen + amounts.family_fen + amounts.cash_fen
     )
