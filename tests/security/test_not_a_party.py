@@ -10,7 +10,7 @@ A suspended institution begins nothing new and finishes what it began (R19).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -527,6 +527,19 @@ async def test_every_method_with_an_object_has_met_a_stranger(ran: Ran) -> None:
         "PeerService/GetTrustList",  # public
     }
     ran("L8 strangers", len(CASES), 28)
+
+
+@pytest.mark.parametrize("position", range(16))
+async def test_every_character_of_a_pickup_code_counts(premises: Premises, position: int) -> None:
+    call = premises.calls[_path("PharmacyService/FindPrescription")][0]
+    request: Any = call.request
+    number, _, secret = request.pickup_code.partition(".")
+    other = "0" if secret[position] != "0" else "1"
+    wrong = f"{number}.{secret[:position]}{other}{secret[position + 1 :]}"
+    answer = await premises.make(
+        replace(call, request=desk.FindPrescriptionRequest(pickup_code=wrong))
+    )
+    assert answer.reason == Reason.PICKUP_CODE_INVALID
 
 
 async def test_a_platform_holds_nothing_for_pharmacies_of_another_region(

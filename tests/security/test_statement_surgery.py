@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
 from google.protobuf.message import Message
 
 from rxoutflow.statements import StatementError, Verifier, add_signature, sign
@@ -24,6 +28,7 @@ from support.sheets import KINDS, Cast, Sheet
 
 VERIFIABLE = [kind for kind in KINDS if kind is not TrustList]
 ELSEWHERE = "440300"
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 class Theatre:
@@ -107,6 +112,10 @@ def _cut_out(theatre: Theatre, kind: type[Message]) -> Iterator[tuple[str, Signe
         blank = theatre.statement(kind)
         blank.signatures[index].value = b""
         yield f"signature {index} without a value", blank
+        other_form = theatre.statement(kind)
+        r, s = decode_dss_signature(other_form.signatures[index].value)
+        other_form.signatures[index].value = encode_dss_signature(r, P256_ORDER - s)
+        yield f"signature {index} in its second form", other_form
         doubled = theatre.statement(kind)
         doubled.signatures.add().CopyFrom(doubled.signatures[index])
         yield f"signature {index} twice", doubled

@@ -305,8 +305,10 @@ _DRAFT: Mapping[str, Accepts] = {
 """Of a prescription that is only checked, not registered: what signatures will settle."""
 
 _ALONE: Mapping[str, Accepts] = {
-    "Commitment.mode": known, "Commitment.accepted_amounts": anything,
-}  # fmt: skip
+    "Commitment.mode": known,
+    "Commitment.accepted_amounts": anything,
+    "Commitment.lines": some_priced_lines,
+}
 """A pharmacist may let the patient pay alone; if not, only the very amounts are accepted."""
 
 FREE_AT: Mapping[str, Mapping[str, Accepts]] = {
@@ -360,7 +362,9 @@ FREE_AT: Mapping[str, Mapping[str, Accepts]] = {
         **_WORD, "PeerEvent.insured_person_id": anything,
     },
     "PeerService/DeliverEvents (released)": {**_WORD, "PeerEvent.insured_person_id": anything},
-    "PeerService/DeliverEvents (void)": {**_WORD, "PeerEvent.insured_person_id": anything},
+    "PeerService/DeliverEvents (void)": {
+        **_WORD, "Attempt.state": between(3, 5), "PeerEvent.insured_person_id": anything,
+    },
     "PeerService/DeliverEvents (book)": {
         "DispenseRecord.settlement_id": something, "DispenseRecord.lines": booked,
     },

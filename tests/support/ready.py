@@ -42,6 +42,7 @@ from support.premises import (
     HOME,
     PAYER,
     POS,
+    STATEMENTS,
     Call,
     Premises,
     operator,
@@ -307,7 +308,7 @@ async def _events(premises: Premises) -> None:
     held = await _committed(world)
     content = content_of(held.commitment, attempt_pb2.Commitment)
     await world.release(DISPENSING, _reference(content))
-    _tell(premises, HOME, PAYER, content.prescription_number, "void")
+    _tell(premises, HOME, PAYER, content.prescription_number, "void", Attempt)
     posted = await _committed(world)
     content = content_of(posted.commitment, attempt_pb2.Commitment)
     await world.record(DISPENSING, world.record_request(DISPENSING, posted.commitment))
@@ -575,9 +576,19 @@ async def _revoke(premises: Premises, number: str) -> None:
     await _done(premises, HOME, hospital, "HospitalService/RevokePrescription", request)
 
 
-def _tell(premises: Premises, origin: str, to: str, number: str, variant: str) -> None:
-    """Keep the newest event on its way from one region to another about a prescription."""
-    event = _events_on_their_way(premises, origin, to, number)[-1]
+def _tell(
+    premises: Premises,
+    origin: str,
+    to: str,
+    number: str,
+    variant: str,
+    kind: type[Message] = Message,
+) -> None:
+    """Keep the newest event, of a kind, that is on its way between regions on a prescription."""
+    on_their_way = _events_on_their_way(premises, origin, to, number)
+    *_, event = (
+        each for each in on_their_way if issubclass(STATEMENTS[each.statement.payload_type], kind)
+    )
     request = peer_service_pb2.DeliverEventsRequest(events=[event])
     itself = _itself(premises, origin)
     _add(premises, to, itself, "PeerService/DeliverEvents", request, variant)
