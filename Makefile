@@ -31,7 +31,7 @@ demo: $(READY) ## Run the main job across three regions and tell what happened.
 	@$(BIN)/rxoutflow-server sandbox --run clients/demo.py -- --report demo-report.json
 
 test: $(READY) ## Run every test of the gate.
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: $(READY) ## Check style, types, import rules, the contract and the committed stubs.
 	$(BIN)/ruff format --check .

@@ -20,8 +20,6 @@ from rxoutflow_server.domain.clearing import Period
 from support.exchanges import THREE_REGIONS, Exchange
 from support.sandbox import LiveSandbox, eventually, run_program, run_sandbox
 
-pytestmark = pytest.mark.xdist_group("test_clearing")
-
 PAYER, DISPENSING = THREE_REGIONS.payer, THREE_REGIONS.dispensing
 LAST_MONTH = local_day(datetime.now(UTC)).replace(day=1) - timedelta(days=1)
 PERIOD = str(Period.of(LAST_MONTH))

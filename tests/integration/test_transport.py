@@ -719,3 +719,15 @@ class TestPeerChannels:
         with pytest.raises(Refusal, match="names no endpoint") as caught:
             peers.channel("350500")
         assert caught.value.reason is Reason.REGION_UNKNOWN
+
+
+async def test_a_call_with_too_much_metadata_is_turned_away(site: Site) -> None:
+    async with site.serving() as server, site.connection(server) as channel:
+        stub = stubs.HospitalServiceStub(channel)
+        heavy = (("x-heavy", "x" * 20_000),)
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await stub.RegisterPrescription(
+                messages.RegisterPrescriptionRequest(), metadata=heavy, timeout=5
+            )
+        assert failed.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await register(channel, seconds=5)

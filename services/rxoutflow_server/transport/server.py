@@ -34,6 +34,9 @@ from rxoutflow_server.transport.interceptor import RECHECK_SECONDS, CallIntercep
 from rxoutflow_server.transport.policy import Gate, Place, policies_of
 from rxoutflow_server.transport.tls import KeyFileError, KeyFiles, Stamp, load_key_pair, to_pem
 
+MAX_METADATA_BYTES: Final = 8 * 1024
+"""What a call's metadata may weigh; gRPC turns away what weighs twice as much, or less."""
+
 GRACE_SECONDS: Final = 10.0
 """How long calls under way may take to finish when the server stops."""
 
@@ -244,6 +247,8 @@ _OPTIONS: Final = [
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
     ("grpc.max_concurrent_streams", 1024),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", 2 * MAX_METADATA_BYTES),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
