@@ -35,6 +35,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 _SECRET = re.compile(rf"[{SECRET_ALPHABET}]{{{SECRET_LENGTH}}}")
 _SEPARATORS = re.compile(r"[\s\-‐‑–—_.。·]")
 _MISREAD = str.maketrans("OIL", "011")
+_MAX_TYPED = 256
+"""Nobody types more for a code. Bounded first, because normalising text can take long."""
 
 
 class NumberInvalid(ValueError):
@@ -123,13 +125,18 @@ class PickupCode:
         Raises:
             NumberInvalid: it is not 30 digits with a right check digit and 16 characters.
         """
-        plain = _SEPARATORS.sub("", unicodedata.normalize("NFKC", text)).upper().translate(_MISREAD)
+        plain = _plain(text) if len(text) <= _MAX_TYPED else ""
         if len(plain) != NUMBER_LENGTH + SECRET_LENGTH:
             raise NumberInvalid(
                 f"a pickup code has {NUMBER_LENGTH} digits, a dot and {SECRET_LENGTH} characters"
             )
         number = PrescriptionNumber.parse(plain[:NUMBER_LENGTH])
         return cls(number, plain[NUMBER_LENGTH:])
+
+
+def _plain(text: str) -> str:
+    """What was typed, as it was meant."""
+    return _SEPARATORS.sub("", unicodedata.normalize("NFKC", text)).upper().translate(_MISREAD)
 
 
 def new_prescription_number(

@@ -32,6 +32,7 @@ from rxoutflow.identity import CallerKind, CallerName, KeyPurpose, SignerName
 from rxoutflow.statements import SignerUntrusted, Verifier
 from rxoutflow.v1 import annotations_pb2
 from rxoutflow.v1 import hospital_service_pb2 as messages
+from rxoutflow.v1 import hospital_service_pb2_grpc as stubs
 from rxoutflow.v1.attempt_pb2 import Attempt
 from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_HOSPITAL_SEAL, SIGNER_ROLE_PLATFORM
 from rxoutflow.v1.trust_pb2 import Institution, Signer
@@ -542,7 +543,9 @@ async def test_what_happens_to_a_caller_ends_its_streams(
         site.serving(recheck_seconds=seconds) as server,
         site.connection(server, credential) as channel,
     ):
-        stream = channel.unary_stream("/rxoutflow.v1.HospitalService/WatchNotices")(b"")
+        stream = stubs.HospitalServiceStub(channel).WatchNotices(
+            messages.HospitalServiceWatchNoticesRequest()
+        )
         notices.queue.put_nowait(None)
         await stream.read()
         happen(site, credential)
@@ -561,7 +564,9 @@ async def test_what_happens_to_a_caller_ends_its_streams(
 async def test_a_suspended_caller_keeps_its_stream(site: Site) -> None:
     notices = site.desk.notices = Notices()
     async with site.serving(recheck_seconds=0.01) as server, site.connection(server) as channel:
-        stream = channel.unary_stream("/rxoutflow.v1.HospitalService/WatchNotices")(b"")
+        stream = stubs.HospitalServiceStub(channel).WatchNotices(
+            messages.HospitalServiceWatchNoticesRequest()
+        )
         notices.queue.put_nowait(None)
         await stream.read()
         _suspend(site, forge(site.home.transport, uri(site)))

@@ -11,12 +11,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from rxoutflow.trust import TrustStore
@@ -57,7 +57,9 @@ class Answer:
 
 
 def reason_in(status: status_pb2.Status) -> str:
-    """The one reason that a status carries."""
+    """The one reason that a status carries, or none if it is gRPC's own."""
+    if not status.details:
+        return ""
     infos = [error_details_pb2.ErrorInfo() for _ in status.details]
     unpacked = [
         info.reason
@@ -65,7 +67,7 @@ def reason_in(status: status_pb2.Status) -> str:
         if detail.Unpack(info)
     ]
     (reason,) = unpacked
-    return reason
+    return str(reason)
 
 
 def connection(credential: Credential, tls: bytes = b"TLSv1.3") -> AuthContext:
@@ -81,9 +83,10 @@ def connection(credential: Credential, tls: bytes = b"TLSv1.3") -> AuthContext:
     }
 
 
-class _Details(NamedTuple):
+@dataclass
+class _Details:
     method: str
-    invocation_metadata: tuple[tuple[str, str], ...] = ()
+    invocation_metadata: tuple[tuple[str, str | bytes], ...] = ()
 
 
 @dataclass
@@ -160,12 +163,17 @@ class Door:
         handler: Any = await self._interceptor.intercept_service(
             self._handlers.find, _Details(method)
         )
-        assert handler.request_deserializer is None, "a request is read before its caller is known"
         context = _Context(seen)
+        message: Any = request
+        if handler.request_deserializer is not None:  # gRPC would read it before anybody is known
+            try:
+                message = handler.request_deserializer(request)
+            except DecodeError:
+                return Answer(status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0]))
         if handler.response_streaming:
-            return await _streamed(handler.unary_stream(request, context), context)
+            return await _streamed(handler.unary_stream(message, context), context)
         try:
-            response = await handler.unary_unary(request, context)
+            response = await handler.unary_unary(message, context)
         except grpc.aio.AbortError:
             return Answer(context.aborted)
         handler.response_serializer(response)

@@ -84,7 +84,7 @@ Bytes = tuple[str, Callable[[], bytes]]
 def wire_mutants(request: Message, random: Random) -> Iterator[Mutant]:
     """The serialised request, spoiled."""
     data = request.SerializeToString()
-    for what, make in spoiled_bytes(data, request.DESCRIPTOR, random):
+    for what, make in spoiled_bytes(data, cast(Descriptor, request.DESCRIPTOR), random):
         yield Mutant("wire", what, make)
     for _ in range(100):
         yield Mutant("wire", "fields at random", partial(bytes, _fields_at_random(random)))
@@ -113,13 +113,13 @@ def _fields_at_random(random: Random) -> bytes:
     tree = []
     for _ in range(random.randrange(1, 5)):
         wire_type = random.choice((VARINT, FIXED64, LENGTH, LENGTH, FIXED32))
-        value: int | bytes = {
+        values: dict[int, int | bytes] = {
             VARINT: random.randrange(2**64),
             FIXED64: random.randbytes(8),
             LENGTH: random.choice(TEXTS).encode(),
             FIXED32: random.randbytes(4),
-        }[wire_type]
-        tree.append(Node(random.randrange(1, 9), wire_type, value))
+        }
+        tree.append(Node(random.randrange(1, 9), wire_type, values[wire_type]))
     return wire.encode(tree)
 
 
@@ -270,7 +270,7 @@ def _paths(message: Message, depth: int) -> Iterator[Path]:
                     yield ((field, index), *rest)
 
 
-def _inner(message: Message, field: FieldDescriptor) -> list[tuple[int | None, Message]]:
+def _inner(message: Message, field: FieldDescriptor) -> Sequence[tuple[int | None, Message]]:
     """The message in a field; of several, the first."""
     if field.is_repeated:
         return list(enumerate(getattr(message, field.name)))[:1]
