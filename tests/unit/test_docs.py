@@ -89,7 +89,7 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_a_page_stands_alone(page: Path) -> None:
-    assert re.findall(r"/tmp/|/root/|/home/", page.read_text("utf-8")) == []
+    assert re.findall(r"/root/|/home/|/tmp/", page.read_text("utf-8")) == []
 
 
 @pytest.mark.parametrize(
