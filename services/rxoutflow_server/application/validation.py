@@ -175,6 +175,11 @@ def invalid(field: str, problem: str) -> Refusal:
     return Refusal(Reason.FIELD_INVALID, f"{field}: {problem}", field=field)
 
 
+def mismatch(field: str, problem: str) -> Refusal:
+    """A refusal of signed content that contradicts its signer, its caller or another statement."""
+    return Refusal(Reason.SIGNED_CONTENT_MISMATCH, f"{field}: {problem}", field=field)
+
+
 def _is_required(field: FieldDescriptor) -> bool:
     behaviors = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
     return field_behavior_pb2.REQUIRED in behaviors

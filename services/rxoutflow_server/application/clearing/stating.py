@@ -37,9 +37,8 @@ from rxoutflow_server.application.ports import (
     Transaction,
 )
 from rxoutflow_server.application.region import Region, require_own_region
-from rxoutflow_server.application.validation import check_required, invalid
+from rxoutflow_server.application.validation import check_required, invalid, mismatch
 from rxoutflow_server.domain.clearing import Period
-from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.ledger import Book, Mode, Totals
 
 GRACE = timedelta(hours=1)
@@ -95,7 +94,7 @@ async def consider(
         raise invalid("revision", "must be at least 1")
     require_own_region(caller, content.payer_region_code)
     if content.dispensing_region_code != region.code:
-        raise _mismatch("dispensing_region_code", "the statement is for another region")
+        raise mismatch("dispensing_region_code", "the statement is for another region")
     period = Period.parse(content.period)
     require_over(period, now)
     payer = content.payer_region_code
@@ -106,7 +105,7 @@ async def consider(
     if own.list_sha256 != content.list_sha256:
         return ProposeClearingResponse(days=_differing(content, own))
     if _content(payer, region.code, period, own, content) != content:
-        raise _mismatch("owed_fen", "the figures are not those of the list, which is right")
+        raise mismatch("owed_fen", "the figures are not those of the list, which is right")
     return await store.transact(lambda tx: _accept(tx, region, request.statement, content, now))
 
 
@@ -155,7 +154,7 @@ def _keep_acceptance(
     stated = ClearingStatement.FromString(clearing.statement.payload)
     expected = _yes(stated, statement_sha256(clearing.statement), content)
     if content != expected:
-        raise _mismatch("acceptance", "it does not accept this statement; nothing was cleared")
+        raise mismatch("acceptance", "it does not accept this statement; nothing was cleared")
     stored = tx.clearing.clearing(RegionRole.PAYER, clearing.peer_region_code, clearing.period)
     if stored is None or stored.acceptance is None:
         tx.clearing.accept_clearing(replace(clearing, acceptance=acceptance))
@@ -188,7 +187,7 @@ def _accepted(tx: Transaction, payer: str, period: Period) -> Clearing | None:
 
 def _again(before: Clearing, digest: bytes) -> ProposeClearingResponse:
     if statement_sha256(before.statement) != digest:
-        raise _mismatch("statement", "another statement was accepted for this period; it is final")
+        raise mismatch("statement", "another statement was accepted for this period; it is final")
     return ProposeClearingResponse(acceptance=before.acceptance)
 
 
@@ -250,7 +249,3 @@ async def _differences(
     return ClearPeriodResponse.Day(
         day=day.isoformat(), differences=found.differences, more=found.more
     )
-
-
-def _mismatch(field: str, problem: str) -> Refusal:
-    return Refusal(Reason.SIGNED_CONTENT_MISMATCH, f"{field}: {problem}", field=field)

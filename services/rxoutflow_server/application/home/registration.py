@@ -45,7 +45,7 @@ from rxoutflow_server.application.messages import (
 from rxoutflow_server.application.paging import page_size
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import LOCAL_TIME, Region, require_in_scope, routed
-from rxoutflow_server.application.validation import check_prescription, check_required
+from rxoutflow_server.application.validation import check_prescription, check_required, mismatch
 from rxoutflow_server.domain import prescription as transitions
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.prescription import LineUse, Prescription
@@ -217,19 +217,15 @@ def _require_issuer(
     """The caller speaks for itself, in its own region, and may issue at present."""
     number = routed(content.prescription_number)
     if str(number) != content.prescription_number:
-        raise _mismatch("prescription_number", "it must have no blanks around it")
+        raise mismatch("prescription_number", "it must have no blanks around it")
     if content.issuer.institution_code != caller.institution_code:
-        raise _mismatch("issuer.institution_code", "a hospital registers only what it issued")
+        raise mismatch("issuer.institution_code", "a hospital registers only what it issued")
     if number.region_code != region.code:
-        raise _mismatch("prescription_number", f"it must begin with {region.code}")
+        raise mismatch("prescription_number", f"it must begin with {region.code}")
     if number.institution_serial != caller.institution_code[-5:]:
-        raise _mismatch("prescription_number", "it must carry the serial of the issuing hospital")
+        raise mismatch("prescription_number", "it must carry the serial of the issuing hospital")
     hospital = region.require_active(region.code, caller.institution_code)
     require_in_scope(hospital, content.outflow_basis)
-
-
-def _mismatch(field: str, problem: str) -> Refusal:
-    return Refusal(Reason.SIGNED_CONTENT_MISMATCH, f"{field}: {problem}", field=field)
 
 
 def _require_secret(secret: str) -> None:

@@ -27,7 +27,7 @@ from rxoutflow_server.application.messages import (
 )
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import LOCAL_TIME, Region, require_own_region
-from rxoutflow_server.application.validation import check_pricing
+from rxoutflow_server.application.validation import check_pricing, mismatch
 from rxoutflow_server.domain import settlement as transitions
 from rxoutflow_server.domain.benefit import Benefit, Case, benefit
 from rxoutflow_server.domain.errors import Reason, Refusal
@@ -161,7 +161,7 @@ def _pricing(
     pricing = verified.content
     check_pricing(pricing)
     if pricing.prescription_number != prescription.prescription_number:
-        raise _mismatch("pricing.prescription_number", "it is for another prescription")
+        raise mismatch("pricing.prescription_number", "it is for another prescription")
     prescribed = {line.line_id: line for line in prescription.lines}
     for line in pricing.lines:
         _require_prescribed(prescribed.get(line.line.line_id), line.line)
@@ -173,9 +173,9 @@ def _require_prescribed(
 ) -> None:
     """R21, as far as the payer can tell: the dispensing region's catalogue has generic groups."""
     if prescribed is None or line.quantity > prescribed.quantity:
-        raise _mismatch("pricing.lines", f"line {line.line_id} exceeds the prescription")
+        raise mismatch("pricing.lines", f"line {line.line_id} exceeds the prescription")
     if line.drug_code != prescribed.drug_code and not prescribed.substitution_allowed:
-        raise _mismatch(
+        raise mismatch(
             "pricing.lines", f"line {line.line_id}: the prescriber allowed no other product"
         )
 
@@ -190,20 +190,20 @@ def _require_claimed(
 ) -> None:
     """The claim is real and alive as far as we know, and all papers speak of the same thing."""
     if attempt.dispensing_region_code != caller.region_code:
-        raise _mismatch("attempt.dispensing_region_code", "the attempt is of another region")
+        raise mismatch("attempt.dispensing_region_code", "the attempt is of another region")
     if attempt.payer_region_code != prescription.patient.payer_region_code:
-        raise _mismatch("attempt.payer_region_code", "the attempt is paid by another region")
+        raise mismatch("attempt.payer_region_code", "the attempt is paid by another region")
     numbers = {each.prescription_number for each in (prescription, attempt, commitment, pricing)}
     if len(numbers) != 1:
-        raise _mismatch("prescription_number", "the statements are of different prescriptions")
+        raise mismatch("prescription_number", "the statements are of different prescriptions")
     if {attempt.attempt_id} != {commitment.attempt_id, pricing.attempt_id}:
-        raise _mismatch("attempt_id", "the statements are of different attempts")
+        raise mismatch("attempt_id", "the statements are of different attempts")
     if commitment.settlement_id != pricing.settlement_id:
-        raise _mismatch("settlement_id", "the statements are of different settlements")
+        raise mismatch("settlement_id", "the statements are of different settlements")
     if {attempt.pharmacy_code} != {commitment.pharmacy_code, pricing.pharmacy_code}:
-        raise _mismatch("pharmacy_code", "the statements are of different pharmacies")
+        raise mismatch("pharmacy_code", "the statements are of different pharmacies")
     if list(commitment.lines) != [line.line for line in pricing.lines]:
-        raise _mismatch("pricing.lines", "they are not the lines of the commitment")
+        raise mismatch("pricing.lines", "they are not the lines of the commitment")
     person_id = prescription.patient.insured_person_id
     ended = tx.payer.attempt_end(person_id, attempt.attempt_id) or _ended(attempt)
     if ended:
@@ -219,13 +219,13 @@ def _require_commitment_of(
 ) -> None:
     """The commitment is one that home can commit: nothing is set aside for any other."""
     if commitment.mode != settlement_pb2.SETTLEMENT_MODE_INSURANCE:
-        raise _mismatch("commitment.mode", "without insurance there is nothing to hold")
+        raise mismatch("commitment.mode", "without insurance there is nothing to hold")
     if commitment.fence != attempt.fence:
-        raise _mismatch("commitment.fence", "it is not that of the attempt")
+        raise mismatch("commitment.fence", "it is not that of the attempt")
     holding = {line.line_id: line.quantity for line in attempt.lines}
     for line in commitment.lines:
         if line.quantity > holding.get(line.line_id, 0):
-            raise _mismatch("commitment.lines", f"line {line.line_id} exceeds the attempt")
+            raise mismatch("commitment.lines", f"line {line.line_id} exceeds the attempt")
 
 
 def _require_no_other(tx: Transaction, person_id: str, attempt_id: str) -> None:
@@ -288,11 +288,11 @@ def _day(text: str, now: datetime) -> date:
     try:
         day = date.fromisoformat(text)
     except ValueError:
-        raise _mismatch("pricing.dispense_day", "must be a day as YYYY-MM-DD") from None
+        raise mismatch("pricing.dispense_day", "must be a day as YYYY-MM-DD") from None
     earliest = (now - timedelta(days=1)).astimezone(LOCAL_TIME).date()
     latest = (now + MAX_CLOCK_AHEAD).astimezone(LOCAL_TIME).date()
     if not earliest <= day <= latest:
-        raise _mismatch("pricing.dispense_day", "is not today: set the clock of the platform")
+        raise mismatch("pricing.dispense_day", "is not today: set the clock of the platform")
     return day
 
 
@@ -335,7 +335,7 @@ def _again(
     if existing.attempt_id != commitment.attempt_id or existing.amounts != amounts(
         commitment.accepted_amounts
     ):
-        raise _mismatch("settlement_id", "this settlement was begun with other content")
+        raise mismatch("settlement_id", "this settlement was begun with other content")
     if existing.state in (SettlementState.VOIDED, SettlementState.REVERSED):
         raise Refusal(
             Reason.SETTLEMENT_ENDED,
@@ -347,7 +347,3 @@ def _again(
 
 def _signed(region: Region, settlement: Settlement, now: datetime) -> SignedStatement:
     return region.seal(settlement_message(settlement, region.code), now=now)
-
-
-def _mismatch(field: str, problem: str) -> Refusal:
-    return Refusal(Reason.SIGNED_CONTENT_MISMATCH, f"{field}: {problem}", field=field)
