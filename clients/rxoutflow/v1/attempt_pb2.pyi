@@ -32,6 +32,38 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _CorrectionOutcome:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _CorrectionOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_CorrectionOutcome.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    CORRECTION_OUTCOME_UNSPECIFIED: _CorrectionOutcome.ValueType  # 0
+    """Never valid."""
+    CORRECTION_OUTCOME_NOTHING_TO_UNDO: _CorrectionOutcome.ValueType  # 1
+    """The call had no effect, and will have none."""
+    CORRECTION_OUTCOME_RELEASED: _CorrectionOutcome.ValueType  # 2
+    """The attempt that it led to is released now; money that was held for it is set free."""
+    CORRECTION_OUTCOME_ALREADY_ENDED: _CorrectionOutcome.ValueType  # 3
+    """The attempt had ended by itself: released or expired."""
+    CORRECTION_OUTCOME_ALREADY_DISPENSED: _CorrectionOutcome.ValueType  # 4
+    """The handover was recorded, so there is nothing to correct: use ReturnDispense."""
+
+class CorrectionOutcome(_CorrectionOutcome, metaclass=_CorrectionOutcomeEnumTypeWrapper):
+    """What a correction came to."""
+
+CORRECTION_OUTCOME_UNSPECIFIED: CorrectionOutcome.ValueType  # 0
+"""Never valid."""
+CORRECTION_OUTCOME_NOTHING_TO_UNDO: CorrectionOutcome.ValueType  # 1
+"""The call had no effect, and will have none."""
+CORRECTION_OUTCOME_RELEASED: CorrectionOutcome.ValueType  # 2
+"""The attempt that it led to is released now; money that was held for it is set free."""
+CORRECTION_OUTCOME_ALREADY_ENDED: CorrectionOutcome.ValueType  # 3
+"""The attempt had ended by itself: released or expired."""
+CORRECTION_OUTCOME_ALREADY_DISPENSED: CorrectionOutcome.ValueType  # 4
+"""The handover was recorded, so there is nothing to correct: use ReturnDispense."""
+Global___CorrectionOutcome: typing_extensions.TypeAlias = CorrectionOutcome
+
 @typing.final
 class Claim(google.protobuf.message.Message):
     """Asks the home region for a prescription. Payload type
@@ -51,7 +83,7 @@ class Claim(google.protobuf.message.Message):
     """The claiming pharmacy: that of the seal."""
     @property
     def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LineQuantity]:
-        """What is wanted. Empty: everything that is available."""
+        """What is wanted. Empty: everything that is open now. Of a herbal formula, whole doses."""
 
     @property
     def collector(self) -> Global___Collector:
@@ -217,8 +249,8 @@ class Attempt(google.protobuf.message.Message):
     settlement_id: builtins.str
     """The settlement that the commit carried; empty before a commit and when the patient pays alone."""
     cause_sha256: builtins.bytes
-    """SHA-256 of the pharmacy's statement that led here: claim, commitment, dispense record or
-    release. Empty when a lease expired.
+    """SHA-256 of the statement that led here: the pharmacy's claim, commitment, dispense record or
+    release, or the adjudication of two people. Empty when a lease expired.
     """
     @property
     def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LineQuantity]:
@@ -356,3 +388,126 @@ class ClaimRelease(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "fence", b"fence", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reason", b"reason"]) -> None: ...
 
 Global___ClaimRelease: typing_extensions.TypeAlias = ClaimRelease
+
+@typing.final
+class Correction(google.protobuf.message.Message):
+    """Undoes a call of which the pharmacy does not know what became (冲正). Payload type
+    `application/vnd.rxoutflow.correction.v1+protobuf`; signatures: a pharmacist of the pharmacy
+    (REVIEWING_PHARMACIST or DISPENSER), PHARMACY_SEAL. Audience: the home region. By signing, the
+    pharmacy states that it handed nothing over on the strength of that call.
+
+    What the home region does with it:
+
+    | the call, and what it had led to                        | outcome                              |
+    |---------------------------------------------------------|--------------------------------------|
+    | never arrived there                                     | NOTHING_TO_UNDO; it is refused as    |
+    |                                                         | REQUEST_CORRECTED if it arrives later|
+    | ClaimPrescription; the attempt is reserved              | RELEASED, also if another call of    |
+    |                                                         | the pharmacy was given that attempt  |
+    | ClaimPrescription; the attempt was committed since      | refused, ATTEMPT_ALREADY_COMMITTED:  |
+    |                                                         | correct the CommitClaim, or release  |
+    | CommitClaim; the attempt is committed                   | RELEASED, the claim with it          |
+    | either; the attempt was released or expired             | ALREADY_ENDED                        |
+    | either; the handover was recorded                       | ALREADY_DISPENSED                    |
+
+    A CommitClaim that never arrived at home leaves the claim reserved. Money may be held for it; that
+    is set free when the attempt ends. So release the claim, and claim again; or commit it anew, which
+    the payer refuses as ATTEMPT_ALREADY_COMMITTED if it holds money.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    CORRECTED_REQUEST_ID_FIELD_NUMBER: builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    prescription_number: builtins.str
+    """The prescription."""
+    corrected_request_id: builtins.str
+    """The `request_id` of the ClaimPrescription or CommitClaim to be corrected."""
+    pharmacy_code: builtins.str
+    """The pharmacy: that of the seal."""
+    reason: builtins.str
+    """The reason, for people."""
+    def __init__(
+        self,
+        *,
+        prescription_number: builtins.str = ...,
+        corrected_request_id: builtins.str = ...,
+        pharmacy_code: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["corrected_request_id", b"corrected_request_id", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reason", b"reason"]) -> None: ...
+
+Global___Correction: typing_extensions.TypeAlias = Correction
+
+@typing.final
+class Adjudication(google.protobuf.message.Message):
+    """Decides what became of a committed attempt whose pharmacy stays silent. Payload type
+    `application/vnd.rxoutflow.adjudication.v1+protobuf`; signatures: ADJUDICATOR, ADJUDICATOR, two
+    different people of the home region's platform. Audience `*`: home, payer and dispensing regions
+    all act on it.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Finding:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _FindingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Adjudication._Finding.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        FINDING_UNSPECIFIED: Adjudication._Finding.ValueType  # 0
+        """Never valid."""
+        FINDING_HANDED_OVER: Adjudication._Finding.ValueType  # 1
+        """The medicine was handed over as committed: home books it and the payer pays."""
+        FINDING_NOT_HANDED_OVER: Adjudication._Finding.ValueType  # 2
+        """Nothing was handed over: home releases the attempt and the payer sets the money free."""
+
+    class Finding(_Finding, metaclass=_FindingEnumTypeWrapper):
+        """What was found."""
+
+    FINDING_UNSPECIFIED: Adjudication.Finding.ValueType  # 0
+    """Never valid."""
+    FINDING_HANDED_OVER: Adjudication.Finding.ValueType  # 1
+    """The medicine was handed over as committed: home books it and the payer pays."""
+    FINDING_NOT_HANDED_OVER: Adjudication.Finding.ValueType  # 2
+    """Nothing was handed over: home releases the attempt and the payer sets the money free."""
+
+    ADJUDICATION_ID_FIELD_NUMBER: builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    FENCE_FIELD_NUMBER: builtins.int
+    FINDING_FIELD_NUMBER: builtins.int
+    EVIDENCE_FIELD_NUMBER: builtins.int
+    DOCUMENT_SHA256_FIELD_NUMBER: builtins.int
+    adjudication_id: builtins.str
+    """UUIDv7 of this decision."""
+    prescription_number: builtins.str
+    """The prescription."""
+    attempt_id: builtins.str
+    """The committed attempt."""
+    fence: builtins.int
+    """The attempt's fence."""
+    finding: Global___Adjudication.Finding.ValueType
+    """What was found."""
+    evidence: builtins.str
+    """What the finding rests on, for people, without personal data."""
+    @property
+    def document_sha256(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """SHA-256 of documents that are kept elsewhere, for instance a letter of the pharmacy."""
+
+    def __init__(
+        self,
+        *,
+        adjudication_id: builtins.str = ...,
+        prescription_number: builtins.str = ...,
+        attempt_id: builtins.str = ...,
+        fence: builtins.int = ...,
+        finding: Global___Adjudication.Finding.ValueType = ...,
+        evidence: builtins.str = ...,
+        document_sha256: collections.abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["adjudication_id", b"adjudication_id", "attempt_id", b"attempt_id", "document_sha256", b"document_sha256", "evidence", b"evidence", "fence", b"fence", "finding", b"finding", "prescription_number", b"prescription_number"]) -> None: ...
+
+Global___Adjudication: typing_extensions.TypeAlias = Adjudication

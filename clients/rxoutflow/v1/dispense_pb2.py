@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from rxoutflow.v1 import settlement_pb2 as rxoutflow_dot_v1_dot_settlement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1brxoutflow/v1/dispense.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb1\x02\n\x0e\x44ispenseRecord\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nattempt_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x66\x65nce\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x1b\n\rpharmacy_code\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rsettlement_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\rdispense_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x30\n\x05lines\x18\x07 \x03(\x0b\x32\x1b.rxoutflow.v1.DispensedLineB\x04\xe2\x41\x01\x02\x12(\n\x08\x64\x65livery\x18\x08 \x01(\x0b\x32\x16.rxoutflow.v1.Delivery\"\xa2\x01\n\rDispensedLine\x12\x15\n\x07line_id\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x17\n\tdrug_code\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x1b\n\rbatch_numbers\x18\x04 \x03(\tB\x04\xe2\x41\x01\x02\x12,\n\x0btrace_codes\x18\x05 \x03(\x0b\x32\x17.rxoutflow.v1.TraceCode\"3\n\tTraceCode\x12\x12\n\x04\x63ode\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\nloose_sale\x18\x02 \x01(\x08\"\xd3\x01\n\x08\x44\x65livery\x12\x31\n\x05state\x18\x01 \x01(\x0e\x32\x1c.rxoutflow.v1.Delivery.StateB\x04\xe2\x41\x01\x02\x12\x0f\n\x07\x63\x61rrier\x18\x02 \x01(\t\x12\x15\n\rparcel_number\x18\x03 \x01(\t\x12\x0f\n\x07\x66\x65\x65_fen\x18\x04 \x01(\x03\"[\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x14\n\x10STATE_DISPATCHED\x10\x02\x12\x14\n\x10STATE_SIGNED_FOR\x10\x03\"\x9e\x03\n\x10\x44ispenseProgress\x12\x1b\n\x13prescription_number\x18\x01 \x01(\t\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12\x15\n\rsettlement_id\x18\x03 \x01(\t\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32$.rxoutflow.v1.DispenseProgress.State\x12\x16\n\x0e\x62ooked_by_home\x18\x05 \x01(\x08\x12\x17\n\x0fposted_by_payer\x18\x06 \x01(\x08\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaa\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10STATE_COMMITTING\x10\x01\x12\x0e\n\nSTATE_HELD\x10\x02\x12\x13\n\x0fSTATE_COMMITTED\x10\x03\x12\x11\n\rSTATE_REFUSED\x10\x04\x12\x13\n\x0fSTATE_DISPENSED\x10\x05\x12\x13\n\x0fSTATE_COMPLETED\x10\x06\x12\x12\n\x0eSTATE_RELEASED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1brxoutflow/v1/dispense.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1drxoutflow/v1/settlement.proto\"\xb1\x02\n\x0e\x44ispenseRecord\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nattempt_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x66\x65nce\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x1b\n\rpharmacy_code\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rsettlement_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\rdispense_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x30\n\x05lines\x18\x07 \x03(\x0b\x32\x1b.rxoutflow.v1.DispensedLineB\x04\xe2\x41\x01\x02\x12(\n\x08\x64\x65livery\x18\x08 \x01(\x0b\x32\x16.rxoutflow.v1.Delivery\"\xa2\x01\n\rDispensedLine\x12\x15\n\x07line_id\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x17\n\tdrug_code\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x1b\n\rbatch_numbers\x18\x04 \x03(\tB\x04\xe2\x41\x01\x02\x12,\n\x0btrace_codes\x18\x05 \x03(\x0b\x32\x17.rxoutflow.v1.TraceCode\"3\n\tTraceCode\x12\x12\n\x04\x63ode\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\nloose_sale\x18\x02 \x01(\x08\"\xf7\x01\n\rTraceCodeSale\x12#\n\x15registrar_region_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12!\n\x13prescription_number\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nattempt_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rpharmacy_code\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x0btrace_codes\x18\x05 \x03(\x0b\x32\x17.rxoutflow.v1.TraceCodeB\x04\xe2\x41\x01\x02\x12\x33\n\tsell_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\"\xd3\x01\n\x08\x44\x65livery\x12\x31\n\x05state\x18\x01 \x01(\x0e\x32\x1c.rxoutflow.v1.Delivery.StateB\x04\xe2\x41\x01\x02\x12\x0f\n\x07\x63\x61rrier\x18\x02 \x01(\t\x12\x15\n\rparcel_number\x18\x03 \x01(\t\x12\x0f\n\x07\x66\x65\x65_fen\x18\x04 \x01(\x03\"[\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATE_READY\x10\x01\x12\x14\n\x10STATE_DISPATCHED\x10\x02\x12\x14\n\x10STATE_SIGNED_FOR\x10\x03\"\xfe\x01\n\x0e\x44\x65liveryUpdate\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rsettlement_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rpharmacy_code\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x31\n\x05state\x18\x04 \x01(\x0e\x32\x1c.rxoutflow.v1.Delivery.StateB\x04\xe2\x41\x01\x02\x12\x34\n\nstate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x0f\n\x07\x63\x61rrier\x18\x06 \x01(\t\x12\x15\n\rparcel_number\x18\x07 \x01(\t\"\x86\x01\n\x10\x44\x65liveryProgress\x12(\n\x08\x64\x65livery\x18\x01 \x01(\x0b\x32\x16.rxoutflow.v1.Delivery\x12.\n\nstate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10statement_sha256\x18\x03 \x01(\x0c\"\xd4\x03\n\x0e\x44ispenseReturn\x12\x19\n\x0breversal_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12!\n\x13prescription_number\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nattempt_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rpharmacy_code\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rsettlement_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02\x12\x35\n\x0breturn_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12\x37\n\x05\x63\x61use\x18\x07 \x01(\x0e\x32\".rxoutflow.v1.DispenseReturn.CauseB\x04\xe2\x41\x01\x02\x12/\n\x05lines\x18\x08 \x03(\x0b\x32\x1a.rxoutflow.v1.ReturnedLineB\x04\xe2\x41\x01\x02\x12\x14\n\x06reason\x18\t \x01(\tB\x04\xe2\x41\x01\x02\"y\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x11\n\rCAUSE_QUALITY\x10\x01\x12\x1a\n\x16\x43\x41USE_DISPENSING_ERROR\x10\x02\x12\x17\n\x13\x43\x41USE_NOT_DELIVERED\x10\x03\x12\x11\n\rCAUSE_PATIENT\x10\x04\"R\n\x0cReturnedLine\x12\x15\n\x07line_id\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x02\x12\x16\n\x08quantity\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x13\n\x0btrace_codes\x18\x03 \x03(\t\"\xe5\x01\n\x0eReturnProgress\x12\x13\n\x0breversal_id\x18\x01 \x01(\t\x12\x1b\n\x13prescription_number\x18\x02 \x01(\t\x12\x15\n\rsettlement_id\x18\x03 \x01(\t\x12\x16\n\x0e\x62ooked_by_home\x18\x04 \x01(\x08\x12\x19\n\x11reversed_by_payer\x18\x05 \x01(\x08\x12&\n\x07\x61mounts\x18\x06 \x01(\x0b\x32\x15.rxoutflow.v1.Amounts\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xff\x03\n\x10\x44ispenseProgress\x12\x1b\n\x13prescription_number\x18\x01 \x01(\t\x12\x12\n\nattempt_id\x18\x02 \x01(\t\x12\x15\n\rsettlement_id\x18\x03 \x01(\t\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32$.rxoutflow.v1.DispenseProgress.State\x12\x16\n\x0e\x62ooked_by_home\x18\x05 \x01(\x08\x12\x17\n\x0fposted_by_payer\x18\x06 \x01(\x08\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07returns\x18\x08 \x03(\x0b\x32\x1c.rxoutflow.v1.ReturnProgress\x12\x30\n\x08\x64\x65livery\x18\t \x01(\x0b\x32\x1e.rxoutflow.v1.DeliveryProgress\"\xaa\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10STATE_COMMITTING\x10\x01\x12\x0e\n\nSTATE_HELD\x10\x02\x12\x13\n\x0fSTATE_COMMITTED\x10\x03\x12\x11\n\rSTATE_REFUSED\x10\x04\x12\x13\n\x0fSTATE_DISPENSED\x10\x05\x12\x13\n\x0fSTATE_COMPLETED\x10\x06\x12\x12\n\x0eSTATE_RELEASED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,20 +58,78 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DISPENSEDLINE'].fields_by_name['batch_numbers']._serialized_options = b'\342A\001\002'
   _globals['_TRACECODE'].fields_by_name['code']._loaded_options = None
   _globals['_TRACECODE'].fields_by_name['code']._serialized_options = b'\342A\001\002'
+  _globals['_TRACECODESALE'].fields_by_name['registrar_region_code']._loaded_options = None
+  _globals['_TRACECODESALE'].fields_by_name['registrar_region_code']._serialized_options = b'\342A\001\002'
+  _globals['_TRACECODESALE'].fields_by_name['prescription_number']._loaded_options = None
+  _globals['_TRACECODESALE'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
+  _globals['_TRACECODESALE'].fields_by_name['attempt_id']._loaded_options = None
+  _globals['_TRACECODESALE'].fields_by_name['attempt_id']._serialized_options = b'\342A\001\002'
+  _globals['_TRACECODESALE'].fields_by_name['pharmacy_code']._loaded_options = None
+  _globals['_TRACECODESALE'].fields_by_name['pharmacy_code']._serialized_options = b'\342A\001\002'
+  _globals['_TRACECODESALE'].fields_by_name['trace_codes']._loaded_options = None
+  _globals['_TRACECODESALE'].fields_by_name['trace_codes']._serialized_options = b'\342A\001\002'
+  _globals['_TRACECODESALE'].fields_by_name['sell_time']._loaded_options = None
+  _globals['_TRACECODESALE'].fields_by_name['sell_time']._serialized_options = b'\342A\001\002'
   _globals['_DELIVERY'].fields_by_name['state']._loaded_options = None
   _globals['_DELIVERY'].fields_by_name['state']._serialized_options = b'\342A\001\002'
-  _globals['_DISPENSERECORD']._serialized_start=112
-  _globals['_DISPENSERECORD']._serialized_end=417
-  _globals['_DISPENSEDLINE']._serialized_start=420
-  _globals['_DISPENSEDLINE']._serialized_end=582
-  _globals['_TRACECODE']._serialized_start=584
-  _globals['_TRACECODE']._serialized_end=635
-  _globals['_DELIVERY']._serialized_start=638
-  _globals['_DELIVERY']._serialized_end=849
-  _globals['_DELIVERY_STATE']._serialized_start=758
-  _globals['_DELIVERY_STATE']._serialized_end=849
-  _globals['_DISPENSEPROGRESS']._serialized_start=852
-  _globals['_DISPENSEPROGRESS']._serialized_end=1266
-  _globals['_DISPENSEPROGRESS_STATE']._serialized_start=1096
-  _globals['_DISPENSEPROGRESS_STATE']._serialized_end=1266
+  _globals['_DELIVERYUPDATE'].fields_by_name['prescription_number']._loaded_options = None
+  _globals['_DELIVERYUPDATE'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
+  _globals['_DELIVERYUPDATE'].fields_by_name['settlement_id']._loaded_options = None
+  _globals['_DELIVERYUPDATE'].fields_by_name['settlement_id']._serialized_options = b'\342A\001\002'
+  _globals['_DELIVERYUPDATE'].fields_by_name['pharmacy_code']._loaded_options = None
+  _globals['_DELIVERYUPDATE'].fields_by_name['pharmacy_code']._serialized_options = b'\342A\001\002'
+  _globals['_DELIVERYUPDATE'].fields_by_name['state']._loaded_options = None
+  _globals['_DELIVERYUPDATE'].fields_by_name['state']._serialized_options = b'\342A\001\002'
+  _globals['_DELIVERYUPDATE'].fields_by_name['state_time']._loaded_options = None
+  _globals['_DELIVERYUPDATE'].fields_by_name['state_time']._serialized_options = b'\342A\001\002'
+  _globals['_DISPENSERETURN'].fields_by_name['reversal_id']._loaded_options = None
+  _globals['_DISPENSERETURN'].fields_by_name['reversal_id']._serialized_options = b'\342A\001\002'
+  _globals['_DISPENSERETURN'].fields_by_name['prescription_number']._loaded_options = None
+  _globals['_DISPENSERETURN'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
+  _globals['_DISPENSERETURN'].fields_by_name['attempt_id']._loaded_options = None
+  _globals['_DISPENSERETURN'].fields_by_name['attempt_id']._serialized_options = b'\342A\001\002'
+  _globals['_DISPENSERETURN'].fields_by_name['pharmacy_code']._loaded_options = None
+  _globals['_DISPENSERETURN'].fields_by_name['pharmacy_code']._serialized_options = b'\342A\001\002'
+  _globals['_DISPENSERETURN'].fields_by_name['settlement_id']._loaded_options = None
+  _globals['_DISPENSERETURN'].fields_by_name['settlement_id']._serialized_options = b'\342A\001\002'
+  _globals['_DISPENSERETURN'].fields_by_name['return_time']._loaded_options = None
+  _globals['_DISPENSERETURN'].fields_by_name['return_time']._serialized_options = b'\342A\001\002'
+  _globals['_DISPENSERETURN'].fields_by_name['cause']._loaded_options = None
+  _globals['_DISPENSERETURN'].fields_by_name['cause']._serialized_options = b'\342A\001\002'
+  _globals['_DISPENSERETURN'].fields_by_name['lines']._loaded_options = None
+  _globals['_DISPENSERETURN'].fields_by_name['lines']._serialized_options = b'\342A\001\002'
+  _globals['_DISPENSERETURN'].fields_by_name['reason']._loaded_options = None
+  _globals['_DISPENSERETURN'].fields_by_name['reason']._serialized_options = b'\342A\001\002'
+  _globals['_RETURNEDLINE'].fields_by_name['line_id']._loaded_options = None
+  _globals['_RETURNEDLINE'].fields_by_name['line_id']._serialized_options = b'\342A\001\002'
+  _globals['_RETURNEDLINE'].fields_by_name['quantity']._loaded_options = None
+  _globals['_RETURNEDLINE'].fields_by_name['quantity']._serialized_options = b'\342A\001\002'
+  _globals['_DISPENSERECORD']._serialized_start=143
+  _globals['_DISPENSERECORD']._serialized_end=448
+  _globals['_DISPENSEDLINE']._serialized_start=451
+  _globals['_DISPENSEDLINE']._serialized_end=613
+  _globals['_TRACECODE']._serialized_start=615
+  _globals['_TRACECODE']._serialized_end=666
+  _globals['_TRACECODESALE']._serialized_start=669
+  _globals['_TRACECODESALE']._serialized_end=916
+  _globals['_DELIVERY']._serialized_start=919
+  _globals['_DELIVERY']._serialized_end=1130
+  _globals['_DELIVERY_STATE']._serialized_start=1039
+  _globals['_DELIVERY_STATE']._serialized_end=1130
+  _globals['_DELIVERYUPDATE']._serialized_start=1133
+  _globals['_DELIVERYUPDATE']._serialized_end=1387
+  _globals['_DELIVERYPROGRESS']._serialized_start=1390
+  _globals['_DELIVERYPROGRESS']._serialized_end=1524
+  _globals['_DISPENSERETURN']._serialized_start=1527
+  _globals['_DISPENSERETURN']._serialized_end=1995
+  _globals['_DISPENSERETURN_CAUSE']._serialized_start=1874
+  _globals['_DISPENSERETURN_CAUSE']._serialized_end=1995
+  _globals['_RETURNEDLINE']._serialized_start=1997
+  _globals['_RETURNEDLINE']._serialized_end=2079
+  _globals['_RETURNPROGRESS']._serialized_start=2082
+  _globals['_RETURNPROGRESS']._serialized_end=2311
+  _globals['_DISPENSEPROGRESS']._serialized_start=2314
+  _globals['_DISPENSEPROGRESS']._serialized_end=2825
+  _globals['_DISPENSEPROGRESS_STATE']._serialized_start=2655
+  _globals['_DISPENSEPROGRESS_STATE']._serialized_end=2825
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import rxoutflow.v1.settlement_pb2
 import sys
 import typing
 
@@ -139,6 +140,53 @@ class TraceCode(google.protobuf.message.Message):
 Global___TraceCode: typing_extensions.TypeAlias = TraceCode
 
 @typing.final
+class TraceCodeSale(google.protobuf.message.Message):
+    """A registrar's receipt: it has noted these boxes as sold by this attempt, and by no other one.
+    Payload type `application/vnd.rxoutflow.trace-code-sale.v1+protobuf`, signed by the registrar's
+    PLATFORM, audience `*`. Where regions keep a register together, the payer pays for a handover only
+    with the receipts of all its boxes.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REGISTRAR_REGION_CODE_FIELD_NUMBER: builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: builtins.int
+    TRACE_CODES_FIELD_NUMBER: builtins.int
+    SELL_TIME_FIELD_NUMBER: builtins.int
+    registrar_region_code: builtins.str
+    """The region that keeps the register of these codes."""
+    prescription_number: builtins.str
+    """The prescription."""
+    attempt_id: builtins.str
+    """The attempt."""
+    pharmacy_code: builtins.str
+    """The pharmacy that sells."""
+    @property
+    def trace_codes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TraceCode]:
+        """The boxes, and of which only a part is sold."""
+
+    @property
+    def sell_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was noted."""
+
+    def __init__(
+        self,
+        *,
+        registrar_region_code: builtins.str = ...,
+        prescription_number: builtins.str = ...,
+        attempt_id: builtins.str = ...,
+        pharmacy_code: builtins.str = ...,
+        trace_codes: collections.abc.Iterable[Global___TraceCode] | None = ...,
+        sell_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["sell_time", b"sell_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "registrar_region_code", b"registrar_region_code", "sell_time", b"sell_time", "trace_codes", b"trace_codes"]) -> None: ...
+
+Global___TraceCodeSale: typing_extensions.TypeAlias = TraceCodeSale
+
+@typing.final
 class Delivery(google.protobuf.message.Message):
     """A delivery. Its fee is never paid by insurance: it is a separate line, always cash."""
 
@@ -196,6 +244,265 @@ class Delivery(google.protobuf.message.Message):
 Global___Delivery: typing_extensions.TypeAlias = Delivery
 
 @typing.final
+class DeliveryUpdate(google.protobuf.message.Message):
+    """Where a delivery stands now. Payload type
+    `application/vnd.rxoutflow.delivery-update.v1+protobuf`; signatures: a pharmacist of the pharmacy
+    (REVIEWING_PHARMACIST or DISPENSER), PHARMACY_SEAL. Audience `*`. It belongs to the dispense record
+    that names a Delivery, and moves forward only: READY, DISPATCHED, SIGNED_FOR. What never arrives is
+    a return with the cause NOT_DELIVERED.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    STATE_TIME_FIELD_NUMBER: builtins.int
+    CARRIER_FIELD_NUMBER: builtins.int
+    PARCEL_NUMBER_FIELD_NUMBER: builtins.int
+    prescription_number: builtins.str
+    """The prescription."""
+    settlement_id: builtins.str
+    """The settlement of the dispense record."""
+    pharmacy_code: builtins.str
+    """The pharmacy: that of the seal."""
+    state: Global___Delivery.State.ValueType
+    """Where the delivery stands."""
+    carrier: builtins.str
+    """The courier. Required once it is dispatched."""
+    parcel_number: builtins.str
+    """The courier's number of the parcel."""
+    @property
+    def state_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Since when."""
+
+    def __init__(
+        self,
+        *,
+        prescription_number: builtins.str = ...,
+        settlement_id: builtins.str = ...,
+        pharmacy_code: builtins.str = ...,
+        state: Global___Delivery.State.ValueType = ...,
+        state_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        carrier: builtins.str = ...,
+        parcel_number: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["state_time", b"state_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["carrier", b"carrier", "parcel_number", b"parcel_number", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "settlement_id", b"settlement_id", "state", b"state", "state_time", b"state_time"]) -> None: ...
+
+Global___DeliveryUpdate: typing_extensions.TypeAlias = DeliveryUpdate
+
+@typing.final
+class DeliveryProgress(google.protobuf.message.Message):
+    """A delivery as the dispensing region keeps it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DELIVERY_FIELD_NUMBER: builtins.int
+    STATE_TIME_FIELD_NUMBER: builtins.int
+    STATEMENT_SHA256_FIELD_NUMBER: builtins.int
+    statement_sha256: builtins.bytes
+    """SHA-256 of the statement that says so: the dispense record or a DeliveryUpdate."""
+    @property
+    def delivery(self) -> Global___Delivery:
+        """Where it stands, with courier, parcel and fee."""
+
+    @property
+    def state_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Since when."""
+
+    def __init__(
+        self,
+        *,
+        delivery: Global___Delivery | None = ...,
+        state_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        statement_sha256: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["delivery", b"delivery", "state_time", b"state_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["delivery", b"delivery", "state_time", b"state_time", "statement_sha256", b"statement_sha256"]) -> None: ...
+
+Global___DeliveryProgress: typing_extensions.TypeAlias = DeliveryProgress
+
+@typing.final
+class DispenseReturn(google.protobuf.message.Message):
+    """Medicine comes back: the whole handover, or some of its lines. Payload type
+    `application/vnd.rxoutflow.dispense-return.v1+protobuf`; signatures: a pharmacist of the pharmacy
+    (REVIEWING_PHARMACIST or DISPENSER), PHARMACY_SEAL. Audience `*`: home, dispensing and payer
+    regions all act on it. What fund and accounts paid for the lines is reversed (撤销/退费), and
+    deductible and cap are restored.
+
+    Medicine that was handed over is in general not taken back (医疗机构药事管理规定, art. 28), so the
+    cause decides what follows:
+
+    | cause            | prescription can be filled again  | box may be sold again |
+    |------------------|-----------------------------------|-----------------------|
+    | QUALITY          | yes, while it is valid            | no                    |
+    | DISPENSING_ERROR | yes, while it is valid            | yes                   |
+    | NOT_DELIVERED    | yes, while it is valid            | yes                   |
+    | PATIENT          | no                                | no                    |
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Cause:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _CauseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[DispenseReturn._Cause.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        CAUSE_UNSPECIFIED: DispenseReturn._Cause.ValueType  # 0
+        """Never valid."""
+        CAUSE_QUALITY: DispenseReturn._Cause.ValueType  # 1
+        """The medicine is defective or was recalled."""
+        CAUSE_DISPENSING_ERROR: DispenseReturn._Cause.ValueType  # 2
+        """The pharmacy handed out something wrong (调配差错)."""
+        CAUSE_NOT_DELIVERED: DispenseReturn._Cause.ValueType  # 3
+        """It never reached the patient."""
+        CAUSE_PATIENT: DispenseReturn._Cause.ValueType  # 4
+        """The patient does not need it any more, for instance after an adverse reaction."""
+
+    class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
+        """Why it comes back."""
+
+    CAUSE_UNSPECIFIED: DispenseReturn.Cause.ValueType  # 0
+    """Never valid."""
+    CAUSE_QUALITY: DispenseReturn.Cause.ValueType  # 1
+    """The medicine is defective or was recalled."""
+    CAUSE_DISPENSING_ERROR: DispenseReturn.Cause.ValueType  # 2
+    """The pharmacy handed out something wrong (调配差错)."""
+    CAUSE_NOT_DELIVERED: DispenseReturn.Cause.ValueType  # 3
+    """It never reached the patient."""
+    CAUSE_PATIENT: DispenseReturn.Cause.ValueType  # 4
+    """The patient does not need it any more, for instance after an adverse reaction."""
+
+    REVERSAL_ID_FIELD_NUMBER: builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
+    RETURN_TIME_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
+    LINES_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    reversal_id: builtins.str
+    """UUIDv7 made by the pharmacy for this return, never used twice. It names the reversal too."""
+    prescription_number: builtins.str
+    """The prescription."""
+    attempt_id: builtins.str
+    """The attempt that was dispensed."""
+    pharmacy_code: builtins.str
+    """The pharmacy: that of the seal."""
+    settlement_id: builtins.str
+    """The settlement of the dispense."""
+    cause: Global___DispenseReturn.Cause.ValueType
+    """Why it comes back."""
+    reason: builtins.str
+    """The reason, for people."""
+    @property
+    def return_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it came back."""
+
+    @property
+    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ReturnedLine]:
+        """What comes back."""
+
+    def __init__(
+        self,
+        *,
+        reversal_id: builtins.str = ...,
+        prescription_number: builtins.str = ...,
+        attempt_id: builtins.str = ...,
+        pharmacy_code: builtins.str = ...,
+        settlement_id: builtins.str = ...,
+        return_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        cause: Global___DispenseReturn.Cause.ValueType = ...,
+        lines: collections.abc.Iterable[Global___ReturnedLine] | None = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["return_time", b"return_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "cause", b"cause", "lines", b"lines", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reason", b"reason", "return_time", b"return_time", "reversal_id", b"reversal_id", "settlement_id", b"settlement_id"]) -> None: ...
+
+Global___DispenseReturn: typing_extensions.TypeAlias = DispenseReturn
+
+@typing.final
+class ReturnedLine(google.protobuf.message.Message):
+    """A line, or part of one, that comes back."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LINE_ID_FIELD_NUMBER: builtins.int
+    QUANTITY_FIELD_NUMBER: builtins.int
+    TRACE_CODES_FIELD_NUMBER: builtins.int
+    line_id: builtins.int
+    """The line of the prescription."""
+    quantity: builtins.int
+    """Quantity in the line's unit, at least 1; with earlier returns at most what was handed over."""
+    @property
+    def trace_codes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Trace codes of the boxes that come back, out of those of the dispense record."""
+
+    def __init__(
+        self,
+        *,
+        line_id: builtins.int = ...,
+        quantity: builtins.int = ...,
+        trace_codes: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["line_id", b"line_id", "quantity", b"quantity", "trace_codes", b"trace_codes"]) -> None: ...
+
+Global___ReturnedLine: typing_extensions.TypeAlias = ReturnedLine
+
+@typing.final
+class ReturnProgress(google.protobuf.message.Message):
+    """How far the dispensing region has brought a return."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REVERSAL_ID_FIELD_NUMBER: builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
+    BOOKED_BY_HOME_FIELD_NUMBER: builtins.int
+    REVERSED_BY_PAYER_FIELD_NUMBER: builtins.int
+    AMOUNTS_FIELD_NUMBER: builtins.int
+    UPDATE_TIME_FIELD_NUMBER: builtins.int
+    reversal_id: builtins.str
+    """The return, and the reversal of money that it leads to."""
+    prescription_number: builtins.str
+    """The prescription."""
+    settlement_id: builtins.str
+    """The settlement."""
+    booked_by_home: builtins.bool
+    """Whether the home region has booked the return."""
+    reversed_by_payer: builtins.bool
+    """Whether the payer region has reversed the money; true when nobody but the patient paid."""
+    @property
+    def amounts(self) -> rxoutflow.v1.settlement_pb2.Amounts:
+        """The amounts that go back, as the payer stated them; without insurance cash alone. Unset until
+        known.
+        """
+
+    @property
+    def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it reached this step."""
+
+    def __init__(
+        self,
+        *,
+        reversal_id: builtins.str = ...,
+        prescription_number: builtins.str = ...,
+        settlement_id: builtins.str = ...,
+        booked_by_home: builtins.bool = ...,
+        reversed_by_payer: builtins.bool = ...,
+        amounts: rxoutflow.v1.settlement_pb2.Amounts | None = ...,
+        update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["amounts", b"amounts", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["amounts", b"amounts", "booked_by_home", b"booked_by_home", "prescription_number", b"prescription_number", "reversal_id", b"reversal_id", "reversed_by_payer", b"reversed_by_payer", "settlement_id", b"settlement_id", "update_time", b"update_time"]) -> None: ...
+
+Global___ReturnProgress: typing_extensions.TypeAlias = ReturnProgress
+
+@typing.final
 class DispenseProgress(google.protobuf.message.Message):
     """How far the dispensing region has brought a dispense: its own record, not the decision of home or
     payer.
@@ -218,7 +525,9 @@ class DispenseProgress(google.protobuf.message.Message):
         STATE_COMMITTED: DispenseProgress._State.ValueType  # 3
         """The home region has committed: hand over."""
         STATE_REFUSED: DispenseProgress._State.ValueType  # 4
-        """Home or payer refused; nothing may be handed over."""
+        """Home or payer refused, or the commit was corrected before home confirmed it; nothing may be
+        handed over.
+        """
         STATE_DISPENSED: DispenseProgress._State.ValueType  # 5
         """The dispense record is stored and on its way to home and payer."""
         STATE_COMPLETED: DispenseProgress._State.ValueType  # 6
@@ -238,7 +547,9 @@ class DispenseProgress(google.protobuf.message.Message):
     STATE_COMMITTED: DispenseProgress.State.ValueType  # 3
     """The home region has committed: hand over."""
     STATE_REFUSED: DispenseProgress.State.ValueType  # 4
-    """Home or payer refused; nothing may be handed over."""
+    """Home or payer refused, or the commit was corrected before home confirmed it; nothing may be
+    handed over.
+    """
     STATE_DISPENSED: DispenseProgress.State.ValueType  # 5
     """The dispense record is stored and on its way to home and payer."""
     STATE_COMPLETED: DispenseProgress.State.ValueType  # 6
@@ -253,6 +564,8 @@ class DispenseProgress(google.protobuf.message.Message):
     BOOKED_BY_HOME_FIELD_NUMBER: builtins.int
     POSTED_BY_PAYER_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
+    RETURNS_FIELD_NUMBER: builtins.int
+    DELIVERY_FIELD_NUMBER: builtins.int
     prescription_number: builtins.str
     """The prescription."""
     attempt_id: builtins.str
@@ -269,6 +582,14 @@ class DispenseProgress(google.protobuf.message.Message):
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it reached this step."""
 
+    @property
+    def returns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ReturnProgress]:
+        """What came back since."""
+
+    @property
+    def delivery(self) -> Global___DeliveryProgress:
+        """The delivery, where it is sent rather than handed over at the counter."""
+
     def __init__(
         self,
         *,
@@ -279,8 +600,10 @@ class DispenseProgress(google.protobuf.message.Message):
         booked_by_home: builtins.bool = ...,
         posted_by_payer: builtins.bool = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        returns: collections.abc.Iterable[Global___ReturnProgress] | None = ...,
+        delivery: Global___DeliveryProgress | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "booked_by_home", b"booked_by_home", "posted_by_payer", b"posted_by_payer", "prescription_number", b"prescription_number", "settlement_id", b"settlement_id", "state", b"state", "update_time", b"update_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["delivery", b"delivery", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "booked_by_home", b"booked_by_home", "delivery", b"delivery", "posted_by_payer", b"posted_by_payer", "prescription_number", b"prescription_number", "returns", b"returns", "settlement_id", b"settlement_id", "state", b"state", "update_time", b"update_time"]) -> None: ...
 
 Global___DispenseProgress: typing_extensions.TypeAlias = DispenseProgress

@@ -131,6 +131,14 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     until `locked_until`. The hospital has been told. The e-credential still works. Metadata:
     `locked_until`.
     """
+    ERROR_REASON_FILL_TOO_EARLY: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION, definite. A repeat prescription was filled not long ago: the next fill opens
+    on `open_day`. Metadata: `open_day` (ISO 8601, the home region's local day), `line_id`.
+    """
+    ERROR_REASON_DOSES_INCOMPLETE: _ErrorReason.ValueType  # 32
+    """FAILED_PRECONDITION, definite. A herbal formula leaves in whole doses: every herb of it, and the
+    same number of doses of each. Metadata: `line_id`.
+    """
     ERROR_REASON_ATTEMPT_NOT_FOUND: _ErrorReason.ValueType  # 40
     """NOT_FOUND, definite. There is no such attempt, or it is not yours."""
     ERROR_REASON_ATTEMPT_ENDED: _ErrorReason.ValueType  # 41
@@ -162,8 +170,16 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     Metadata: `line_id`.
     """
     ERROR_REASON_TRACE_CODE_ALREADY_SOLD: _ErrorReason.ValueType  # 49
-    """FAILED_PRECONDITION, definite. A box with this trace code was sold before. Metadata:
-    `line_id`.
+    """FAILED_PRECONDITION, definite. A box with this trace code was sold before, by any pharmacy of the
+    regions that keep the register together, or is named twice. Metadata: `line_id`, `code`.
+    """
+    ERROR_REASON_ATTEMPT_NOT_OVERDUE: _ErrorReason.ValueType  # 50
+    """FAILED_PRECONDITION, definite. The attempt may still be finished by its pharmacy: nobody else
+    decides on it before `overdue_time`. Metadata: `overdue_time`.
+    """
+    ERROR_REASON_DELIVERY_NOT_POSSIBLE: _ErrorReason.ValueType  # 51
+    """FAILED_PRECONDITION, definite. The dispense record names no delivery, or the delivery has gone
+    further already. Metadata: `state`.
     """
     ERROR_REASON_DRUG_NOT_IN_CATALOGUE: _ErrorReason.ValueType  # 60
     """FAILED_PRECONDITION, definite. The dispensing region's catalogue does not have the drug, or it is
@@ -196,6 +212,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """FAILED_PRECONDITION, definite. The settlement, or the attempt that it would pay, has ended.
     Metadata: `state`.
     """
+    ERROR_REASON_RETURN_EXCEEDED: _ErrorReason.ValueType  # 68
+    """FAILED_PRECONDITION, definite. More would come back than was handed over, or than has not come
+    back already. Metadata: `line_id`, `returnable`.
+    """
     ERROR_REASON_REGION_UNKNOWN: _ErrorReason.ValueType  # 80
     """FAILED_PRECONDITION, definite. No trust list for this region here, so it cannot be reached.
     Metadata: `region`.
@@ -220,6 +240,17 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """UNAVAILABLE, indefinite. The device or service that holds the server's signing key does not
     answer. Repeat with the same request_id, with growing pauses.
     """
+    ERROR_REASON_REQUEST_CORRECTED: _ErrorReason.ValueType  # 87
+    """FAILED_PRECONDITION, definite. The caller had this call corrected (冲正): it has no effect, now or
+    later. Make a new call with a new request_id.
+    """
+    ERROR_REASON_EARLIER_FACT_MISSING: _ErrorReason.ValueType  # 88
+    """FAILED_PRECONDITION, definite. Between platforms: an event that this one follows has not arrived
+    yet, for instance the handover before its return. Send it again later; whatever is missing is on
+    its way.
+    """
+    ERROR_REASON_EVENT_NOT_FOUND: _ErrorReason.ValueType  # 89
+    """NOT_FOUND, definite. No event that was set aside has this id. Metadata: `event_id`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused or failed."""
@@ -323,6 +354,14 @@ ERROR_REASON_PICKUP_CODE_LOCKED: ErrorReason.ValueType  # 30
 until `locked_until`. The hospital has been told. The e-credential still works. Metadata:
 `locked_until`.
 """
+ERROR_REASON_FILL_TOO_EARLY: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION, definite. A repeat prescription was filled not long ago: the next fill opens
+on `open_day`. Metadata: `open_day` (ISO 8601, the home region's local day), `line_id`.
+"""
+ERROR_REASON_DOSES_INCOMPLETE: ErrorReason.ValueType  # 32
+"""FAILED_PRECONDITION, definite. A herbal formula leaves in whole doses: every herb of it, and the
+same number of doses of each. Metadata: `line_id`.
+"""
 ERROR_REASON_ATTEMPT_NOT_FOUND: ErrorReason.ValueType  # 40
 """NOT_FOUND, definite. There is no such attempt, or it is not yours."""
 ERROR_REASON_ATTEMPT_ENDED: ErrorReason.ValueType  # 41
@@ -354,8 +393,16 @@ ERROR_REASON_TRACE_CODE_MISSING: ErrorReason.ValueType  # 48
 Metadata: `line_id`.
 """
 ERROR_REASON_TRACE_CODE_ALREADY_SOLD: ErrorReason.ValueType  # 49
-"""FAILED_PRECONDITION, definite. A box with this trace code was sold before. Metadata:
-`line_id`.
+"""FAILED_PRECONDITION, definite. A box with this trace code was sold before, by any pharmacy of the
+regions that keep the register together, or is named twice. Metadata: `line_id`, `code`.
+"""
+ERROR_REASON_ATTEMPT_NOT_OVERDUE: ErrorReason.ValueType  # 50
+"""FAILED_PRECONDITION, definite. The attempt may still be finished by its pharmacy: nobody else
+decides on it before `overdue_time`. Metadata: `overdue_time`.
+"""
+ERROR_REASON_DELIVERY_NOT_POSSIBLE: ErrorReason.ValueType  # 51
+"""FAILED_PRECONDITION, definite. The dispense record names no delivery, or the delivery has gone
+further already. Metadata: `state`.
 """
 ERROR_REASON_DRUG_NOT_IN_CATALOGUE: ErrorReason.ValueType  # 60
 """FAILED_PRECONDITION, definite. The dispensing region's catalogue does not have the drug, or it is
@@ -388,6 +435,10 @@ ERROR_REASON_SETTLEMENT_ENDED: ErrorReason.ValueType  # 67
 """FAILED_PRECONDITION, definite. The settlement, or the attempt that it would pay, has ended.
 Metadata: `state`.
 """
+ERROR_REASON_RETURN_EXCEEDED: ErrorReason.ValueType  # 68
+"""FAILED_PRECONDITION, definite. More would come back than was handed over, or than has not come
+back already. Metadata: `line_id`, `returnable`.
+"""
 ERROR_REASON_REGION_UNKNOWN: ErrorReason.ValueType  # 80
 """FAILED_PRECONDITION, definite. No trust list for this region here, so it cannot be reached.
 Metadata: `region`.
@@ -412,4 +463,15 @@ ERROR_REASON_SIGNER_UNAVAILABLE: ErrorReason.ValueType  # 86
 """UNAVAILABLE, indefinite. The device or service that holds the server's signing key does not
 answer. Repeat with the same request_id, with growing pauses.
 """
+ERROR_REASON_REQUEST_CORRECTED: ErrorReason.ValueType  # 87
+"""FAILED_PRECONDITION, definite. The caller had this call corrected (冲正): it has no effect, now or
+later. Make a new call with a new request_id.
+"""
+ERROR_REASON_EARLIER_FACT_MISSING: ErrorReason.ValueType  # 88
+"""FAILED_PRECONDITION, definite. Between platforms: an event that this one follows has not arrived
+yet, for instance the handover before its return. Send it again later; whatever is missing is on
+its way.
+"""
+ERROR_REASON_EVENT_NOT_FOUND: ErrorReason.ValueType  # 89
+"""NOT_FOUND, definite. No event that was set aside has this id. Metadata: `event_id`."""
 Global___ErrorReason: typing_extensions.TypeAlias = ErrorReason

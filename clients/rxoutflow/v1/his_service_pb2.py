@@ -31,9 +31,10 @@ from rxoutflow.v1 import outcome_pb2 as rxoutflow_dot_v1_dot_outcome__pb2
 from rxoutflow.v1 import prescription_pb2 as rxoutflow_dot_v1_dot_prescription__pb2
 from rxoutflow.v1 import prescription_status_pb2 as rxoutflow_dot_v1_dot_prescription__status__pb2
 from rxoutflow.v1 import statement_pb2 as rxoutflow_dot_v1_dot_statement__pb2
+from rxoutflow.v1 import trace_pb2 as rxoutflow_dot_v1_dot_trace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erxoutflow/v1/his_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1arxoutflow/v1/finding.proto\x1a\x19rxoutflow/v1/notice.proto\x1a\x1arxoutflow/v1/outcome.proto\x1a\x1frxoutflow/v1/prescription.proto\x1a&rxoutflow/v1/prescription_status.proto\x1a\x1crxoutflow/v1/statement.proto\"_\n%HisServicePrecheckPrescriptionRequest\x12\x36\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1a.rxoutflow.v1.PrescriptionB\x04\xe2\x41\x01\x02\"U\n&HisServicePrecheckPrescriptionResponse\x12+\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x19.rxoutflow.v1.RuleFinding\"o\n\x18IssuePrescriptionRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x39\n\x0cprescription\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"\x8b\x02\n\x19IssuePrescriptionResponse\x12\x1b\n\x13prescription_number\x18\x01 \x01(\t\x12\x13\n\x0bpickup_code\x18\x02 \x01(\t\x12\x30\n\x0cregistration\x18\x03 \x01(\x0e\x32\x1a.rxoutflow.v1.Registration\x12\x33\n\x0cprescription\x18\x04 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12-\n\x06status\x18\x05 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x06 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"x\n#HisServiceRevokePrescriptionRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\nrevocation\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"\x87\x01\n$HisServiceRevokePrescriptionResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0e\x32\x1f.rxoutflow.v1.RevocationOutcome\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"E\n HisServiceGetPrescriptionRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xea\x01\n!HisServiceGetPrescriptionResponse\x12\x30\n\x0cregistration\x18\x01 \x01(\x0e\x32\x1a.rxoutflow.v1.Registration\x12\x33\n\x0cprescription\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12-\n\x06status\x18\x03 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12/\n\x0bstatus_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\x1dHisServiceWatchNoticesRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\"F\n\x1eHisServiceWatchNoticesResponse\x12$\n\x06notice\x18\x01 \x01(\x0b\x32\x14.rxoutflow.v1.Notice\"Z\n\x1bHisServiceGetOutcomeRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"F\n\x1cHisServiceGetOutcomeResponse\x12&\n\x07outcome\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.Outcome*\x98\x01\n\x0cRegistration\x12\x1c\n\x18REGISTRATION_UNSPECIFIED\x10\x00\x12\x17\n\x13REGISTRATION_QUEUED\x10\x01\x12\x1b\n\x17REGISTRATION_REGISTERED\x10\x02\x12\x18\n\x14REGISTRATION_REFUSED\x10\x03\x12\x1a\n\x16REGISTRATION_WITHDRAWN\x10\x04\x32\xfc\x05\n\nHisService\x12\x8c\x01\n\x14PrecheckPrescription\x12\x33.rxoutflow.v1.HisServicePrecheckPrescriptionRequest\x1a\x34.rxoutflow.v1.HisServicePrecheckPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x08\x12o\n\x11IssuePrescription\x12&.rxoutflow.v1.IssuePrescriptionRequest\x1a\'.rxoutflow.v1.IssuePrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x08\x12\x86\x01\n\x12RevokePrescription\x12\x31.rxoutflow.v1.HisServiceRevokePrescriptionRequest\x1a\x32.rxoutflow.v1.HisServiceRevokePrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x08\x12}\n\x0fGetPrescription\x12..rxoutflow.v1.HisServiceGetPrescriptionRequest\x1a/.rxoutflow.v1.HisServiceGetPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x08\x12v\n\x0cWatchNotices\x12+.rxoutflow.v1.HisServiceWatchNoticesRequest\x1a,.rxoutflow.v1.HisServiceWatchNoticesResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x08\x30\x01\x12n\n\nGetOutcome\x12).rxoutflow.v1.HisServiceGetOutcomeRequest\x1a*.rxoutflow.v1.HisServiceGetOutcomeResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erxoutflow/v1/his_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1arxoutflow/v1/finding.proto\x1a\x19rxoutflow/v1/notice.proto\x1a\x1arxoutflow/v1/outcome.proto\x1a\x1frxoutflow/v1/prescription.proto\x1a&rxoutflow/v1/prescription_status.proto\x1a\x1crxoutflow/v1/statement.proto\x1a\x18rxoutflow/v1/trace.proto\"_\n%HisServicePrecheckPrescriptionRequest\x12\x36\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1a.rxoutflow.v1.PrescriptionB\x04\xe2\x41\x01\x02\"U\n&HisServicePrecheckPrescriptionResponse\x12+\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x19.rxoutflow.v1.RuleFinding\"o\n\x18IssuePrescriptionRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x39\n\x0cprescription\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"\x8b\x02\n\x19IssuePrescriptionResponse\x12\x1b\n\x13prescription_number\x18\x01 \x01(\t\x12\x13\n\x0bpickup_code\x18\x02 \x01(\t\x12\x30\n\x0cregistration\x18\x03 \x01(\x0e\x32\x1a.rxoutflow.v1.Registration\x12\x33\n\x0cprescription\x18\x04 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12-\n\x06status\x18\x05 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x06 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"x\n#HisServiceRevokePrescriptionRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\nrevocation\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"\xe2\x01\n$HisServiceRevokePrescriptionResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0e\x32\x1f.rxoutflow.v1.RevocationOutcome\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x31\n\nrevocation\x18\x03 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x04 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"E\n HisServiceGetPrescriptionRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xea\x01\n!HisServiceGetPrescriptionResponse\x12\x30\n\x0cregistration\x18\x01 \x01(\x0e\x32\x1a.rxoutflow.v1.Registration\x12\x33\n\x0cprescription\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12-\n\x06status\x18\x03 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12/\n\x0bstatus_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"k\n\x1fHisServiceListStatementsRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"e\n HisServiceListStatementsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.rxoutflow.v1.TraceEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x1dHisServiceWatchNoticesRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\"F\n\x1eHisServiceWatchNoticesResponse\x12$\n\x06notice\x18\x01 \x01(\x0b\x32\x14.rxoutflow.v1.Notice\"Z\n\x1bHisServiceGetOutcomeRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"F\n\x1cHisServiceGetOutcomeResponse\x12&\n\x07outcome\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.Outcome*\x98\x01\n\x0cRegistration\x12\x1c\n\x18REGISTRATION_UNSPECIFIED\x10\x00\x12\x17\n\x13REGISTRATION_QUEUED\x10\x01\x12\x1b\n\x17REGISTRATION_REGISTERED\x10\x02\x12\x18\n\x14REGISTRATION_REFUSED\x10\x03\x12\x1a\n\x16REGISTRATION_WITHDRAWN\x10\x04\x32\xf8\x06\n\nHisService\x12\x8c\x01\n\x14PrecheckPrescription\x12\x33.rxoutflow.v1.HisServicePrecheckPrescriptionRequest\x1a\x34.rxoutflow.v1.HisServicePrecheckPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x08\x12o\n\x11IssuePrescription\x12&.rxoutflow.v1.IssuePrescriptionRequest\x1a\'.rxoutflow.v1.IssuePrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x08\x12\x86\x01\n\x12RevokePrescription\x12\x31.rxoutflow.v1.HisServiceRevokePrescriptionRequest\x1a\x32.rxoutflow.v1.HisServiceRevokePrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x08\x12}\n\x0fGetPrescription\x12..rxoutflow.v1.HisServiceGetPrescriptionRequest\x1a/.rxoutflow.v1.HisServiceGetPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x08\x12z\n\x0eListStatements\x12-.rxoutflow.v1.HisServiceListStatementsRequest\x1a..rxoutflow.v1.HisServiceListStatementsResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x08\x12v\n\x0cWatchNotices\x12+.rxoutflow.v1.HisServiceWatchNoticesRequest\x1a,.rxoutflow.v1.HisServiceWatchNoticesResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x08\x30\x01\x12n\n\nGetOutcome\x12).rxoutflow.v1.HisServiceGetOutcomeRequest\x1a*.rxoutflow.v1.HisServiceGetOutcomeResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +53,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HISSERVICEREVOKEPRESCRIPTIONREQUEST'].fields_by_name['revocation']._serialized_options = b'\342A\001\002'
   _globals['_HISSERVICEGETPRESCRIPTIONREQUEST'].fields_by_name['prescription_number']._loaded_options = None
   _globals['_HISSERVICEGETPRESCRIPTIONREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
+  _globals['_HISSERVICELISTSTATEMENTSREQUEST'].fields_by_name['prescription_number']._loaded_options = None
+  _globals['_HISSERVICELISTSTATEMENTSREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
   _globals['_HISSERVICEGETOUTCOMEREQUEST'].fields_by_name['prescription_number']._loaded_options = None
   _globals['_HISSERVICEGETOUTCOMEREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
   _globals['_HISSERVICEGETOUTCOMEREQUEST'].fields_by_name['request_id']._loaded_options = None
@@ -64,36 +67,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HISSERVICE'].methods_by_name['RevokePrescription']._serialized_options = b'\372\342\030\005\n\001\001\020\010'
   _globals['_HISSERVICE'].methods_by_name['GetPrescription']._loaded_options = None
   _globals['_HISSERVICE'].methods_by_name['GetPrescription']._serialized_options = b'\372\342\030\005\n\001\001\020\010'
+  _globals['_HISSERVICE'].methods_by_name['ListStatements']._loaded_options = None
+  _globals['_HISSERVICE'].methods_by_name['ListStatements']._serialized_options = b'\372\342\030\005\n\001\001\020\010'
   _globals['_HISSERVICE'].methods_by_name['WatchNotices']._loaded_options = None
   _globals['_HISSERVICE'].methods_by_name['WatchNotices']._serialized_options = b'\372\342\030\005\n\001\001\020\010'
   _globals['_HISSERVICE'].methods_by_name['GetOutcome']._loaded_options = None
   _globals['_HISSERVICE'].methods_by_name['GetOutcome']._serialized_options = b'\372\342\030\005\n\001\001\020\010'
-  _globals['_REGISTRATION']._serialized_start=1759
-  _globals['_REGISTRATION']._serialized_end=1911
-  _globals['_HISSERVICEPRECHECKPRESCRIPTIONREQUEST']._serialized_start=332
-  _globals['_HISSERVICEPRECHECKPRESCRIPTIONREQUEST']._serialized_end=427
-  _globals['_HISSERVICEPRECHECKPRESCRIPTIONRESPONSE']._serialized_start=429
-  _globals['_HISSERVICEPRECHECKPRESCRIPTIONRESPONSE']._serialized_end=514
-  _globals['_ISSUEPRESCRIPTIONREQUEST']._serialized_start=516
-  _globals['_ISSUEPRESCRIPTIONREQUEST']._serialized_end=627
-  _globals['_ISSUEPRESCRIPTIONRESPONSE']._serialized_start=630
-  _globals['_ISSUEPRESCRIPTIONRESPONSE']._serialized_end=897
-  _globals['_HISSERVICEREVOKEPRESCRIPTIONREQUEST']._serialized_start=899
-  _globals['_HISSERVICEREVOKEPRESCRIPTIONREQUEST']._serialized_end=1019
-  _globals['_HISSERVICEREVOKEPRESCRIPTIONRESPONSE']._serialized_start=1022
-  _globals['_HISSERVICEREVOKEPRESCRIPTIONRESPONSE']._serialized_end=1157
-  _globals['_HISSERVICEGETPRESCRIPTIONREQUEST']._serialized_start=1159
-  _globals['_HISSERVICEGETPRESCRIPTIONREQUEST']._serialized_end=1228
-  _globals['_HISSERVICEGETPRESCRIPTIONRESPONSE']._serialized_start=1231
-  _globals['_HISSERVICEGETPRESCRIPTIONRESPONSE']._serialized_end=1465
-  _globals['_HISSERVICEWATCHNOTICESREQUEST']._serialized_start=1467
-  _globals['_HISSERVICEWATCHNOTICESREQUEST']._serialized_end=1520
-  _globals['_HISSERVICEWATCHNOTICESRESPONSE']._serialized_start=1522
-  _globals['_HISSERVICEWATCHNOTICESRESPONSE']._serialized_end=1592
-  _globals['_HISSERVICEGETOUTCOMEREQUEST']._serialized_start=1594
-  _globals['_HISSERVICEGETOUTCOMEREQUEST']._serialized_end=1684
-  _globals['_HISSERVICEGETOUTCOMERESPONSE']._serialized_start=1686
-  _globals['_HISSERVICEGETOUTCOMERESPONSE']._serialized_end=1756
-  _globals['_HISSERVICE']._serialized_start=1914
-  _globals['_HISSERVICE']._serialized_end=2678
+  _globals['_REGISTRATION']._serialized_start=2088
+  _globals['_REGISTRATION']._serialized_end=2240
+  _globals['_HISSERVICEPRECHECKPRESCRIPTIONREQUEST']._serialized_start=358
+  _globals['_HISSERVICEPRECHECKPRESCRIPTIONREQUEST']._serialized_end=453
+  _globals['_HISSERVICEPRECHECKPRESCRIPTIONRESPONSE']._serialized_start=455
+  _globals['_HISSERVICEPRECHECKPRESCRIPTIONRESPONSE']._serialized_end=540
+  _globals['_ISSUEPRESCRIPTIONREQUEST']._serialized_start=542
+  _globals['_ISSUEPRESCRIPTIONREQUEST']._serialized_end=653
+  _globals['_ISSUEPRESCRIPTIONRESPONSE']._serialized_start=656
+  _globals['_ISSUEPRESCRIPTIONRESPONSE']._serialized_end=923
+  _globals['_HISSERVICEREVOKEPRESCRIPTIONREQUEST']._serialized_start=925
+  _globals['_HISSERVICEREVOKEPRESCRIPTIONREQUEST']._serialized_end=1045
+  _globals['_HISSERVICEREVOKEPRESCRIPTIONRESPONSE']._serialized_start=1048
+  _globals['_HISSERVICEREVOKEPRESCRIPTIONRESPONSE']._serialized_end=1274
+  _globals['_HISSERVICEGETPRESCRIPTIONREQUEST']._serialized_start=1276
+  _globals['_HISSERVICEGETPRESCRIPTIONREQUEST']._serialized_end=1345
+  _globals['_HISSERVICEGETPRESCRIPTIONRESPONSE']._serialized_start=1348
+  _globals['_HISSERVICEGETPRESCRIPTIONRESPONSE']._serialized_end=1582
+  _globals['_HISSERVICELISTSTATEMENTSREQUEST']._serialized_start=1584
+  _globals['_HISSERVICELISTSTATEMENTSREQUEST']._serialized_end=1691
+  _globals['_HISSERVICELISTSTATEMENTSRESPONSE']._serialized_start=1693
+  _globals['_HISSERVICELISTSTATEMENTSRESPONSE']._serialized_end=1794
+  _globals['_HISSERVICEWATCHNOTICESREQUEST']._serialized_start=1796
+  _globals['_HISSERVICEWATCHNOTICESREQUEST']._serialized_end=1849
+  _globals['_HISSERVICEWATCHNOTICESRESPONSE']._serialized_start=1851
+  _globals['_HISSERVICEWATCHNOTICESRESPONSE']._serialized_end=1921
+  _globals['_HISSERVICEGETOUTCOMEREQUEST']._serialized_start=1923
+  _globals['_HISSERVICEGETOUTCOMEREQUEST']._serialized_end=2013
+  _globals['_HISSERVICEGETOUTCOMERESPONSE']._serialized_start=2015
+  _globals['_HISSERVICEGETOUTCOMERESPONSE']._serialized_end=2085
+  _globals['_HISSERVICE']._serialized_start=2243
+  _globals['_HISSERVICE']._serialized_end=3131
 # @@protoc_insertion_point(module_scope)

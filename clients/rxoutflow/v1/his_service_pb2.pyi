@@ -16,6 +16,7 @@ import rxoutflow.v1.outcome_pb2
 import rxoutflow.v1.prescription_pb2
 import rxoutflow.v1.prescription_status_pb2
 import rxoutflow.v1.statement_pb2
+import rxoutflow.v1.trace_pb2
 import sys
 import typing
 
@@ -152,9 +153,7 @@ class IssuePrescriptionResponse(google.protobuf.message.Message):
 
     @property
     def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
-        """Evidence that the platform's log keeps the prescription; unset while queued, or where the region
-        keeps no log.
-        """
+        """Evidence that the platform's log keeps the prescription; see Receipt. Unset while queued."""
 
     def __init__(
         self,
@@ -204,20 +203,34 @@ class HisServiceRevokePrescriptionResponse(google.protobuf.message.Message):
 
     OUTCOME_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
+    REVOCATION_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
     outcome: rxoutflow.v1.prescription_status_pb2.RevocationOutcome.ValueType
     """What it came to."""
     @property
     def status(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
         """A PrescriptionStatus signed by the platform; unset if it never left the edge."""
 
+    @property
+    def revocation(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The revocation as the edge sealed it: what the receipt is about. Unset without a receipt."""
+
+    @property
+    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+        """Evidence that the platform's log keeps the revocation; see Receipt. Unset if it never left the
+        edge.
+        """
+
     def __init__(
         self,
         *,
         outcome: rxoutflow.v1.prescription_status_pb2.RevocationOutcome.ValueType = ...,
         status: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        revocation: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["status", b"status"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["outcome", b"outcome", "status", b"status"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["receipt", b"receipt", "revocation", b"revocation", "status", b"status"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["outcome", b"outcome", "receipt", b"receipt", "revocation", b"revocation", "status", b"status"]) -> None: ...
 
 Global___HisServiceRevokePrescriptionResponse: typing_extensions.TypeAlias = HisServiceRevokePrescriptionResponse
 
@@ -275,6 +288,56 @@ class HisServiceGetPrescriptionResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["prescription", b"prescription", "registration", b"registration", "status", b"status", "status_time", b"status_time"]) -> None: ...
 
 Global___HisServiceGetPrescriptionResponse: typing_extensions.TypeAlias = HisServiceGetPrescriptionResponse
+
+@typing.final
+class HisServiceListStatementsRequest(google.protobuf.message.Message):
+    """Request of ListStatements."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    prescription_number: builtins.str
+    """The prescription."""
+    page_size: builtins.int
+    """At most this many; 0 means 50, more than 100 means 100."""
+    page_token: builtins.str
+    """`next_page_token` of the response before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        prescription_number: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prescription_number", b"prescription_number"]) -> None: ...
+
+Global___HisServiceListStatementsRequest: typing_extensions.TypeAlias = HisServiceListStatementsRequest
+
+@typing.final
+class HisServiceListStatementsResponse(google.protobuf.message.Message):
+    """Response of ListStatements."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty on the last one."""
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.trace_pb2.TraceEvent]:
+        """What happened, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        events: collections.abc.Iterable[rxoutflow.v1.trace_pb2.TraceEvent] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "next_page_token", b"next_page_token"]) -> None: ...
+
+Global___HisServiceListStatementsResponse: typing_extensions.TypeAlias = HisServiceListStatementsResponse
 
 @typing.final
 class HisServiceWatchNoticesRequest(google.protobuf.message.Message):

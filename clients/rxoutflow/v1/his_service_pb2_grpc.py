@@ -57,6 +57,11 @@ class HisServiceStub(object):
                 request_serializer=rxoutflow_dot_v1_dot_his__service__pb2.HisServiceGetPrescriptionRequest.SerializeToString,
                 response_deserializer=rxoutflow_dot_v1_dot_his__service__pb2.HisServiceGetPrescriptionResponse.FromString,
                 _registered_method=True)
+        self.ListStatements = channel.unary_unary(
+                '/rxoutflow.v1.HisService/ListStatements',
+                request_serializer=rxoutflow_dot_v1_dot_his__service__pb2.HisServiceListStatementsRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_his__service__pb2.HisServiceListStatementsResponse.FromString,
+                _registered_method=True)
         self.WatchNotices = channel.unary_stream(
                 '/rxoutflow.v1.HisService/WatchNotices',
                 request_serializer=rxoutflow_dot_v1_dot_his__service__pb2.HisServiceWatchNoticesRequest.SerializeToString,
@@ -108,6 +113,13 @@ class HisServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListStatements(self, request, context):
+        """The history behind the status; see HospitalService.ListStatements. The edge passes it on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchNotices(self, request, context):
         """Streams the notices that the edge has stored, from a resume token on.
         """
@@ -144,6 +156,11 @@ def add_HisServiceServicer_to_server(servicer, server):
                     servicer.GetPrescription,
                     request_deserializer=rxoutflow_dot_v1_dot_his__service__pb2.HisServiceGetPrescriptionRequest.FromString,
                     response_serializer=rxoutflow_dot_v1_dot_his__service__pb2.HisServiceGetPrescriptionResponse.SerializeToString,
+            ),
+            'ListStatements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStatements,
+                    request_deserializer=rxoutflow_dot_v1_dot_his__service__pb2.HisServiceListStatementsRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_his__service__pb2.HisServiceListStatementsResponse.SerializeToString,
             ),
             'WatchNotices': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchNotices,
@@ -267,6 +284,33 @@ class HisService(object):
             '/rxoutflow.v1.HisService/GetPrescription',
             rxoutflow_dot_v1_dot_his__service__pb2.HisServiceGetPrescriptionRequest.SerializeToString,
             rxoutflow_dot_v1_dot_his__service__pb2.HisServiceGetPrescriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStatements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.HisService/ListStatements',
+            rxoutflow_dot_v1_dot_his__service__pb2.HisServiceListStatementsRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_his__service__pb2.HisServiceListStatementsResponse.FromString,
             options,
             channel_credentials,
             insecure,

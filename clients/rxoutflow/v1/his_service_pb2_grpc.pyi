@@ -89,6 +89,22 @@ _HisServiceGetPrescriptionType = typing_extensions.TypeVar(
     ],
 )
 
+_HisServiceListStatementsType = typing_extensions.TypeVar(
+    '_HisServiceListStatementsType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.his_service_pb2.HisServiceListStatementsRequest,
+        rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.his_service_pb2.HisServiceListStatementsRequest,
+        rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.his_service_pb2.HisServiceListStatementsRequest,
+        rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse,
+    ],
+)
+
 _HisServiceWatchNoticesType = typing_extensions.TypeVar(
     '_HisServiceWatchNoticesType',
     grpc.UnaryStreamMultiCallable[
@@ -121,7 +137,7 @@ _HisServiceGetOutcomeType = typing_extensions.TypeVar(
     ],
 )
 
-class HisServiceStub(typing.Generic[_HisServicePrecheckPrescriptionType, _HisServiceIssuePrescriptionType, _HisServiceRevokePrescriptionType, _HisServiceGetPrescriptionType, _HisServiceWatchNoticesType, _HisServiceGetOutcomeType]):
+class HisServiceStub(typing.Generic[_HisServicePrecheckPrescriptionType, _HisServiceIssuePrescriptionType, _HisServiceRevokePrescriptionType, _HisServiceGetPrescriptionType, _HisServiceListStatementsType, _HisServiceWatchNoticesType, _HisServiceGetOutcomeType]):
     """For the HIS, on the hospital's network, over mTLS with the hospital's own certificate. The edge
     adds the hospital's seal, stores durably, makes the pickup code, and forwards to the platform; if
     the platform is out of reach it keeps accepting and delivers later.
@@ -144,6 +160,10 @@ class HisServiceStub(typing.Generic[_HisServicePrecheckPrescriptionType, _HisSer
         grpc.UnaryUnaryMultiCallable[
             rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionRequest,
             rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.his_service_pb2.HisServiceListStatementsRequest,
+            rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse,
         ],
         grpc.UnaryStreamMultiCallable[
             rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesRequest,
@@ -172,6 +192,10 @@ class HisServiceStub(typing.Generic[_HisServicePrecheckPrescriptionType, _HisSer
         grpc.aio.UnaryUnaryMultiCallable[
             rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionRequest,
             rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.his_service_pb2.HisServiceListStatementsRequest,
+            rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse,
         ],
         grpc.aio.UnaryStreamMultiCallable[
             rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesRequest,
@@ -203,6 +227,9 @@ class HisServiceStub(typing.Generic[_HisServicePrecheckPrescriptionType, _HisSer
     is what the edge heard last.
     """
 
+    ListStatements: _HisServiceListStatementsType
+    """The history behind the status; see HospitalService.ListStatements. The edge passes it on."""
+
     WatchNotices: _HisServiceWatchNoticesType
     """Streams the notices that the edge has stored, from a resume token on."""
 
@@ -225,6 +252,10 @@ HisServiceAsyncStub: typing_extensions.TypeAlias = HisServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionRequest,
         rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.his_service_pb2.HisServiceListStatementsRequest,
+        rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse,
     ],
     grpc.aio.UnaryStreamMultiCallable[
         rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesRequest,
@@ -281,6 +312,14 @@ class HisServiceServicer(metaclass=abc.ABCMeta):
         """A prescription of this hospital and where it stands. If the platform is out of reach, `status`
         is what the edge heard last.
         """
+
+    @abc.abstractmethod
+    def ListStatements(
+        self,
+        request: rxoutflow.v1.his_service_pb2.HisServiceListStatementsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse, collections.abc.Awaitable[rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse]]:
+        """The history behind the status; see HospitalService.ListStatements. The edge passes it on."""
 
     @abc.abstractmethod
     def WatchNotices(

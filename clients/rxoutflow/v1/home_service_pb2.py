@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from rxoutflow.v1 import annotations_pb2 as rxoutflow_dot_v1_dot_annotations__pb2
+from rxoutflow.v1 import attempt_pb2 as rxoutflow_dot_v1_dot_attempt__pb2
 from rxoutflow.v1 import credential_pb2 as rxoutflow_dot_v1_dot_credential__pb2
 from rxoutflow.v1 import statement_pb2 as rxoutflow_dot_v1_dot_statement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frxoutflow/v1/home_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1drxoutflow/v1/credential.proto\x1a\x1crxoutflow/v1/statement.proto\"\x8e\x01\n\x17OpenPrescriptionRequest\x12\x15\n\x0bpickup_code\x18\x01 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x03 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x12\x1b\n\rpharmacy_code\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x42\x07\n\x05proof\"~\n\x18OpenPrescriptionResponse\x12\x33\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\xb9\x01\n\x11GrantClaimRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x05\x63laim\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x15\n\x0bpickup_code\x18\x03 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x04 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x42\x07\n\x05proof\"\xa1\x01\n\x12GrantClaimResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x33\n\x0cprescription\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"\x9c\x01\n\x14\x43ommitAttemptRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\ncommitment\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x31\n\nsettlement\x18\x03 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"G\n\x15\x43ommitAttemptResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"g\n\x15ReleaseAttemptRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x07release\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"p\n\x16ReleaseAttemptResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"P\n\x11GetAttemptRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nattempt_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"D\n\x12GetAttemptResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement2\x80\x04\n\x0bHomeService\x12l\n\x10OpenPrescription\x12%.rxoutflow.v1.OpenPrescriptionRequest\x1a&.rxoutflow.v1.OpenPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12Z\n\nGrantClaim\x12\x1f.rxoutflow.v1.GrantClaimRequest\x1a .rxoutflow.v1.GrantClaimResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12\x63\n\rCommitAttempt\x12\".rxoutflow.v1.CommitAttemptRequest\x1a#.rxoutflow.v1.CommitAttemptResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x05\x12\x66\n\x0eReleaseAttempt\x12#.rxoutflow.v1.ReleaseAttemptRequest\x1a$.rxoutflow.v1.ReleaseAttemptResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x05\x12Z\n\nGetAttempt\x12\x1f.rxoutflow.v1.GetAttemptRequest\x1a .rxoutflow.v1.GetAttemptResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frxoutflow/v1/home_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1arxoutflow/v1/attempt.proto\x1a\x1drxoutflow/v1/credential.proto\x1a\x1crxoutflow/v1/statement.proto\"\x8e\x01\n\x17OpenPrescriptionRequest\x12\x15\n\x0bpickup_code\x18\x01 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x03 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x12\x1b\n\rpharmacy_code\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x42\x07\n\x05proof\"~\n\x18OpenPrescriptionResponse\x12\x33\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\xb9\x01\n\x11GrantClaimRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x05\x63laim\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x15\n\x0bpickup_code\x18\x03 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x04 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x42\x07\n\x05proof\"\xa1\x01\n\x12GrantClaimResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x33\n\x0cprescription\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"\x9c\x01\n\x14\x43ommitAttemptRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\ncommitment\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x31\n\nsettlement\x18\x03 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"G\n\x15\x43ommitAttemptResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"g\n\x15ReleaseAttemptRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x07release\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"p\n\x16ReleaseAttemptResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"j\n\x15\x43orrectAttemptRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\ncorrection\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"z\n\x16\x43orrectAttemptResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0e\x32\x1f.rxoutflow.v1.CorrectionOutcome\x12.\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"P\n\x11GetAttemptRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nattempt_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"D\n\x12GetAttemptResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement2\xe8\x04\n\x0bHomeService\x12l\n\x10OpenPrescription\x12%.rxoutflow.v1.OpenPrescriptionRequest\x1a&.rxoutflow.v1.OpenPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12Z\n\nGrantClaim\x12\x1f.rxoutflow.v1.GrantClaimRequest\x1a .rxoutflow.v1.GrantClaimResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12\x63\n\rCommitAttempt\x12\".rxoutflow.v1.CommitAttemptRequest\x1a#.rxoutflow.v1.CommitAttemptResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x05\x12\x66\n\x0eReleaseAttempt\x12#.rxoutflow.v1.ReleaseAttemptRequest\x1a$.rxoutflow.v1.ReleaseAttemptResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x05\x12\x66\n\x0e\x43orrectAttempt\x12#.rxoutflow.v1.CorrectAttemptRequest\x1a$.rxoutflow.v1.CorrectAttemptResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x05\x12Z\n\nGetAttempt\x12\x1f.rxoutflow.v1.GetAttemptRequest\x1a .rxoutflow.v1.GetAttemptResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,6 +50,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASEATTEMPTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
   _globals['_RELEASEATTEMPTREQUEST'].fields_by_name['release']._loaded_options = None
   _globals['_RELEASEATTEMPTREQUEST'].fields_by_name['release']._serialized_options = b'\342A\001\002'
+  _globals['_CORRECTATTEMPTREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CORRECTATTEMPTREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
+  _globals['_CORRECTATTEMPTREQUEST'].fields_by_name['correction']._loaded_options = None
+  _globals['_CORRECTATTEMPTREQUEST'].fields_by_name['correction']._serialized_options = b'\342A\001\002'
   _globals['_GETATTEMPTREQUEST'].fields_by_name['prescription_number']._loaded_options = None
   _globals['_GETATTEMPTREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
   _globals['_GETATTEMPTREQUEST'].fields_by_name['attempt_id']._loaded_options = None
@@ -61,28 +66,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOMESERVICE'].methods_by_name['CommitAttempt']._serialized_options = b'\372\342\030\005\n\001\003\020\005'
   _globals['_HOMESERVICE'].methods_by_name['ReleaseAttempt']._loaded_options = None
   _globals['_HOMESERVICE'].methods_by_name['ReleaseAttempt']._serialized_options = b'\372\342\030\005\n\001\003\020\005'
+  _globals['_HOMESERVICE'].methods_by_name['CorrectAttempt']._loaded_options = None
+  _globals['_HOMESERVICE'].methods_by_name['CorrectAttempt']._serialized_options = b'\372\342\030\005\n\001\003\020\005'
   _globals['_HOMESERVICE'].methods_by_name['GetAttempt']._loaded_options = None
   _globals['_HOMESERVICE'].methods_by_name['GetAttempt']._serialized_options = b'\372\342\030\005\n\001\003\020\006'
-  _globals['_OPENPRESCRIPTIONREQUEST']._serialized_start=176
-  _globals['_OPENPRESCRIPTIONREQUEST']._serialized_end=318
-  _globals['_OPENPRESCRIPTIONRESPONSE']._serialized_start=320
-  _globals['_OPENPRESCRIPTIONRESPONSE']._serialized_end=446
-  _globals['_GRANTCLAIMREQUEST']._serialized_start=449
-  _globals['_GRANTCLAIMREQUEST']._serialized_end=634
-  _globals['_GRANTCLAIMRESPONSE']._serialized_start=637
-  _globals['_GRANTCLAIMRESPONSE']._serialized_end=798
-  _globals['_COMMITATTEMPTREQUEST']._serialized_start=801
-  _globals['_COMMITATTEMPTREQUEST']._serialized_end=957
-  _globals['_COMMITATTEMPTRESPONSE']._serialized_start=959
-  _globals['_COMMITATTEMPTRESPONSE']._serialized_end=1030
-  _globals['_RELEASEATTEMPTREQUEST']._serialized_start=1032
-  _globals['_RELEASEATTEMPTREQUEST']._serialized_end=1135
-  _globals['_RELEASEATTEMPTRESPONSE']._serialized_start=1137
-  _globals['_RELEASEATTEMPTRESPONSE']._serialized_end=1249
-  _globals['_GETATTEMPTREQUEST']._serialized_start=1251
-  _globals['_GETATTEMPTREQUEST']._serialized_end=1331
-  _globals['_GETATTEMPTRESPONSE']._serialized_start=1333
-  _globals['_GETATTEMPTRESPONSE']._serialized_end=1401
-  _globals['_HOMESERVICE']._serialized_start=1404
-  _globals['_HOMESERVICE']._serialized_end=1916
+  _globals['_OPENPRESCRIPTIONREQUEST']._serialized_start=204
+  _globals['_OPENPRESCRIPTIONREQUEST']._serialized_end=346
+  _globals['_OPENPRESCRIPTIONRESPONSE']._serialized_start=348
+  _globals['_OPENPRESCRIPTIONRESPONSE']._serialized_end=474
+  _globals['_GRANTCLAIMREQUEST']._serialized_start=477
+  _globals['_GRANTCLAIMREQUEST']._serialized_end=662
+  _globals['_GRANTCLAIMRESPONSE']._serialized_start=665
+  _globals['_GRANTCLAIMRESPONSE']._serialized_end=826
+  _globals['_COMMITATTEMPTREQUEST']._serialized_start=829
+  _globals['_COMMITATTEMPTREQUEST']._serialized_end=985
+  _globals['_COMMITATTEMPTRESPONSE']._serialized_start=987
+  _globals['_COMMITATTEMPTRESPONSE']._serialized_end=1058
+  _globals['_RELEASEATTEMPTREQUEST']._serialized_start=1060
+  _globals['_RELEASEATTEMPTREQUEST']._serialized_end=1163
+  _globals['_RELEASEATTEMPTRESPONSE']._serialized_start=1165
+  _globals['_RELEASEATTEMPTRESPONSE']._serialized_end=1277
+  _globals['_CORRECTATTEMPTREQUEST']._serialized_start=1279
+  _globals['_CORRECTATTEMPTREQUEST']._serialized_end=1385
+  _globals['_CORRECTATTEMPTRESPONSE']._serialized_start=1387
+  _globals['_CORRECTATTEMPTRESPONSE']._serialized_end=1509
+  _globals['_GETATTEMPTREQUEST']._serialized_start=1511
+  _globals['_GETATTEMPTREQUEST']._serialized_end=1591
+  _globals['_GETATTEMPTRESPONSE']._serialized_start=1593
+  _globals['_GETATTEMPTRESPONSE']._serialized_end=1661
+  _globals['_HOMESERVICE']._serialized_start=1664
+  _globals['_HOMESERVICE']._serialized_end=2280
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ What a platform decides as the home region: the region where a prescription was 
 import builtins
 import google.protobuf.descriptor
 import google.protobuf.message
+import rxoutflow.v1.attempt_pb2
 import rxoutflow.v1.credential_pb2
 import rxoutflow.v1.statement_pb2
 import sys
@@ -130,7 +131,7 @@ class GrantClaimResponse(google.protobuf.message.Message):
 
     @property
     def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
-        """Evidence that the home platform's log keeps the claim. Unset where the region keeps no log."""
+        """Evidence that the home platform's log keeps the claim; see Receipt."""
 
     def __init__(
         self,
@@ -235,7 +236,7 @@ class ReleaseAttemptResponse(google.protobuf.message.Message):
 
     @property
     def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
-        """Evidence that the home platform's log keeps the release. Unset where the region keeps no log."""
+        """Evidence that the home platform's log keeps the release; see Receipt."""
 
     def __init__(
         self,
@@ -247,6 +248,56 @@ class ReleaseAttemptResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "receipt", b"receipt"]) -> None: ...
 
 Global___ReleaseAttemptResponse: typing_extensions.TypeAlias = ReleaseAttemptResponse
+
+@typing.final
+class CorrectAttemptRequest(google.protobuf.message.Message):
+    """Request of CorrectAttempt."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    CORRECTION_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """The pharmacy's request_id."""
+    @property
+    def correction(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The signed and sealed Correction."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        correction: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["correction", b"correction"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["correction", b"correction", "request_id", b"request_id"]) -> None: ...
+
+Global___CorrectAttemptRequest: typing_extensions.TypeAlias = CorrectAttemptRequest
+
+@typing.final
+class CorrectAttemptResponse(google.protobuf.message.Message):
+    """Response of CorrectAttempt."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    outcome: rxoutflow.v1.attempt_pb2.CorrectionOutcome.ValueType
+    """What it came to."""
+    @property
+    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The attempt that the corrected call had led to, as it stands now. Unset if it led to none."""
+
+    def __init__(
+        self,
+        *,
+        outcome: rxoutflow.v1.attempt_pb2.CorrectionOutcome.ValueType = ...,
+        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["attempt", b"attempt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "outcome", b"outcome"]) -> None: ...
+
+Global___CorrectAttemptResponse: typing_extensions.TypeAlias = CorrectAttemptResponse
 
 @typing.final
 class GetAttemptRequest(google.protobuf.message.Message):

@@ -60,6 +60,11 @@ class HomeServiceStub(object):
                 request_serializer=rxoutflow_dot_v1_dot_home__service__pb2.ReleaseAttemptRequest.SerializeToString,
                 response_deserializer=rxoutflow_dot_v1_dot_home__service__pb2.ReleaseAttemptResponse.FromString,
                 _registered_method=True)
+        self.CorrectAttempt = channel.unary_unary(
+                '/rxoutflow.v1.HomeService/CorrectAttempt',
+                request_serializer=rxoutflow_dot_v1_dot_home__service__pb2.CorrectAttemptRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_home__service__pb2.CorrectAttemptResponse.FromString,
+                _registered_method=True)
         self.GetAttempt = channel.unary_unary(
                 '/rxoutflow.v1.HomeService/GetAttempt',
                 request_serializer=rxoutflow_dot_v1_dot_home__service__pb2.GetAttemptRequest.SerializeToString,
@@ -106,6 +111,15 @@ class HomeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CorrectAttempt(self, request, context):
+        """Undoes a GrantClaim or CommitAttempt that the calling platform forwarded for the pharmacy, and
+        makes sure that it takes no effect later; see Correction. About a call of somebody else the answer
+        is NOTHING_TO_UNDO, as about one that never was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetAttempt(self, request, context):
         """What became of an attempt: for a dispensing region after a lost answer, and for a payer region
         that holds money for it.
@@ -136,6 +150,11 @@ def add_HomeServiceServicer_to_server(servicer, server):
                     servicer.ReleaseAttempt,
                     request_deserializer=rxoutflow_dot_v1_dot_home__service__pb2.ReleaseAttemptRequest.FromString,
                     response_serializer=rxoutflow_dot_v1_dot_home__service__pb2.ReleaseAttemptResponse.SerializeToString,
+            ),
+            'CorrectAttempt': grpc.unary_unary_rpc_method_handler(
+                    servicer.CorrectAttempt,
+                    request_deserializer=rxoutflow_dot_v1_dot_home__service__pb2.CorrectAttemptRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_home__service__pb2.CorrectAttemptResponse.SerializeToString,
             ),
             'GetAttempt': grpc.unary_unary_rpc_method_handler(
                     servicer.GetAttempt,
@@ -257,6 +276,33 @@ class HomeService(object):
             '/rxoutflow.v1.HomeService/ReleaseAttempt',
             rxoutflow_dot_v1_dot_home__service__pb2.ReleaseAttemptRequest.SerializeToString,
             rxoutflow_dot_v1_dot_home__service__pb2.ReleaseAttemptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CorrectAttempt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.HomeService/CorrectAttempt',
+            rxoutflow_dot_v1_dot_home__service__pb2.CorrectAttemptRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_home__service__pb2.CorrectAttemptResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,6 +89,22 @@ _HomeServiceReleaseAttemptType = typing_extensions.TypeVar(
     ],
 )
 
+_HomeServiceCorrectAttemptType = typing_extensions.TypeVar(
+    '_HomeServiceCorrectAttemptType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.home_service_pb2.CorrectAttemptRequest,
+        rxoutflow.v1.home_service_pb2.CorrectAttemptResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.home_service_pb2.CorrectAttemptRequest,
+        rxoutflow.v1.home_service_pb2.CorrectAttemptResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.home_service_pb2.CorrectAttemptRequest,
+        rxoutflow.v1.home_service_pb2.CorrectAttemptResponse,
+    ],
+)
+
 _HomeServiceGetAttemptType = typing_extensions.TypeVar(
     '_HomeServiceGetAttemptType',
     grpc.UnaryUnaryMultiCallable[
@@ -105,7 +121,7 @@ _HomeServiceGetAttemptType = typing_extensions.TypeVar(
     ],
 )
 
-class HomeServiceStub(typing.Generic[_HomeServiceOpenPrescriptionType, _HomeServiceGrantClaimType, _HomeServiceCommitAttemptType, _HomeServiceReleaseAttemptType, _HomeServiceGetAttemptType]):
+class HomeServiceStub(typing.Generic[_HomeServiceOpenPrescriptionType, _HomeServiceGrantClaimType, _HomeServiceCommitAttemptType, _HomeServiceReleaseAttemptType, _HomeServiceCorrectAttemptType, _HomeServiceGetAttemptType]):
     """For other platforms, which forward what their pharmacies signed. A platform forwards; it never
     speaks for a pharmacy: every statement carries the pharmacy's seal, and the pharmacy must be in
     the calling platform's region.
@@ -133,6 +149,10 @@ class HomeServiceStub(typing.Generic[_HomeServiceOpenPrescriptionType, _HomeServ
             rxoutflow.v1.home_service_pb2.ReleaseAttemptResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.home_service_pb2.CorrectAttemptRequest,
+            rxoutflow.v1.home_service_pb2.CorrectAttemptResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
             rxoutflow.v1.home_service_pb2.GetAttemptRequest,
             rxoutflow.v1.home_service_pb2.GetAttemptResponse,
         ],
@@ -157,6 +177,10 @@ class HomeServiceStub(typing.Generic[_HomeServiceOpenPrescriptionType, _HomeServ
             rxoutflow.v1.home_service_pb2.ReleaseAttemptResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.home_service_pb2.CorrectAttemptRequest,
+            rxoutflow.v1.home_service_pb2.CorrectAttemptResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             rxoutflow.v1.home_service_pb2.GetAttemptRequest,
             rxoutflow.v1.home_service_pb2.GetAttemptResponse,
         ],
@@ -177,6 +201,12 @@ class HomeServiceStub(typing.Generic[_HomeServiceOpenPrescriptionType, _HomeServ
 
     ReleaseAttempt: _HomeServiceReleaseAttemptType
     """Ends an attempt of which nothing was handed over."""
+
+    CorrectAttempt: _HomeServiceCorrectAttemptType
+    """Undoes a GrantClaim or CommitAttempt that the calling platform forwarded for the pharmacy, and
+    makes sure that it takes no effect later; see Correction. About a call of somebody else the answer
+    is NOTHING_TO_UNDO, as about one that never was.
+    """
 
     GetAttempt: _HomeServiceGetAttemptType
     """What became of an attempt: for a dispensing region after a lost answer, and for a payer region
@@ -199,6 +229,10 @@ HomeServiceAsyncStub: typing_extensions.TypeAlias = HomeServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.home_service_pb2.ReleaseAttemptRequest,
         rxoutflow.v1.home_service_pb2.ReleaseAttemptResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.home_service_pb2.CorrectAttemptRequest,
+        rxoutflow.v1.home_service_pb2.CorrectAttemptResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.home_service_pb2.GetAttemptRequest,
@@ -250,6 +284,17 @@ class HomeServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[rxoutflow.v1.home_service_pb2.ReleaseAttemptResponse, collections.abc.Awaitable[rxoutflow.v1.home_service_pb2.ReleaseAttemptResponse]]:
         """Ends an attempt of which nothing was handed over."""
+
+    @abc.abstractmethod
+    def CorrectAttempt(
+        self,
+        request: rxoutflow.v1.home_service_pb2.CorrectAttemptRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.home_service_pb2.CorrectAttemptResponse, collections.abc.Awaitable[rxoutflow.v1.home_service_pb2.CorrectAttemptResponse]]:
+        """Undoes a GrantClaim or CommitAttempt that the calling platform forwarded for the pharmacy, and
+        makes sure that it takes no effect later; see Correction. About a call of somebody else the answer
+        is NOTHING_TO_UNDO, as about one that never was.
+        """
 
     @abc.abstractmethod
     def GetAttempt(

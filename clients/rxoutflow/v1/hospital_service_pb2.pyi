@@ -16,6 +16,7 @@ import rxoutflow.v1.outcome_pb2
 import rxoutflow.v1.prescription_pb2
 import rxoutflow.v1.prescription_status_pb2
 import rxoutflow.v1.statement_pb2
+import rxoutflow.v1.trace_pb2
 import sys
 import typing
 
@@ -113,7 +114,7 @@ class RegisterPrescriptionResponse(google.protobuf.message.Message):
 
     @property
     def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
-        """Evidence that the platform's log keeps the prescription. Unset where the region keeps no log."""
+        """Evidence that the platform's log keeps the prescription; see Receipt."""
 
     def __init__(
         self,
@@ -230,11 +231,13 @@ class RevokePrescriptionResponse(google.protobuf.message.Message):
     """What it came to."""
     @property
     def status(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
-        """A PrescriptionStatus signed by the home platform."""
+        """A PrescriptionStatus signed by the home platform. Of a number that was never registered it says
+        no more than that it is revoked.
+        """
 
     @property
     def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
-        """Evidence that the platform's log keeps the revocation. Unset where the region keeps no log."""
+        """Evidence that the platform's log keeps the revocation; see Receipt."""
 
     def __init__(
         self,
@@ -292,6 +295,56 @@ class GetPrescriptionResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["prescription", b"prescription", "status", b"status"]) -> None: ...
 
 Global___GetPrescriptionResponse: typing_extensions.TypeAlias = GetPrescriptionResponse
+
+@typing.final
+class HospitalServiceListStatementsRequest(google.protobuf.message.Message):
+    """Request of ListStatements."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    prescription_number: builtins.str
+    """The prescription."""
+    page_size: builtins.int
+    """At most this many; 0 means 50, more than 100 means 100."""
+    page_token: builtins.str
+    """`next_page_token` of the response before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        prescription_number: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prescription_number", b"prescription_number"]) -> None: ...
+
+Global___HospitalServiceListStatementsRequest: typing_extensions.TypeAlias = HospitalServiceListStatementsRequest
+
+@typing.final
+class HospitalServiceListStatementsResponse(google.protobuf.message.Message):
+    """Response of ListStatements."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty on the last one."""
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.trace_pb2.TraceEvent]:
+        """What happened, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        events: collections.abc.Iterable[rxoutflow.v1.trace_pb2.TraceEvent] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "next_page_token", b"next_page_token"]) -> None: ...
+
+Global___HospitalServiceListStatementsResponse: typing_extensions.TypeAlias = HospitalServiceListStatementsResponse
 
 @typing.final
 class ListPrescriptionsRequest(google.protobuf.message.Message):

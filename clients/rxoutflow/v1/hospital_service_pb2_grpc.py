@@ -66,6 +66,11 @@ class HospitalServiceStub(object):
                 request_serializer=rxoutflow_dot_v1_dot_hospital__service__pb2.GetPrescriptionRequest.SerializeToString,
                 response_deserializer=rxoutflow_dot_v1_dot_hospital__service__pb2.GetPrescriptionResponse.FromString,
                 _registered_method=True)
+        self.ListStatements = channel.unary_unary(
+                '/rxoutflow.v1.HospitalService/ListStatements',
+                request_serializer=rxoutflow_dot_v1_dot_hospital__service__pb2.HospitalServiceListStatementsRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_hospital__service__pb2.HospitalServiceListStatementsResponse.FromString,
+                _registered_method=True)
         self.ListPrescriptions = channel.unary_unary(
                 '/rxoutflow.v1.HospitalService/ListPrescriptions',
                 request_serializer=rxoutflow_dot_v1_dot_hospital__service__pb2.ListPrescriptionsRequest.SerializeToString,
@@ -104,7 +109,8 @@ class HospitalServiceServicer(object):
     def RegisterPrescription(self, request, context):
         """Registers a sealed prescription (rxFileUpld). From the answer on, pharmacies can find it.
         Refusals: PRESCRIPTION_RULE_VIOLATED, SIGNATURE_*, SIGNER*, PRESCRIPTION_ALREADY_REGISTERED,
-        PRESCRIPTION_EXPIRED, INSTITUTION_NOT_ACTIVE.
+        PRESCRIPTION_EXPIRED, PRESCRIPTION_REVOKED (it was taken back before it arrived),
+        INSTITUTION_NOT_ACTIVE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,7 +124,9 @@ class HospitalServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RevokePrescription(self, request, context):
-        """Takes a prescription back (rxUndo). Always answers what it came to; see RevocationOutcome.
+        """Takes a prescription back (rxUndo). Always answers what it came to; see RevocationOutcome. It
+        need not have been registered: a number of the caller's that is unknown here is noted, and never
+        registered afterwards.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,6 +134,16 @@ class HospitalServiceServicer(object):
 
     def GetPrescription(self, request, context):
         """The prescription and where it stands (hospRxDetlQuery).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListStatements(self, request, context):
+        """The history behind the status: every step of the prescription at its home region, oldest first,
+        with the statement that it rests on. Where an institution asked and the platform decided, both
+        statements are there, under the same action.
+        Refusals: PRESCRIPTION_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,6 +199,11 @@ def add_HospitalServiceServicer_to_server(servicer, server):
                     servicer.GetPrescription,
                     request_deserializer=rxoutflow_dot_v1_dot_hospital__service__pb2.GetPrescriptionRequest.FromString,
                     response_serializer=rxoutflow_dot_v1_dot_hospital__service__pb2.GetPrescriptionResponse.SerializeToString,
+            ),
+            'ListStatements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStatements,
+                    request_deserializer=rxoutflow_dot_v1_dot_hospital__service__pb2.HospitalServiceListStatementsRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_hospital__service__pb2.HospitalServiceListStatementsResponse.SerializeToString,
             ),
             'ListPrescriptions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPrescriptions,
@@ -340,6 +363,33 @@ class HospitalService(object):
             '/rxoutflow.v1.HospitalService/GetPrescription',
             rxoutflow_dot_v1_dot_hospital__service__pb2.GetPrescriptionRequest.SerializeToString,
             rxoutflow_dot_v1_dot_hospital__service__pb2.GetPrescriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStatements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.HospitalService/ListStatements',
+            rxoutflow_dot_v1_dot_hospital__service__pb2.HospitalServiceListStatementsRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_hospital__service__pb2.HospitalServiceListStatementsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -105,6 +105,22 @@ _HospitalServiceGetPrescriptionType = typing_extensions.TypeVar(
     ],
 )
 
+_HospitalServiceListStatementsType = typing_extensions.TypeVar(
+    '_HospitalServiceListStatementsType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsRequest,
+        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsRequest,
+        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsRequest,
+        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse,
+    ],
+)
+
 _HospitalServiceListPrescriptionsType = typing_extensions.TypeVar(
     '_HospitalServiceListPrescriptionsType',
     grpc.UnaryUnaryMultiCallable[
@@ -153,7 +169,7 @@ _HospitalServiceGetOutcomeType = typing_extensions.TypeVar(
     ],
 )
 
-class HospitalServiceStub(typing.Generic[_HospitalServicePrecheckPrescriptionType, _HospitalServiceRegisterPrescriptionType, _HospitalServiceBatchRegisterPrescriptionsType, _HospitalServiceRevokePrescriptionType, _HospitalServiceGetPrescriptionType, _HospitalServiceListPrescriptionsType, _HospitalServiceWatchNoticesType, _HospitalServiceGetOutcomeType]):
+class HospitalServiceStub(typing.Generic[_HospitalServicePrecheckPrescriptionType, _HospitalServiceRegisterPrescriptionType, _HospitalServiceBatchRegisterPrescriptionsType, _HospitalServiceRevokePrescriptionType, _HospitalServiceGetPrescriptionType, _HospitalServiceListStatementsType, _HospitalServiceListPrescriptionsType, _HospitalServiceWatchNoticesType, _HospitalServiceGetOutcomeType]):
     """For hospitals, at the platform of their own region, which is the home region of everything that
     they issue. Hospital systems that prefer not to seal and store by themselves use HisService at
     the edge instead.
@@ -184,6 +200,10 @@ class HospitalServiceStub(typing.Generic[_HospitalServicePrecheckPrescriptionTyp
         grpc.UnaryUnaryMultiCallable[
             rxoutflow.v1.hospital_service_pb2.GetPrescriptionRequest,
             rxoutflow.v1.hospital_service_pb2.GetPrescriptionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsRequest,
+            rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             rxoutflow.v1.hospital_service_pb2.ListPrescriptionsRequest,
@@ -222,6 +242,10 @@ class HospitalServiceStub(typing.Generic[_HospitalServicePrecheckPrescriptionTyp
             rxoutflow.v1.hospital_service_pb2.GetPrescriptionResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsRequest,
+            rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             rxoutflow.v1.hospital_service_pb2.ListPrescriptionsRequest,
             rxoutflow.v1.hospital_service_pb2.ListPrescriptionsResponse,
         ],
@@ -243,17 +267,28 @@ class HospitalServiceStub(typing.Generic[_HospitalServicePrecheckPrescriptionTyp
     RegisterPrescription: _HospitalServiceRegisterPrescriptionType
     """Registers a sealed prescription (rxFileUpld). From the answer on, pharmacies can find it.
     Refusals: PRESCRIPTION_RULE_VIOLATED, SIGNATURE_*, SIGNER*, PRESCRIPTION_ALREADY_REGISTERED,
-    PRESCRIPTION_EXPIRED, INSTITUTION_NOT_ACTIVE.
+    PRESCRIPTION_EXPIRED, PRESCRIPTION_REVOKED (it was taken back before it arrived),
+    INSTITUTION_NOT_ACTIVE.
     """
 
     BatchRegisterPrescriptions: _HospitalServiceBatchRegisterPrescriptionsType
     """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself."""
 
     RevokePrescription: _HospitalServiceRevokePrescriptionType
-    """Takes a prescription back (rxUndo). Always answers what it came to; see RevocationOutcome."""
+    """Takes a prescription back (rxUndo). Always answers what it came to; see RevocationOutcome. It
+    need not have been registered: a number of the caller's that is unknown here is noted, and never
+    registered afterwards.
+    """
 
     GetPrescription: _HospitalServiceGetPrescriptionType
     """The prescription and where it stands (hospRxDetlQuery)."""
+
+    ListStatements: _HospitalServiceListStatementsType
+    """The history behind the status: every step of the prescription at its home region, oldest first,
+    with the statement that it rests on. Where an institution asked and the platform decided, both
+    statements are there, under the same action.
+    Refusals: PRESCRIPTION_NOT_FOUND.
+    """
 
     ListPrescriptions: _HospitalServiceListPrescriptionsType
     """The hospital's own prescriptions, newest first."""
@@ -288,6 +323,10 @@ HospitalServiceAsyncStub: typing_extensions.TypeAlias = HospitalServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.hospital_service_pb2.GetPrescriptionRequest,
         rxoutflow.v1.hospital_service_pb2.GetPrescriptionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsRequest,
+        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.hospital_service_pb2.ListPrescriptionsRequest,
@@ -331,7 +370,8 @@ class HospitalServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionResponse]]:
         """Registers a sealed prescription (rxFileUpld). From the answer on, pharmacies can find it.
         Refusals: PRESCRIPTION_RULE_VIOLATED, SIGNATURE_*, SIGNER*, PRESCRIPTION_ALREADY_REGISTERED,
-        PRESCRIPTION_EXPIRED, INSTITUTION_NOT_ACTIVE.
+        PRESCRIPTION_EXPIRED, PRESCRIPTION_REVOKED (it was taken back before it arrived),
+        INSTITUTION_NOT_ACTIVE.
         """
 
     @abc.abstractmethod
@@ -348,7 +388,10 @@ class HospitalServiceServicer(metaclass=abc.ABCMeta):
         request: rxoutflow.v1.hospital_service_pb2.RevokePrescriptionRequest,
         context: _ServicerContext,
     ) -> typing.Union[rxoutflow.v1.hospital_service_pb2.RevokePrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.hospital_service_pb2.RevokePrescriptionResponse]]:
-        """Takes a prescription back (rxUndo). Always answers what it came to; see RevocationOutcome."""
+        """Takes a prescription back (rxUndo). Always answers what it came to; see RevocationOutcome. It
+        need not have been registered: a number of the caller's that is unknown here is noted, and never
+        registered afterwards.
+        """
 
     @abc.abstractmethod
     def GetPrescription(
@@ -357,6 +400,18 @@ class HospitalServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[rxoutflow.v1.hospital_service_pb2.GetPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.hospital_service_pb2.GetPrescriptionResponse]]:
         """The prescription and where it stands (hospRxDetlQuery)."""
+
+    @abc.abstractmethod
+    def ListStatements(
+        self,
+        request: rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse, collections.abc.Awaitable[rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse]]:
+        """The history behind the status: every step of the prescription at its home region, oldest first,
+        with the statement that it rests on. Where an institution asked and the platform decided, both
+        statements are there, under the same action.
+        Refusals: PRESCRIPTION_NOT_FOUND.
+        """
 
     @abc.abstractmethod
     def ListPrescriptions(

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from rxoutflow.v1 import statement_pb2 as rxoutflow_dot_v1_dot_statement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rxoutflow/v1/notice.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1crxoutflow/v1/statement.proto\"\xab\x04\n\x06Notice\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04kind\x18\x03 \x01(\x0e\x32\x19.rxoutflow.v1.Notice.Kind\x12\x1b\n\x13prescription_number\x18\x04 \x01(\t\x12\x18\n\x10institution_code\x18\x05 \x01(\t\x12\x18\n\x10institution_name\x18\x06 \x01(\t\x12/\n\x08\x65vidence\x18\x07 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x0f\n\x07summary\x18\x08 \x01(\t\"\x9e\x02\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_REGISTERED\x10\x01\x12\x10\n\x0cKIND_CLAIMED\x10\x02\x12\x16\n\x12KIND_ATTEMPT_ENDED\x10\x03\x12\x12\n\x0eKIND_COMMITTED\x10\x04\x12\x12\n\x0eKIND_DISPENSED\x10\x05\x12\x10\n\x0cKIND_SETTLED\x10\x06\x12\x10\n\x0cKIND_REVOKED\x10\x07\x12\x1e\n\x1aKIND_MARKED_FOR_REVOCATION\x10\x08\x12\x1d\n\x19KIND_REGISTRATION_REFUSED\x10\t\x12\x1b\n\x17KIND_PICKUP_CODE_LOCKED\x10\n\x12\x19\n\x15KIND_DISPENSE_REFUSED\x10\x0b\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19rxoutflow/v1/notice.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1crxoutflow/v1/statement.proto\"\x83\x05\n\x06Notice\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04kind\x18\x03 \x01(\x0e\x32\x19.rxoutflow.v1.Notice.Kind\x12\x1b\n\x13prescription_number\x18\x04 \x01(\t\x12\x18\n\x10institution_code\x18\x05 \x01(\t\x12\x18\n\x10institution_name\x18\x06 \x01(\t\x12/\n\x08\x65vidence\x18\x07 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x0f\n\x07summary\x18\x08 \x01(\t\"\xf6\x02\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_REGISTERED\x10\x01\x12\x10\n\x0cKIND_CLAIMED\x10\x02\x12\x16\n\x12KIND_ATTEMPT_ENDED\x10\x03\x12\x12\n\x0eKIND_COMMITTED\x10\x04\x12\x12\n\x0eKIND_DISPENSED\x10\x05\x12\x10\n\x0cKIND_SETTLED\x10\x06\x12\x10\n\x0cKIND_REVOKED\x10\x07\x12\x1e\n\x1aKIND_MARKED_FOR_REVOCATION\x10\x08\x12\x1d\n\x19KIND_REGISTRATION_REFUSED\x10\t\x12\x1b\n\x17KIND_PICKUP_CODE_LOCKED\x10\n\x12\x19\n\x15KIND_DISPENSE_REFUSED\x10\x0b\x12\x11\n\rKIND_RETURNED\x10\x0c\x12\x11\n\rKIND_REVERSED\x10\r\x12\x17\n\x13KIND_RETURN_REFUSED\x10\x0e\x12\x17\n\x13KIND_QUOTA_EXCEEDED\x10\x0f\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rxoutflow.v1.notice_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NOTICE']._serialized_start=107
-  _globals['_NOTICE']._serialized_end=662
+  _globals['_NOTICE']._serialized_end=750
   _globals['_NOTICE_KIND']._serialized_start=376
-  _globals['_NOTICE_KIND']._serialized_end=662
+  _globals['_NOTICE_KIND']._serialized_end=750
 # @@protoc_insertion_point(module_scope)

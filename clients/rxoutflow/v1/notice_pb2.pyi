@@ -62,6 +62,18 @@ class Notice(google.protobuf.message.Message):
         """The platform refused the record of a handover that the edge had accepted from the POS; nobody
         pays for it until a right record is accepted. `evidence` is the record that was refused.
         """
+        KIND_RETURNED: Notice._Kind.ValueType  # 12
+        """Medicine that was handed over came back, in whole or in part."""
+        KIND_REVERSED: Notice._Kind.ValueType  # 13
+        """The payer gave back what a return undid. `evidence` is the Reversal."""
+        KIND_RETURN_REFUSED: Notice._Kind.ValueType  # 14
+        """The platform refused a return that the edge had accepted from the POS; no money goes back for
+        it until a right one is accepted. `evidence` is the return that was refused.
+        """
+        KIND_QUOTA_EXCEEDED: Notice._Kind.ValueType  # 15
+        """More than the quota of the institution's agreement was paid in its period. Nothing is refused
+        for it. `evidence` is the newest Settlement or Reversal that counts; once per crossing.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What happened."""
@@ -92,6 +104,18 @@ class Notice(google.protobuf.message.Message):
     """The platform refused the record of a handover that the edge had accepted from the POS; nobody
     pays for it until a right record is accepted. `evidence` is the record that was refused.
     """
+    KIND_RETURNED: Notice.Kind.ValueType  # 12
+    """Medicine that was handed over came back, in whole or in part."""
+    KIND_REVERSED: Notice.Kind.ValueType  # 13
+    """The payer gave back what a return undid. `evidence` is the Reversal."""
+    KIND_RETURN_REFUSED: Notice.Kind.ValueType  # 14
+    """The platform refused a return that the edge had accepted from the POS; no money goes back for
+    it until a right one is accepted. `evidence` is the return that was refused.
+    """
+    KIND_QUOTA_EXCEEDED: Notice.Kind.ValueType  # 15
+    """More than the quota of the institution's agreement was paid in its period. Nothing is refused
+    for it. `evidence` is the newest Settlement or Reversal that counts; once per crossing.
+    """
 
     RESUME_TOKEN_FIELD_NUMBER: builtins.int
     EVENT_TIME_FIELD_NUMBER: builtins.int
@@ -119,7 +143,9 @@ class Notice(google.protobuf.message.Message):
 
     @property
     def evidence(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
-        """The signed statement that states it, usually a PrescriptionStatus, Attempt or Settlement."""
+        """The signed statement that states it, usually a PrescriptionStatus, Attempt, Settlement or
+        Reversal.
+        """
 
     def __init__(
         self,

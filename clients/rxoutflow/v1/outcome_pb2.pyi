@@ -33,7 +33,9 @@ class Outcome(google.protobuf.message.Message):
     """The method that was called, for instance `/rxoutflow.v1.PharmacyService/ClaimPrescription`."""
     @property
     def response(self) -> google.protobuf.any_pb2.Any:
-        """The response, byte for byte as it was first given."""
+        """The response, byte for byte as it was first given, but for a receipt of the platform that
+        answers: receipts are made anew for every answer; see Receipt.
+        """
 
     @property
     def effect_time(self) -> google.protobuf.timestamp_pb2.Timestamp:

@@ -26,16 +26,37 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from rxoutflow.v1 import annotations_pb2 as rxoutflow_dot_v1_dot_annotations__pb2
+from rxoutflow.v1 import dispense_pb2 as rxoutflow_dot_v1_dot_dispense__pb2
 from rxoutflow.v1 import statement_pb2 as rxoutflow_dot_v1_dot_statement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frxoutflow/v1/peer_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1crxoutflow/v1/statement.proto\"\xca\x01\n\tPeerEvent\x12\x16\n\x08\x65vent_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12!\n\x13prescription_number\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x11insured_person_id\x18\x03 \x01(\t\x12\x36\n\tstatement\x18\x04 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"E\n\x14\x44\x65liverEventsRequest\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.rxoutflow.v1.PeerEventB\x04\xe2\x41\x01\x02\"\xae\x01\n\x15\x44\x65liverEventsResponse\x12M\n\x10\x61\x63knowledgements\x18\x01 \x03(\x0b\x32\x33.rxoutflow.v1.DeliverEventsResponse.Acknowledgement\x1a\x46\n\x0f\x41\x63knowledgement\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"A\n\x13GetTrustListRequest\x12\x13\n\x0bregion_code\x18\x01 \x01(\t\x12\x15\n\rheld_sequence\x18\x02 \x01(\x03\"\xd2\x01\n\x14GetTrustListResponse\x12\x31\n\ntrust_list\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x41\n\x0bother_lists\x18\x03 \x03(\x0b\x32,.rxoutflow.v1.GetTrustListResponse.OtherList\x1a\x32\n\tOtherList\x12\x13\n\x0bregion_code\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x32\xd7\x01\n\x0bPeerService\x12\x63\n\rDeliverEvents\x12\".rxoutflow.v1.DeliverEventsRequest\x1a#.rxoutflow.v1.DeliverEventsResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12\x63\n\x0cGetTrustList\x12!.rxoutflow.v1.GetTrustListRequest\x1a\".rxoutflow.v1.GetTrustListResponse\"\x0c\xfa\xe2\x18\x08\n\x04\x03\x01\x02\x04\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frxoutflow/v1/peer_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1brxoutflow/v1/dispense.proto\x1a\x1crxoutflow/v1/statement.proto\"\xbf\x01\n\x15SellTraceCodesRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12!\n\x13prescription_number\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nattempt_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rpharmacy_code\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x0btrace_codes\x18\x05 \x03(\x0b\x32\x17.rxoutflow.v1.TraceCodeB\x04\xe2\x41\x01\x02\"E\n\x16SellTraceCodesResponse\x12+\n\x04sale\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\xa4\x01\n\x19TakeBackTraceCodesRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12!\n\x13prescription_number\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nattempt_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1b\n\rpharmacy_code\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x63odes\x18\x05 \x03(\tB\x04\xe2\x41\x01\x02\"\x1c\n\x1aTakeBackTraceCodesResponse\")\n\x14GetCheckpointRequest\x12\x11\n\theld_size\x18\x01 \x01(\x03\"_\n\x15GetCheckpointResponse\x12,\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x18.rxoutflow.v1.Checkpoint\x12\x18\n\x10\x63onsistency_path\x18\x02 \x03(\x0c\"\xca\x01\n\tPeerEvent\x12\x16\n\x08\x65vent_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12!\n\x13prescription_number\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x11insured_person_id\x18\x03 \x01(\t\x12\x36\n\tstatement\x18\x04 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"E\n\x14\x44\x65liverEventsRequest\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.rxoutflow.v1.PeerEventB\x04\xe2\x41\x01\x02\"\xae\x01\n\x15\x44\x65liverEventsResponse\x12M\n\x10\x61\x63knowledgements\x18\x01 \x03(\x0b\x32\x33.rxoutflow.v1.DeliverEventsResponse.Acknowledgement\x1a\x46\n\x0f\x41\x63knowledgement\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"A\n\x13GetTrustListRequest\x12\x13\n\x0bregion_code\x18\x01 \x01(\t\x12\x15\n\rheld_sequence\x18\x02 \x01(\x03\"\xd2\x01\n\x14GetTrustListResponse\x12\x31\n\ntrust_list\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x41\n\x0bother_lists\x18\x03 \x03(\x0b\x32,.rxoutflow.v1.GetTrustListResponse.OtherList\x1a\x32\n\tOtherList\x12\x13\n\x0bregion_code\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x32\x98\x04\n\x0bPeerService\x12\x63\n\rDeliverEvents\x12\".rxoutflow.v1.DeliverEventsRequest\x1a#.rxoutflow.v1.DeliverEventsResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12\x63\n\x0cGetTrustList\x12!.rxoutflow.v1.GetTrustListRequest\x1a\".rxoutflow.v1.GetTrustListResponse\"\x0c\xfa\xe2\x18\x08\n\x04\x03\x01\x02\x04\x10\x07\x12\x66\n\x0eSellTraceCodes\x12#.rxoutflow.v1.SellTraceCodesRequest\x1a$.rxoutflow.v1.SellTraceCodesResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12r\n\x12TakeBackTraceCodes\x12\'.rxoutflow.v1.TakeBackTraceCodesRequest\x1a(.rxoutflow.v1.TakeBackTraceCodesResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x12\x63\n\rGetCheckpoint\x12\".rxoutflow.v1.GetCheckpointRequest\x1a#.rxoutflow.v1.GetCheckpointResponse\"\t\xfa\xe2\x18\x05\n\x01\x03\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rxoutflow.v1.peer_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SELLTRACECODESREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_SELLTRACECODESREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
+  _globals['_SELLTRACECODESREQUEST'].fields_by_name['prescription_number']._loaded_options = None
+  _globals['_SELLTRACECODESREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
+  _globals['_SELLTRACECODESREQUEST'].fields_by_name['attempt_id']._loaded_options = None
+  _globals['_SELLTRACECODESREQUEST'].fields_by_name['attempt_id']._serialized_options = b'\342A\001\002'
+  _globals['_SELLTRACECODESREQUEST'].fields_by_name['pharmacy_code']._loaded_options = None
+  _globals['_SELLTRACECODESREQUEST'].fields_by_name['pharmacy_code']._serialized_options = b'\342A\001\002'
+  _globals['_SELLTRACECODESREQUEST'].fields_by_name['trace_codes']._loaded_options = None
+  _globals['_SELLTRACECODESREQUEST'].fields_by_name['trace_codes']._serialized_options = b'\342A\001\002'
+  _globals['_TAKEBACKTRACECODESREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_TAKEBACKTRACECODESREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
+  _globals['_TAKEBACKTRACECODESREQUEST'].fields_by_name['prescription_number']._loaded_options = None
+  _globals['_TAKEBACKTRACECODESREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
+  _globals['_TAKEBACKTRACECODESREQUEST'].fields_by_name['attempt_id']._loaded_options = None
+  _globals['_TAKEBACKTRACECODESREQUEST'].fields_by_name['attempt_id']._serialized_options = b'\342A\001\002'
+  _globals['_TAKEBACKTRACECODESREQUEST'].fields_by_name['pharmacy_code']._loaded_options = None
+  _globals['_TAKEBACKTRACECODESREQUEST'].fields_by_name['pharmacy_code']._serialized_options = b'\342A\001\002'
+  _globals['_TAKEBACKTRACECODESREQUEST'].fields_by_name['codes']._loaded_options = None
+  _globals['_TAKEBACKTRACECODESREQUEST'].fields_by_name['codes']._serialized_options = b'\342A\001\002'
   _globals['_PEEREVENT'].fields_by_name['event_id']._loaded_options = None
   _globals['_PEEREVENT'].fields_by_name['event_id']._serialized_options = b'\342A\001\002'
   _globals['_PEEREVENT'].fields_by_name['prescription_number']._loaded_options = None
@@ -48,20 +69,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PEERSERVICE'].methods_by_name['DeliverEvents']._serialized_options = b'\372\342\030\005\n\001\003\020\007'
   _globals['_PEERSERVICE'].methods_by_name['GetTrustList']._loaded_options = None
   _globals['_PEERSERVICE'].methods_by_name['GetTrustList']._serialized_options = b'\372\342\030\010\n\004\003\001\002\004\020\007'
-  _globals['_PEEREVENT']._serialized_start=203
-  _globals['_PEEREVENT']._serialized_end=405
-  _globals['_DELIVEREVENTSREQUEST']._serialized_start=407
-  _globals['_DELIVEREVENTSREQUEST']._serialized_end=476
-  _globals['_DELIVEREVENTSRESPONSE']._serialized_start=479
-  _globals['_DELIVEREVENTSRESPONSE']._serialized_end=653
-  _globals['_DELIVEREVENTSRESPONSE_ACKNOWLEDGEMENT']._serialized_start=583
-  _globals['_DELIVEREVENTSRESPONSE_ACKNOWLEDGEMENT']._serialized_end=653
-  _globals['_GETTRUSTLISTREQUEST']._serialized_start=655
-  _globals['_GETTRUSTLISTREQUEST']._serialized_end=720
-  _globals['_GETTRUSTLISTRESPONSE']._serialized_start=723
-  _globals['_GETTRUSTLISTRESPONSE']._serialized_end=933
-  _globals['_GETTRUSTLISTRESPONSE_OTHERLIST']._serialized_start=883
-  _globals['_GETTRUSTLISTRESPONSE_OTHERLIST']._serialized_end=933
-  _globals['_PEERSERVICE']._serialized_start=936
-  _globals['_PEERSERVICE']._serialized_end=1151
+  _globals['_PEERSERVICE'].methods_by_name['SellTraceCodes']._loaded_options = None
+  _globals['_PEERSERVICE'].methods_by_name['SellTraceCodes']._serialized_options = b'\372\342\030\005\n\001\003\020\007'
+  _globals['_PEERSERVICE'].methods_by_name['TakeBackTraceCodes']._loaded_options = None
+  _globals['_PEERSERVICE'].methods_by_name['TakeBackTraceCodes']._serialized_options = b'\372\342\030\005\n\001\003\020\007'
+  _globals['_PEERSERVICE'].methods_by_name['GetCheckpoint']._loaded_options = None
+  _globals['_PEERSERVICE'].methods_by_name['GetCheckpoint']._serialized_options = b'\372\342\030\005\n\001\003\020\007'
+  _globals['_SELLTRACECODESREQUEST']._serialized_start=232
+  _globals['_SELLTRACECODESREQUEST']._serialized_end=423
+  _globals['_SELLTRACECODESRESPONSE']._serialized_start=425
+  _globals['_SELLTRACECODESRESPONSE']._serialized_end=494
+  _globals['_TAKEBACKTRACECODESREQUEST']._serialized_start=497
+  _globals['_TAKEBACKTRACECODESREQUEST']._serialized_end=661
+  _globals['_TAKEBACKTRACECODESRESPONSE']._serialized_start=663
+  _globals['_TAKEBACKTRACECODESRESPONSE']._serialized_end=691
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=693
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=734
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=736
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=831
+  _globals['_PEEREVENT']._serialized_start=834
+  _globals['_PEEREVENT']._serialized_end=1036
+  _globals['_DELIVEREVENTSREQUEST']._serialized_start=1038
+  _globals['_DELIVEREVENTSREQUEST']._serialized_end=1107
+  _globals['_DELIVEREVENTSRESPONSE']._serialized_start=1110
+  _globals['_DELIVEREVENTSRESPONSE']._serialized_end=1284
+  _globals['_DELIVEREVENTSRESPONSE_ACKNOWLEDGEMENT']._serialized_start=1214
+  _globals['_DELIVEREVENTSRESPONSE_ACKNOWLEDGEMENT']._serialized_end=1284
+  _globals['_GETTRUSTLISTREQUEST']._serialized_start=1286
+  _globals['_GETTRUSTLISTREQUEST']._serialized_end=1351
+  _globals['_GETTRUSTLISTRESPONSE']._serialized_start=1354
+  _globals['_GETTRUSTLISTRESPONSE']._serialized_end=1564
+  _globals['_GETTRUSTLISTRESPONSE_OTHERLIST']._serialized_start=1514
+  _globals['_GETTRUSTLISTRESPONSE_OTHERLIST']._serialized_end=1564
+  _globals['_PEERSERVICE']._serialized_start=1567
+  _globals['_PEERSERVICE']._serialized_end=2103
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import google.rpc.status_pb2
+import rxoutflow.v1.dispense_pb2
 import rxoutflow.v1.statement_pb2
 import sys
 import typing
@@ -20,6 +21,160 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+@typing.final
+class SellTraceCodesRequest(google.protobuf.message.Message):
+    """Request of SellTraceCodes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: builtins.int
+    TRACE_CODES_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """The pharmacy's request_id."""
+    prescription_number: builtins.str
+    """The prescription."""
+    attempt_id: builtins.str
+    """The attempt that sells."""
+    pharmacy_code: builtins.str
+    """The pharmacy, of the calling platform's region."""
+    @property
+    def trace_codes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.dispense_pb2.TraceCode]:
+        """One to 1000 boxes, each code once."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        prescription_number: builtins.str = ...,
+        attempt_id: builtins.str = ...,
+        pharmacy_code: builtins.str = ...,
+        trace_codes: collections.abc.Iterable[rxoutflow.v1.dispense_pb2.TraceCode] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "request_id", b"request_id", "trace_codes", b"trace_codes"]) -> None: ...
+
+Global___SellTraceCodesRequest: typing_extensions.TypeAlias = SellTraceCodesRequest
+
+@typing.final
+class SellTraceCodesResponse(google.protobuf.message.Message):
+    """Response of SellTraceCodes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SALE_FIELD_NUMBER: builtins.int
+    @property
+    def sale(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The TraceCodeSale."""
+
+    def __init__(
+        self,
+        *,
+        sale: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["sale", b"sale"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["sale", b"sale"]) -> None: ...
+
+Global___SellTraceCodesResponse: typing_extensions.TypeAlias = SellTraceCodesResponse
+
+@typing.final
+class TakeBackTraceCodesRequest(google.protobuf.message.Message):
+    """Request of TakeBackTraceCodes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: builtins.int
+    CODES_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """UUID of this request."""
+    prescription_number: builtins.str
+    """The prescription."""
+    attempt_id: builtins.str
+    """The attempt that had sold."""
+    pharmacy_code: builtins.str
+    """The pharmacy, of the calling platform's region."""
+    @property
+    def codes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """One to 1000 trace codes."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        prescription_number: builtins.str = ...,
+        attempt_id: builtins.str = ...,
+        pharmacy_code: builtins.str = ...,
+        codes: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "codes", b"codes", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "request_id", b"request_id"]) -> None: ...
+
+Global___TakeBackTraceCodesRequest: typing_extensions.TypeAlias = TakeBackTraceCodesRequest
+
+@typing.final
+class TakeBackTraceCodesResponse(google.protobuf.message.Message):
+    """Response of TakeBackTraceCodes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___TakeBackTraceCodesResponse: typing_extensions.TypeAlias = TakeBackTraceCodesResponse
+
+@typing.final
+class GetCheckpointRequest(google.protobuf.message.Message):
+    """Request of GetCheckpoint."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HELD_SIZE_FIELD_NUMBER: builtins.int
+    held_size: builtins.int
+    """The size of the checkpoint of this platform that the caller holds; 0 for none."""
+    def __init__(
+        self,
+        *,
+        held_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["held_size", b"held_size"]) -> None: ...
+
+Global___GetCheckpointRequest: typing_extensions.TypeAlias = GetCheckpointRequest
+
+@typing.final
+class GetCheckpointResponse(google.protobuf.message.Message):
+    """Response of GetCheckpoint."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: builtins.int
+    CONSISTENCY_PATH_FIELD_NUMBER: builtins.int
+    @property
+    def checkpoint(self) -> rxoutflow.v1.statement_pb2.Checkpoint:
+        """The newest checkpoint of the platform's log; unset as long as the log is empty."""
+
+    @property
+    def consistency_path(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Consistency proof (RFC 6962, section 2.1.2) from the size that the caller holds to that of the
+        checkpoint; empty if the caller holds none, holds this size, or holds a later one. The last
+        must not be: a platform whose log is smaller than it was has lost, or been made to lose, what
+        it kept.
+        """
+
+    def __init__(
+        self,
+        *,
+        checkpoint: rxoutflow.v1.statement_pb2.Checkpoint | None = ...,
+        consistency_path: collections.abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "consistency_path", b"consistency_path"]) -> None: ...
+
+Global___GetCheckpointResponse: typing_extensions.TypeAlias = GetCheckpointResponse
 
 @typing.final
 class PeerEvent(google.protobuf.message.Message):
@@ -33,7 +188,15 @@ class PeerEvent(google.protobuf.message.Message):
     | attempt               | home       | payer            | dispensed: pay, with the record here;  |
     |                       |            |                  | released or expired: void the hold     |
     | dispense-record       | dispensing | home, payer      | handed over: book it; pay, once booked |
+    | trace-code-sale       | dispensing | payer            | before the record: its boxes are noted |
+    |                       |            |                  | as sold by their registrars            |
     | settlement            | payer      | home, dispensing | posted or voided                       |
+    | dispense-return       | dispensing | home, payer      | came back: book it; reverse the money  |
+    | prescription-status   | home       | dispensing       | the answer to a return: it is booked   |
+    | reversal              | payer      | home, dispensing | given back                             |
+    | adjudication          | home       | dispensing,      | two people decided on an attempt whose |
+    |                       |            | payer            | pharmacy was silent; its attempt comes |
+    |                       |            |                  | beside it                              |
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -110,8 +273,8 @@ class DeliverEventsResponse(google.protobuf.message.Message):
         @property
         def error(self) -> google.rpc.status_pb2.Status:
             """Unset when it took effect, now or before. A refusal is final, and an operator has to look at
-            it, but for SIGNER_UNTRUSTED: the trust list that vouches for a new signer may still be on its
-            way, so the event is sent again.
+            it, but for SIGNER_UNTRUSTED, because the trust list that vouches for a new signer may still be
+            on its way, and EARLIER_FACT_MISSING: such an event is sent again.
             """
 
         def __init__(

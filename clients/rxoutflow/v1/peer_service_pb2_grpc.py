@@ -47,6 +47,21 @@ class PeerServiceStub(object):
                 request_serializer=rxoutflow_dot_v1_dot_peer__service__pb2.GetTrustListRequest.SerializeToString,
                 response_deserializer=rxoutflow_dot_v1_dot_peer__service__pb2.GetTrustListResponse.FromString,
                 _registered_method=True)
+        self.SellTraceCodes = channel.unary_unary(
+                '/rxoutflow.v1.PeerService/SellTraceCodes',
+                request_serializer=rxoutflow_dot_v1_dot_peer__service__pb2.SellTraceCodesRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_peer__service__pb2.SellTraceCodesResponse.FromString,
+                _registered_method=True)
+        self.TakeBackTraceCodes = channel.unary_unary(
+                '/rxoutflow.v1.PeerService/TakeBackTraceCodes',
+                request_serializer=rxoutflow_dot_v1_dot_peer__service__pb2.TakeBackTraceCodesRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_peer__service__pb2.TakeBackTraceCodesResponse.FromString,
+                _registered_method=True)
+        self.GetCheckpoint = channel.unary_unary(
+                '/rxoutflow.v1.PeerService/GetCheckpoint',
+                request_serializer=rxoutflow_dot_v1_dot_peer__service__pb2.GetCheckpointRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_peer__service__pb2.GetCheckpointResponse.FromString,
+                _registered_method=True)
 
 
 class PeerServiceServicer(object):
@@ -73,6 +88,36 @@ class PeerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SellTraceCodes(self, request, context):
+        """Notes boxes as sold by an attempt, at the registrar of their trace codes (R17): the region that
+        keeps the register of a code is the same for everybody, see `[trace_codes]` of the configuration.
+        All boxes or none; the same attempt again gets the same answer. Parts of a box (拆零) may be sold
+        by several attempts.
+        Refusals: TRACE_CODE_ALREADY_SOLD (metadata `code`), FIELD_INVALID for a code of which another
+        region keeps the register, CALLER_REGION_NOT_ALLOWED for a pharmacy of another region.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TakeBackTraceCodes(self, request, context):
+        """Undoes SellTraceCodes for boxes that were not handed over after all, or that came back unopened.
+        What the attempt has not sold is left as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCheckpoint(self, request, context):
+        """The newest checkpoint of this platform's log, and the proof that it contains everything that the
+        caller saw before. Platforms ask each other every minute and keep the newest checkpoint that
+        they saw (they *witness* the log): a log that is rewritten, rolled back, or shown to different
+        parties in different forms does not go unnoticed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -85,6 +130,21 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.GetTrustList,
                     request_deserializer=rxoutflow_dot_v1_dot_peer__service__pb2.GetTrustListRequest.FromString,
                     response_serializer=rxoutflow_dot_v1_dot_peer__service__pb2.GetTrustListResponse.SerializeToString,
+            ),
+            'SellTraceCodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.SellTraceCodes,
+                    request_deserializer=rxoutflow_dot_v1_dot_peer__service__pb2.SellTraceCodesRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_peer__service__pb2.SellTraceCodesResponse.SerializeToString,
+            ),
+            'TakeBackTraceCodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeBackTraceCodes,
+                    request_deserializer=rxoutflow_dot_v1_dot_peer__service__pb2.TakeBackTraceCodesRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_peer__service__pb2.TakeBackTraceCodesResponse.SerializeToString,
+            ),
+            'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCheckpoint,
+                    request_deserializer=rxoutflow_dot_v1_dot_peer__service__pb2.GetCheckpointRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_peer__service__pb2.GetCheckpointResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -144,6 +204,87 @@ class PeerService(object):
             '/rxoutflow.v1.PeerService/GetTrustList',
             rxoutflow_dot_v1_dot_peer__service__pb2.GetTrustListRequest.SerializeToString,
             rxoutflow_dot_v1_dot_peer__service__pb2.GetTrustListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SellTraceCodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PeerService/SellTraceCodes',
+            rxoutflow_dot_v1_dot_peer__service__pb2.SellTraceCodesRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_peer__service__pb2.SellTraceCodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeBackTraceCodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PeerService/TakeBackTraceCodes',
+            rxoutflow_dot_v1_dot_peer__service__pb2.TakeBackTraceCodesRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_peer__service__pb2.TakeBackTraceCodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PeerService/GetCheckpoint',
+            rxoutflow_dot_v1_dot_peer__service__pb2.GetCheckpointRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_peer__service__pb2.GetCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

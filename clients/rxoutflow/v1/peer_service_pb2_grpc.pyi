@@ -57,7 +57,55 @@ _PeerServiceGetTrustListType = typing_extensions.TypeVar(
     ],
 )
 
-class PeerServiceStub(typing.Generic[_PeerServiceDeliverEventsType, _PeerServiceGetTrustListType]):
+_PeerServiceSellTraceCodesType = typing_extensions.TypeVar(
+    '_PeerServiceSellTraceCodesType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.peer_service_pb2.SellTraceCodesRequest,
+        rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.peer_service_pb2.SellTraceCodesRequest,
+        rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.peer_service_pb2.SellTraceCodesRequest,
+        rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse,
+    ],
+)
+
+_PeerServiceTakeBackTraceCodesType = typing_extensions.TypeVar(
+    '_PeerServiceTakeBackTraceCodesType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesRequest,
+        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesRequest,
+        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesRequest,
+        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse,
+    ],
+)
+
+_PeerServiceGetCheckpointType = typing_extensions.TypeVar(
+    '_PeerServiceGetCheckpointType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.peer_service_pb2.GetCheckpointRequest,
+        rxoutflow.v1.peer_service_pb2.GetCheckpointResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.peer_service_pb2.GetCheckpointRequest,
+        rxoutflow.v1.peer_service_pb2.GetCheckpointResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.peer_service_pb2.GetCheckpointRequest,
+        rxoutflow.v1.peer_service_pb2.GetCheckpointResponse,
+    ],
+)
+
+class PeerServiceStub(typing.Generic[_PeerServiceDeliverEventsType, _PeerServiceGetTrustListType, _PeerServiceSellTraceCodesType, _PeerServiceTakeBackTraceCodesType, _PeerServiceGetCheckpointType]):
     """Between platforms. Facts travel as events: each is written to the sender's outbox in the same
     transaction as the fact, sent again and again until acknowledged, and takes effect once at the
     receiver, in whatever order events arrive.
@@ -73,6 +121,18 @@ class PeerServiceStub(typing.Generic[_PeerServiceDeliverEventsType, _PeerService
             rxoutflow.v1.peer_service_pb2.GetTrustListRequest,
             rxoutflow.v1.peer_service_pb2.GetTrustListResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.peer_service_pb2.SellTraceCodesRequest,
+            rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesRequest,
+            rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.peer_service_pb2.GetCheckpointRequest,
+            rxoutflow.v1.peer_service_pb2.GetCheckpointResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -84,6 +144,18 @@ class PeerServiceStub(typing.Generic[_PeerServiceDeliverEventsType, _PeerService
         grpc.aio.UnaryUnaryMultiCallable[
             rxoutflow.v1.peer_service_pb2.GetTrustListRequest,
             rxoutflow.v1.peer_service_pb2.GetTrustListResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.peer_service_pb2.SellTraceCodesRequest,
+            rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesRequest,
+            rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.peer_service_pb2.GetCheckpointRequest,
+            rxoutflow.v1.peer_service_pb2.GetCheckpointResponse,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
@@ -99,6 +171,27 @@ class PeerServiceStub(typing.Generic[_PeerServiceDeliverEventsType, _PeerService
     what a region no longer vouches for counts once its newest list has arrived.
     """
 
+    SellTraceCodes: _PeerServiceSellTraceCodesType
+    """Notes boxes as sold by an attempt, at the registrar of their trace codes (R17): the region that
+    keeps the register of a code is the same for everybody, see `[trace_codes]` of the configuration.
+    All boxes or none; the same attempt again gets the same answer. Parts of a box (拆零) may be sold
+    by several attempts.
+    Refusals: TRACE_CODE_ALREADY_SOLD (metadata `code`), FIELD_INVALID for a code of which another
+    region keeps the register, CALLER_REGION_NOT_ALLOWED for a pharmacy of another region.
+    """
+
+    TakeBackTraceCodes: _PeerServiceTakeBackTraceCodesType
+    """Undoes SellTraceCodes for boxes that were not handed over after all, or that came back unopened.
+    What the attempt has not sold is left as it is.
+    """
+
+    GetCheckpoint: _PeerServiceGetCheckpointType
+    """The newest checkpoint of this platform's log, and the proof that it contains everything that the
+    caller saw before. Platforms ask each other every minute and keep the newest checkpoint that
+    they saw (they *witness* the log): a log that is rewritten, rolled back, or shown to different
+    parties in different forms does not go unnoticed.
+    """
+
 PeerServiceAsyncStub: typing_extensions.TypeAlias = PeerServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.peer_service_pb2.DeliverEventsRequest,
@@ -107,6 +200,18 @@ PeerServiceAsyncStub: typing_extensions.TypeAlias = PeerServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.peer_service_pb2.GetTrustListRequest,
         rxoutflow.v1.peer_service_pb2.GetTrustListResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.peer_service_pb2.SellTraceCodesRequest,
+        rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesRequest,
+        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.peer_service_pb2.GetCheckpointRequest,
+        rxoutflow.v1.peer_service_pb2.GetCheckpointResponse,
     ],
 ]
 
@@ -136,6 +241,42 @@ class PeerServiceServicer(metaclass=abc.ABCMeta):
         from there and passes on to its institutions and peers. A platform cannot change a list on the
         way, because whoever asks has pinned the registry of the region that signed it. Ask often:
         what a region no longer vouches for counts once its newest list has arrived.
+        """
+
+    @abc.abstractmethod
+    def SellTraceCodes(
+        self,
+        request: rxoutflow.v1.peer_service_pb2.SellTraceCodesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse, collections.abc.Awaitable[rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse]]:
+        """Notes boxes as sold by an attempt, at the registrar of their trace codes (R17): the region that
+        keeps the register of a code is the same for everybody, see `[trace_codes]` of the configuration.
+        All boxes or none; the same attempt again gets the same answer. Parts of a box (拆零) may be sold
+        by several attempts.
+        Refusals: TRACE_CODE_ALREADY_SOLD (metadata `code`), FIELD_INVALID for a code of which another
+        region keeps the register, CALLER_REGION_NOT_ALLOWED for a pharmacy of another region.
+        """
+
+    @abc.abstractmethod
+    def TakeBackTraceCodes(
+        self,
+        request: rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse, collections.abc.Awaitable[rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse]]:
+        """Undoes SellTraceCodes for boxes that were not handed over after all, or that came back unopened.
+        What the attempt has not sold is left as it is.
+        """
+
+    @abc.abstractmethod
+    def GetCheckpoint(
+        self,
+        request: rxoutflow.v1.peer_service_pb2.GetCheckpointRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.peer_service_pb2.GetCheckpointResponse, collections.abc.Awaitable[rxoutflow.v1.peer_service_pb2.GetCheckpointResponse]]:
+        """The newest checkpoint of this platform's log, and the proof that it contains everything that the
+        caller saw before. Platforms ask each other every minute and keep the newest checkpoint that
+        they saw (they *witness* the log): a log that is rewritten, rolled back, or shown to different
+        parties in different forms does not go unnoticed.
         """
 
 def add_PeerServiceServicer_to_server(servicer: PeerServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from rxoutflow.v1 import annotations_pb2 as rxoutflow_dot_v1_dot_annotations__pb2
+from rxoutflow.v1 import attempt_pb2 as rxoutflow_dot_v1_dot_attempt__pb2
 from rxoutflow.v1 import clearing_pb2 as rxoutflow_dot_v1_dot_clearing__pb2
 from rxoutflow.v1 import credential_pb2 as rxoutflow_dot_v1_dot_credential__pb2
 from rxoutflow.v1 import dispense_pb2 as rxoutflow_dot_v1_dot_dispense__pb2
@@ -31,9 +32,10 @@ from rxoutflow.v1 import notice_pb2 as rxoutflow_dot_v1_dot_notice__pb2
 from rxoutflow.v1 import outcome_pb2 as rxoutflow_dot_v1_dot_outcome__pb2
 from rxoutflow.v1 import settlement_pb2 as rxoutflow_dot_v1_dot_settlement__pb2
 from rxoutflow.v1 import statement_pb2 as rxoutflow_dot_v1_dot_statement__pb2
+from rxoutflow.v1 import trace_pb2 as rxoutflow_dot_v1_dot_trace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rxoutflow/v1/pharmacy_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1brxoutflow/v1/clearing.proto\x1a\x1drxoutflow/v1/credential.proto\x1a\x1brxoutflow/v1/dispense.proto\x1a\x19rxoutflow/v1/notice.proto\x1a\x1arxoutflow/v1/outcome.proto\x1a\x1drxoutflow/v1/settlement.proto\x1a\x1crxoutflow/v1/statement.proto\":\n\x19PresentECredentialRequest\x12\x1d\n\x0f\x63redential_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"{\n\x1aPresentECredentialResponse\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12/\n\x08statuses\x18\x02 \x03(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"q\n\x17\x46indPrescriptionRequest\x12\x15\n\x0bpickup_code\x18\x01 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x02 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x42\x07\n\x05proof\"~\n\x18\x46indPrescriptionResponse\x12\x33\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\xc0\x01\n\x18\x43laimPrescriptionRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x05\x63laim\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x15\n\x0bpickup_code\x18\x03 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x04 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x42\x07\n\x05proof\"s\n\x19\x43laimPrescriptionResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"e\n\x13ReleaseClaimRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x07release\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"n\n\x14ReleaseClaimResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"\xd8\x01\n\x16QuoteSettlementRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\nattempt_id\x18\x02 \x01(\tH\x00\x12\x15\n\x0bpickup_code\x18\x03 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x05 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x12-\n\x05lines\x18\x04 \x03(\x0b\x32\x18.rxoutflow.v1.PricedLineB\x04\xe2\x41\x01\x02\x42\x07\n\x05right\"w\n\x17QuoteSettlementResponse\x12,\n\x05quote\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12.\n\x07pricing\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"g\n\x12\x43ommitClaimRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\ncommitment\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"x\n\x13\x43ommitClaimResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x31\n\nsettlement\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"o\n\x15RecordDispenseRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12<\n\x0f\x64ispense_record\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"r\n\x16RecordDispenseResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.rxoutflow.v1.DispenseProgress\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"Q\n\x12GetDispenseRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nattempt_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\xaa\x01\n\x13GetDispenseResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.rxoutflow.v1.DispenseProgress\x12.\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x31\n\nsettlement\x18\x03 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"=\n\x14ListDispensesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"c\n\x15ListDispensesResponse\x12\x31\n\tdispenses\x18\x01 \x03(\x0b\x32\x1e.rxoutflow.v1.DispenseProgress\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\"PharmacyServiceReconcileDayRequest\x12)\n\x04\x62ook\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.DayBookB\x04\xe2\x41\x01\x02\"V\n#PharmacyServiceReconcileDayResponse\x12/\n\ncomparison\x18\x01 \x01(\x0b\x32\x1b.rxoutflow.v1.DayComparison\":\n\"PharmacyServiceWatchNoticesRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\"K\n#PharmacyServiceWatchNoticesResponse\x12$\n\x06notice\x18\x01 \x01(\x0b\x32\x14.rxoutflow.v1.Notice\"_\n PharmacyServiceGetOutcomeRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"K\n!PharmacyServiceGetOutcomeResponse\x12&\n\x07outcome\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.Outcome2\xb9\n\n\x0fPharmacyService\x12r\n\x12PresentECredential\x12\'.rxoutflow.v1.PresentECredentialRequest\x1a(.rxoutflow.v1.PresentECredentialResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x03\x12l\n\x10\x46indPrescription\x12%.rxoutflow.v1.FindPrescriptionRequest\x1a&.rxoutflow.v1.FindPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x03\x12o\n\x11\x43laimPrescription\x12&.rxoutflow.v1.ClaimPrescriptionRequest\x1a\'.rxoutflow.v1.ClaimPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x03\x12`\n\x0cReleaseClaim\x12!.rxoutflow.v1.ReleaseClaimRequest\x1a\".rxoutflow.v1.ReleaseClaimResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12i\n\x0fQuoteSettlement\x12$.rxoutflow.v1.QuoteSettlementRequest\x1a%.rxoutflow.v1.QuoteSettlementResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x03\x12]\n\x0b\x43ommitClaim\x12 .rxoutflow.v1.CommitClaimRequest\x1a!.rxoutflow.v1.CommitClaimResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12\x66\n\x0eRecordDispense\x12#.rxoutflow.v1.RecordDispenseRequest\x1a$.rxoutflow.v1.RecordDispenseResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12]\n\x0bGetDispense\x12 .rxoutflow.v1.GetDispenseRequest\x1a!.rxoutflow.v1.GetDispenseResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12\x63\n\rListDispenses\x12\".rxoutflow.v1.ListDispensesRequest\x1a#.rxoutflow.v1.ListDispensesResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12~\n\x0cReconcileDay\x12\x30.rxoutflow.v1.PharmacyServiceReconcileDayRequest\x1a\x31.rxoutflow.v1.PharmacyServiceReconcileDayResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12\x80\x01\n\x0cWatchNotices\x12\x30.rxoutflow.v1.PharmacyServiceWatchNoticesRequest\x1a\x31.rxoutflow.v1.PharmacyServiceWatchNoticesResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x30\x01\x12x\n\nGetOutcome\x12..rxoutflow.v1.PharmacyServiceGetOutcomeRequest\x1a/.rxoutflow.v1.PharmacyServiceGetOutcomeResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rxoutflow/v1/pharmacy_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1arxoutflow/v1/attempt.proto\x1a\x1brxoutflow/v1/clearing.proto\x1a\x1drxoutflow/v1/credential.proto\x1a\x1brxoutflow/v1/dispense.proto\x1a\x19rxoutflow/v1/notice.proto\x1a\x1arxoutflow/v1/outcome.proto\x1a\x1drxoutflow/v1/settlement.proto\x1a\x1crxoutflow/v1/statement.proto\x1a\x18rxoutflow/v1/trace.proto\":\n\x19PresentECredentialRequest\x12\x1d\n\x0f\x63redential_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"{\n\x1aPresentECredentialResponse\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12/\n\x08statuses\x18\x02 \x03(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"q\n\x17\x46indPrescriptionRequest\x12\x15\n\x0bpickup_code\x18\x01 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x02 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x42\x07\n\x05proof\"~\n\x18\x46indPrescriptionResponse\x12\x33\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\xc0\x01\n\x18\x43laimPrescriptionRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x05\x63laim\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x15\n\x0bpickup_code\x18\x03 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x04 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x42\x07\n\x05proof\"s\n\x19\x43laimPrescriptionResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"e\n\x13ReleaseClaimRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x07release\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"n\n\x14ReleaseClaimResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"\xd8\x01\n\x16QuoteSettlementRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\nattempt_id\x18\x02 \x01(\tH\x00\x12\x15\n\x0bpickup_code\x18\x03 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x05 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x12-\n\x05lines\x18\x04 \x03(\x0b\x32\x18.rxoutflow.v1.PricedLineB\x04\xe2\x41\x01\x02\x42\x07\n\x05right\"w\n\x17QuoteSettlementResponse\x12,\n\x05quote\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12.\n\x07pricing\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"g\n\x12\x43ommitClaimRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\ncommitment\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"x\n\x13\x43ommitClaimResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x31\n\nsettlement\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"o\n\x15RecordDispenseRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12<\n\x0f\x64ispense_record\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"r\n\x16RecordDispenseResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.rxoutflow.v1.DispenseProgress\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"o\n\x15ReturnDispenseRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12<\n\x0f\x64ispense_return\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"p\n\x16ReturnDispenseResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.rxoutflow.v1.ReturnProgress\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"g\n\x12\x43orrectCallRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\ncorrection\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"w\n\x13\x43orrectCallResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0e\x32\x1f.rxoutflow.v1.CorrectionOutcome\x12.\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"o\n\x15UpdateDeliveryRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12<\n\x0f\x64\x65livery_update\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"J\n\x16UpdateDeliveryResponse\x12\x30\n\x08\x64\x65livery\x18\x01 \x01(\x0b\x32\x1e.rxoutflow.v1.DeliveryProgress\"Q\n\x12GetDispenseRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nattempt_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\xaa\x01\n\x13GetDispenseResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.rxoutflow.v1.DispenseProgress\x12.\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x31\n\nsettlement\x18\x03 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"p\n$PharmacyServiceListStatementsRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n%PharmacyServiceListStatementsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.rxoutflow.v1.TraceEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x14ListDispensesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"c\n\x15ListDispensesResponse\x12\x31\n\tdispenses\x18\x01 \x03(\x0b\x32\x1e.rxoutflow.v1.DispenseProgress\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\"PharmacyServiceReconcileDayRequest\x12)\n\x04\x62ook\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.DayBookB\x04\xe2\x41\x01\x02\"V\n#PharmacyServiceReconcileDayResponse\x12/\n\ncomparison\x18\x01 \x01(\x0b\x32\x1b.rxoutflow.v1.DayComparison\":\n\"PharmacyServiceWatchNoticesRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\"K\n#PharmacyServiceWatchNoticesResponse\x12$\n\x06notice\x18\x01 \x01(\x0b\x32\x14.rxoutflow.v1.Notice\"_\n PharmacyServiceGetOutcomeRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"K\n!PharmacyServiceGetOutcomeResponse\x12&\n\x07outcome\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.Outcome2\xef\r\n\x0fPharmacyService\x12r\n\x12PresentECredential\x12\'.rxoutflow.v1.PresentECredentialRequest\x1a(.rxoutflow.v1.PresentECredentialResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x03\x12l\n\x10\x46indPrescription\x12%.rxoutflow.v1.FindPrescriptionRequest\x1a&.rxoutflow.v1.FindPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x03\x12o\n\x11\x43laimPrescription\x12&.rxoutflow.v1.ClaimPrescriptionRequest\x1a\'.rxoutflow.v1.ClaimPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x03\x12`\n\x0cReleaseClaim\x12!.rxoutflow.v1.ReleaseClaimRequest\x1a\".rxoutflow.v1.ReleaseClaimResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12i\n\x0fQuoteSettlement\x12$.rxoutflow.v1.QuoteSettlementRequest\x1a%.rxoutflow.v1.QuoteSettlementResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x03\x12]\n\x0b\x43ommitClaim\x12 .rxoutflow.v1.CommitClaimRequest\x1a!.rxoutflow.v1.CommitClaimResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12\x66\n\x0eRecordDispense\x12#.rxoutflow.v1.RecordDispenseRequest\x1a$.rxoutflow.v1.RecordDispenseResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12\x66\n\x0eReturnDispense\x12#.rxoutflow.v1.ReturnDispenseRequest\x1a$.rxoutflow.v1.ReturnDispenseResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12]\n\x0b\x43orrectCall\x12 .rxoutflow.v1.CorrectCallRequest\x1a!.rxoutflow.v1.CorrectCallResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12\x66\n\x0eUpdateDelivery\x12#.rxoutflow.v1.UpdateDeliveryRequest\x1a$.rxoutflow.v1.UpdateDeliveryResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12]\n\x0bGetDispense\x12 .rxoutflow.v1.GetDispenseRequest\x1a!.rxoutflow.v1.GetDispenseResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12\x84\x01\n\x0eListStatements\x12\x32.rxoutflow.v1.PharmacyServiceListStatementsRequest\x1a\x33.rxoutflow.v1.PharmacyServiceListStatementsResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12\x63\n\rListDispenses\x12\".rxoutflow.v1.ListDispensesRequest\x1a#.rxoutflow.v1.ListDispensesResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12~\n\x0cReconcileDay\x12\x30.rxoutflow.v1.PharmacyServiceReconcileDayRequest\x1a\x31.rxoutflow.v1.PharmacyServiceReconcileDayResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x12\x80\x01\n\x0cWatchNotices\x12\x30.rxoutflow.v1.PharmacyServiceWatchNoticesRequest\x1a\x31.rxoutflow.v1.PharmacyServiceWatchNoticesResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x30\x01\x12x\n\nGetOutcome\x12..rxoutflow.v1.PharmacyServiceGetOutcomeRequest\x1a/.rxoutflow.v1.PharmacyServiceGetOutcomeResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,10 +64,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDDISPENSEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
   _globals['_RECORDDISPENSEREQUEST'].fields_by_name['dispense_record']._loaded_options = None
   _globals['_RECORDDISPENSEREQUEST'].fields_by_name['dispense_record']._serialized_options = b'\342A\001\002'
+  _globals['_RETURNDISPENSEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_RETURNDISPENSEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
+  _globals['_RETURNDISPENSEREQUEST'].fields_by_name['dispense_return']._loaded_options = None
+  _globals['_RETURNDISPENSEREQUEST'].fields_by_name['dispense_return']._serialized_options = b'\342A\001\002'
+  _globals['_CORRECTCALLREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CORRECTCALLREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
+  _globals['_CORRECTCALLREQUEST'].fields_by_name['correction']._loaded_options = None
+  _globals['_CORRECTCALLREQUEST'].fields_by_name['correction']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATEDELIVERYREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_UPDATEDELIVERYREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
+  _globals['_UPDATEDELIVERYREQUEST'].fields_by_name['delivery_update']._loaded_options = None
+  _globals['_UPDATEDELIVERYREQUEST'].fields_by_name['delivery_update']._serialized_options = b'\342A\001\002'
   _globals['_GETDISPENSEREQUEST'].fields_by_name['prescription_number']._loaded_options = None
   _globals['_GETDISPENSEREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
   _globals['_GETDISPENSEREQUEST'].fields_by_name['attempt_id']._loaded_options = None
   _globals['_GETDISPENSEREQUEST'].fields_by_name['attempt_id']._serialized_options = b'\342A\001\002'
+  _globals['_PHARMACYSERVICELISTSTATEMENTSREQUEST'].fields_by_name['prescription_number']._loaded_options = None
+  _globals['_PHARMACYSERVICELISTSTATEMENTSREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
   _globals['_PHARMACYSERVICERECONCILEDAYREQUEST'].fields_by_name['book']._loaded_options = None
   _globals['_PHARMACYSERVICERECONCILEDAYREQUEST'].fields_by_name['book']._serialized_options = b'\342A\001\002'
   _globals['_PHARMACYSERVICEGETOUTCOMEREQUEST'].fields_by_name['prescription_number']._loaded_options = None
@@ -86,8 +102,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PHARMACYSERVICE'].methods_by_name['CommitClaim']._serialized_options = b'\372\342\030\005\n\001\002\020\004'
   _globals['_PHARMACYSERVICE'].methods_by_name['RecordDispense']._loaded_options = None
   _globals['_PHARMACYSERVICE'].methods_by_name['RecordDispense']._serialized_options = b'\372\342\030\005\n\001\002\020\004'
+  _globals['_PHARMACYSERVICE'].methods_by_name['ReturnDispense']._loaded_options = None
+  _globals['_PHARMACYSERVICE'].methods_by_name['ReturnDispense']._serialized_options = b'\372\342\030\005\n\001\002\020\004'
+  _globals['_PHARMACYSERVICE'].methods_by_name['CorrectCall']._loaded_options = None
+  _globals['_PHARMACYSERVICE'].methods_by_name['CorrectCall']._serialized_options = b'\372\342\030\005\n\001\002\020\004'
+  _globals['_PHARMACYSERVICE'].methods_by_name['UpdateDelivery']._loaded_options = None
+  _globals['_PHARMACYSERVICE'].methods_by_name['UpdateDelivery']._serialized_options = b'\372\342\030\005\n\001\002\020\004'
   _globals['_PHARMACYSERVICE'].methods_by_name['GetDispense']._loaded_options = None
   _globals['_PHARMACYSERVICE'].methods_by_name['GetDispense']._serialized_options = b'\372\342\030\005\n\001\002\020\004'
+  _globals['_PHARMACYSERVICE'].methods_by_name['ListStatements']._loaded_options = None
+  _globals['_PHARMACYSERVICE'].methods_by_name['ListStatements']._serialized_options = b'\372\342\030\005\n\001\002\020\004'
   _globals['_PHARMACYSERVICE'].methods_by_name['ListDispenses']._loaded_options = None
   _globals['_PHARMACYSERVICE'].methods_by_name['ListDispenses']._serialized_options = b'\372\342\030\005\n\001\002\020\004'
   _globals['_PHARMACYSERVICE'].methods_by_name['ReconcileDay']._loaded_options = None
@@ -96,54 +120,70 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PHARMACYSERVICE'].methods_by_name['WatchNotices']._serialized_options = b'\372\342\030\005\n\001\002\020\004'
   _globals['_PHARMACYSERVICE'].methods_by_name['GetOutcome']._loaded_options = None
   _globals['_PHARMACYSERVICE'].methods_by_name['GetOutcome']._serialized_options = b'\372\342\030\005\n\001\002\020\004'
-  _globals['_PRESENTECREDENTIALREQUEST']._serialized_start=323
-  _globals['_PRESENTECREDENTIALREQUEST']._serialized_end=381
-  _globals['_PRESENTECREDENTIALRESPONSE']._serialized_start=383
-  _globals['_PRESENTECREDENTIALRESPONSE']._serialized_end=506
-  _globals['_FINDPRESCRIPTIONREQUEST']._serialized_start=508
-  _globals['_FINDPRESCRIPTIONREQUEST']._serialized_end=621
-  _globals['_FINDPRESCRIPTIONRESPONSE']._serialized_start=623
-  _globals['_FINDPRESCRIPTIONRESPONSE']._serialized_end=749
-  _globals['_CLAIMPRESCRIPTIONREQUEST']._serialized_start=752
-  _globals['_CLAIMPRESCRIPTIONREQUEST']._serialized_end=944
-  _globals['_CLAIMPRESCRIPTIONRESPONSE']._serialized_start=946
-  _globals['_CLAIMPRESCRIPTIONRESPONSE']._serialized_end=1061
-  _globals['_RELEASECLAIMREQUEST']._serialized_start=1063
-  _globals['_RELEASECLAIMREQUEST']._serialized_end=1164
-  _globals['_RELEASECLAIMRESPONSE']._serialized_start=1166
-  _globals['_RELEASECLAIMRESPONSE']._serialized_end=1276
-  _globals['_QUOTESETTLEMENTREQUEST']._serialized_start=1279
-  _globals['_QUOTESETTLEMENTREQUEST']._serialized_end=1495
-  _globals['_QUOTESETTLEMENTRESPONSE']._serialized_start=1497
-  _globals['_QUOTESETTLEMENTRESPONSE']._serialized_end=1616
-  _globals['_COMMITCLAIMREQUEST']._serialized_start=1618
-  _globals['_COMMITCLAIMREQUEST']._serialized_end=1721
-  _globals['_COMMITCLAIMRESPONSE']._serialized_start=1723
-  _globals['_COMMITCLAIMRESPONSE']._serialized_end=1843
-  _globals['_RECORDDISPENSEREQUEST']._serialized_start=1845
-  _globals['_RECORDDISPENSEREQUEST']._serialized_end=1956
-  _globals['_RECORDDISPENSERESPONSE']._serialized_start=1958
-  _globals['_RECORDDISPENSERESPONSE']._serialized_end=2072
-  _globals['_GETDISPENSEREQUEST']._serialized_start=2074
-  _globals['_GETDISPENSEREQUEST']._serialized_end=2155
-  _globals['_GETDISPENSERESPONSE']._serialized_start=2158
-  _globals['_GETDISPENSERESPONSE']._serialized_end=2328
-  _globals['_LISTDISPENSESREQUEST']._serialized_start=2330
-  _globals['_LISTDISPENSESREQUEST']._serialized_end=2391
-  _globals['_LISTDISPENSESRESPONSE']._serialized_start=2393
-  _globals['_LISTDISPENSESRESPONSE']._serialized_end=2492
-  _globals['_PHARMACYSERVICERECONCILEDAYREQUEST']._serialized_start=2494
-  _globals['_PHARMACYSERVICERECONCILEDAYREQUEST']._serialized_end=2573
-  _globals['_PHARMACYSERVICERECONCILEDAYRESPONSE']._serialized_start=2575
-  _globals['_PHARMACYSERVICERECONCILEDAYRESPONSE']._serialized_end=2661
-  _globals['_PHARMACYSERVICEWATCHNOTICESREQUEST']._serialized_start=2663
-  _globals['_PHARMACYSERVICEWATCHNOTICESREQUEST']._serialized_end=2721
-  _globals['_PHARMACYSERVICEWATCHNOTICESRESPONSE']._serialized_start=2723
-  _globals['_PHARMACYSERVICEWATCHNOTICESRESPONSE']._serialized_end=2798
-  _globals['_PHARMACYSERVICEGETOUTCOMEREQUEST']._serialized_start=2800
-  _globals['_PHARMACYSERVICEGETOUTCOMEREQUEST']._serialized_end=2895
-  _globals['_PHARMACYSERVICEGETOUTCOMERESPONSE']._serialized_start=2897
-  _globals['_PHARMACYSERVICEGETOUTCOMERESPONSE']._serialized_end=2972
-  _globals['_PHARMACYSERVICE']._serialized_start=2975
-  _globals['_PHARMACYSERVICE']._serialized_end=4312
+  _globals['_PRESENTECREDENTIALREQUEST']._serialized_start=377
+  _globals['_PRESENTECREDENTIALREQUEST']._serialized_end=435
+  _globals['_PRESENTECREDENTIALRESPONSE']._serialized_start=437
+  _globals['_PRESENTECREDENTIALRESPONSE']._serialized_end=560
+  _globals['_FINDPRESCRIPTIONREQUEST']._serialized_start=562
+  _globals['_FINDPRESCRIPTIONREQUEST']._serialized_end=675
+  _globals['_FINDPRESCRIPTIONRESPONSE']._serialized_start=677
+  _globals['_FINDPRESCRIPTIONRESPONSE']._serialized_end=803
+  _globals['_CLAIMPRESCRIPTIONREQUEST']._serialized_start=806
+  _globals['_CLAIMPRESCRIPTIONREQUEST']._serialized_end=998
+  _globals['_CLAIMPRESCRIPTIONRESPONSE']._serialized_start=1000
+  _globals['_CLAIMPRESCRIPTIONRESPONSE']._serialized_end=1115
+  _globals['_RELEASECLAIMREQUEST']._serialized_start=1117
+  _globals['_RELEASECLAIMREQUEST']._serialized_end=1218
+  _globals['_RELEASECLAIMRESPONSE']._serialized_start=1220
+  _globals['_RELEASECLAIMRESPONSE']._serialized_end=1330
+  _globals['_QUOTESETTLEMENTREQUEST']._serialized_start=1333
+  _globals['_QUOTESETTLEMENTREQUEST']._serialized_end=1549
+  _globals['_QUOTESETTLEMENTRESPONSE']._serialized_start=1551
+  _globals['_QUOTESETTLEMENTRESPONSE']._serialized_end=1670
+  _globals['_COMMITCLAIMREQUEST']._serialized_start=1672
+  _globals['_COMMITCLAIMREQUEST']._serialized_end=1775
+  _globals['_COMMITCLAIMRESPONSE']._serialized_start=1777
+  _globals['_COMMITCLAIMRESPONSE']._serialized_end=1897
+  _globals['_RECORDDISPENSEREQUEST']._serialized_start=1899
+  _globals['_RECORDDISPENSEREQUEST']._serialized_end=2010
+  _globals['_RECORDDISPENSERESPONSE']._serialized_start=2012
+  _globals['_RECORDDISPENSERESPONSE']._serialized_end=2126
+  _globals['_RETURNDISPENSEREQUEST']._serialized_start=2128
+  _globals['_RETURNDISPENSEREQUEST']._serialized_end=2239
+  _globals['_RETURNDISPENSERESPONSE']._serialized_start=2241
+  _globals['_RETURNDISPENSERESPONSE']._serialized_end=2353
+  _globals['_CORRECTCALLREQUEST']._serialized_start=2355
+  _globals['_CORRECTCALLREQUEST']._serialized_end=2458
+  _globals['_CORRECTCALLRESPONSE']._serialized_start=2460
+  _globals['_CORRECTCALLRESPONSE']._serialized_end=2579
+  _globals['_UPDATEDELIVERYREQUEST']._serialized_start=2581
+  _globals['_UPDATEDELIVERYREQUEST']._serialized_end=2692
+  _globals['_UPDATEDELIVERYRESPONSE']._serialized_start=2694
+  _globals['_UPDATEDELIVERYRESPONSE']._serialized_end=2768
+  _globals['_GETDISPENSEREQUEST']._serialized_start=2770
+  _globals['_GETDISPENSEREQUEST']._serialized_end=2851
+  _globals['_GETDISPENSERESPONSE']._serialized_start=2854
+  _globals['_GETDISPENSERESPONSE']._serialized_end=3024
+  _globals['_PHARMACYSERVICELISTSTATEMENTSREQUEST']._serialized_start=3026
+  _globals['_PHARMACYSERVICELISTSTATEMENTSREQUEST']._serialized_end=3138
+  _globals['_PHARMACYSERVICELISTSTATEMENTSRESPONSE']._serialized_start=3140
+  _globals['_PHARMACYSERVICELISTSTATEMENTSRESPONSE']._serialized_end=3246
+  _globals['_LISTDISPENSESREQUEST']._serialized_start=3248
+  _globals['_LISTDISPENSESREQUEST']._serialized_end=3309
+  _globals['_LISTDISPENSESRESPONSE']._serialized_start=3311
+  _globals['_LISTDISPENSESRESPONSE']._serialized_end=3410
+  _globals['_PHARMACYSERVICERECONCILEDAYREQUEST']._serialized_start=3412
+  _globals['_PHARMACYSERVICERECONCILEDAYREQUEST']._serialized_end=3491
+  _globals['_PHARMACYSERVICERECONCILEDAYRESPONSE']._serialized_start=3493
+  _globals['_PHARMACYSERVICERECONCILEDAYRESPONSE']._serialized_end=3579
+  _globals['_PHARMACYSERVICEWATCHNOTICESREQUEST']._serialized_start=3581
+  _globals['_PHARMACYSERVICEWATCHNOTICESREQUEST']._serialized_end=3639
+  _globals['_PHARMACYSERVICEWATCHNOTICESRESPONSE']._serialized_start=3641
+  _globals['_PHARMACYSERVICEWATCHNOTICESRESPONSE']._serialized_end=3716
+  _globals['_PHARMACYSERVICEGETOUTCOMEREQUEST']._serialized_start=3718
+  _globals['_PHARMACYSERVICEGETOUTCOMEREQUEST']._serialized_end=3813
+  _globals['_PHARMACYSERVICEGETOUTCOMERESPONSE']._serialized_start=3815
+  _globals['_PHARMACYSERVICEGETOUTCOMERESPONSE']._serialized_end=3890
+  _globals['_PHARMACYSERVICE']._serialized_start=3893
+  _globals['_PHARMACYSERVICE']._serialized_end=5668
 # @@protoc_insertion_point(module_scope)

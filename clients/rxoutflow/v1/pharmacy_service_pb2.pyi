@@ -8,6 +8,7 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import rxoutflow.v1.attempt_pb2
 import rxoutflow.v1.clearing_pb2
 import rxoutflow.v1.credential_pb2
 import rxoutflow.v1.dispense_pb2
@@ -15,6 +16,7 @@ import rxoutflow.v1.notice_pb2
 import rxoutflow.v1.outcome_pb2
 import rxoutflow.v1.settlement_pb2
 import rxoutflow.v1.statement_pb2
+import rxoutflow.v1.trace_pb2
 import sys
 import typing
 
@@ -175,7 +177,7 @@ class ClaimPrescriptionResponse(google.protobuf.message.Message):
 
     @property
     def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
-        """Evidence that the home platform's log keeps the claim. Unset where the region keeps no log."""
+        """Evidence that the home platform's log keeps the claim; see Receipt."""
 
     def __init__(
         self,
@@ -227,7 +229,7 @@ class ReleaseClaimResponse(google.protobuf.message.Message):
 
     @property
     def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
-        """Evidence that the home platform's log keeps the release. Unset where the region keeps no log."""
+        """Evidence that the home platform's log keeps the release; see Receipt."""
 
     def __init__(
         self,
@@ -398,7 +400,7 @@ class RecordDispenseResponse(google.protobuf.message.Message):
 
     @property
     def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
-        """Evidence that the platform's log keeps the record. Unset where the region keeps no log."""
+        """Evidence that the platform's log keeps the record; see Receipt."""
 
     def __init__(
         self,
@@ -410,6 +412,156 @@ class RecordDispenseResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["progress", b"progress", "receipt", b"receipt"]) -> None: ...
 
 Global___RecordDispenseResponse: typing_extensions.TypeAlias = RecordDispenseResponse
+
+@typing.final
+class ReturnDispenseRequest(google.protobuf.message.Message):
+    """Request of ReturnDispense."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    DISPENSE_RETURN_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """UUID of this request."""
+    @property
+    def dispense_return(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The signed and sealed DispenseReturn."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        dispense_return: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["dispense_return", b"dispense_return"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["dispense_return", b"dispense_return", "request_id", b"request_id"]) -> None: ...
+
+Global___ReturnDispenseRequest: typing_extensions.TypeAlias = ReturnDispenseRequest
+
+@typing.final
+class ReturnDispenseResponse(google.protobuf.message.Message):
+    """Response of ReturnDispense."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
+    @property
+    def progress(self) -> rxoutflow.v1.dispense_pb2.ReturnProgress:
+        """How far the return has come at the time of the answer."""
+
+    @property
+    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+        """Evidence that the platform's log keeps the return. Unset where the region keeps no log."""
+
+    def __init__(
+        self,
+        *,
+        progress: rxoutflow.v1.dispense_pb2.ReturnProgress | None = ...,
+        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["progress", b"progress", "receipt", b"receipt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["progress", b"progress", "receipt", b"receipt"]) -> None: ...
+
+Global___ReturnDispenseResponse: typing_extensions.TypeAlias = ReturnDispenseResponse
+
+@typing.final
+class CorrectCallRequest(google.protobuf.message.Message):
+    """Request of CorrectCall."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    CORRECTION_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """UUID of this request, not of the one to be corrected."""
+    @property
+    def correction(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The signed and sealed Correction."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        correction: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["correction", b"correction"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["correction", b"correction", "request_id", b"request_id"]) -> None: ...
+
+Global___CorrectCallRequest: typing_extensions.TypeAlias = CorrectCallRequest
+
+@typing.final
+class CorrectCallResponse(google.protobuf.message.Message):
+    """Response of CorrectCall."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    outcome: rxoutflow.v1.attempt_pb2.CorrectionOutcome.ValueType
+    """What it came to."""
+    @property
+    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The attempt that the corrected call had led to, as it stands now, signed by the home platform.
+        Unset if it led to none.
+        """
+
+    def __init__(
+        self,
+        *,
+        outcome: rxoutflow.v1.attempt_pb2.CorrectionOutcome.ValueType = ...,
+        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["attempt", b"attempt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "outcome", b"outcome"]) -> None: ...
+
+Global___CorrectCallResponse: typing_extensions.TypeAlias = CorrectCallResponse
+
+@typing.final
+class UpdateDeliveryRequest(google.protobuf.message.Message):
+    """Request of UpdateDelivery."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    DELIVERY_UPDATE_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """UUID of this request."""
+    @property
+    def delivery_update(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The signed and sealed DeliveryUpdate."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        delivery_update: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["delivery_update", b"delivery_update"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["delivery_update", b"delivery_update", "request_id", b"request_id"]) -> None: ...
+
+Global___UpdateDeliveryRequest: typing_extensions.TypeAlias = UpdateDeliveryRequest
+
+@typing.final
+class UpdateDeliveryResponse(google.protobuf.message.Message):
+    """Response of UpdateDelivery."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DELIVERY_FIELD_NUMBER: builtins.int
+    @property
+    def delivery(self) -> rxoutflow.v1.dispense_pb2.DeliveryProgress:
+        """The delivery as it stands now."""
+
+    def __init__(
+        self,
+        *,
+        delivery: rxoutflow.v1.dispense_pb2.DeliveryProgress | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["delivery", b"delivery"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["delivery", b"delivery"]) -> None: ...
+
+Global___UpdateDeliveryResponse: typing_extensions.TypeAlias = UpdateDeliveryResponse
 
 @typing.final
 class GetDispenseRequest(google.protobuf.message.Message):
@@ -465,6 +617,56 @@ class GetDispenseResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "progress", b"progress", "settlement", b"settlement"]) -> None: ...
 
 Global___GetDispenseResponse: typing_extensions.TypeAlias = GetDispenseResponse
+
+@typing.final
+class PharmacyServiceListStatementsRequest(google.protobuf.message.Message):
+    """Request of ListStatements."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    prescription_number: builtins.str
+    """The prescription."""
+    page_size: builtins.int
+    """At most this many; 0 means 50, more than 100 means 100."""
+    page_token: builtins.str
+    """`next_page_token` of the response before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        prescription_number: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prescription_number", b"prescription_number"]) -> None: ...
+
+Global___PharmacyServiceListStatementsRequest: typing_extensions.TypeAlias = PharmacyServiceListStatementsRequest
+
+@typing.final
+class PharmacyServiceListStatementsResponse(google.protobuf.message.Message):
+    """Response of ListStatements."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty on the last one."""
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.trace_pb2.TraceEvent]:
+        """What happened, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        events: collections.abc.Iterable[rxoutflow.v1.trace_pb2.TraceEvent] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "next_page_token", b"next_page_token"]) -> None: ...
+
+Global___PharmacyServiceListStatementsResponse: typing_extensions.TypeAlias = PharmacyServiceListStatementsResponse
 
 @typing.final
 class ListDispensesRequest(google.protobuf.message.Message):

@@ -78,10 +78,30 @@ class PharmacyServiceStub(object):
                 request_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.RecordDispenseRequest.SerializeToString,
                 response_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.RecordDispenseResponse.FromString,
                 _registered_method=True)
+        self.ReturnDispense = channel.unary_unary(
+                '/rxoutflow.v1.PharmacyService/ReturnDispense',
+                request_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.ReturnDispenseRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.ReturnDispenseResponse.FromString,
+                _registered_method=True)
+        self.CorrectCall = channel.unary_unary(
+                '/rxoutflow.v1.PharmacyService/CorrectCall',
+                request_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.CorrectCallRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.CorrectCallResponse.FromString,
+                _registered_method=True)
+        self.UpdateDelivery = channel.unary_unary(
+                '/rxoutflow.v1.PharmacyService/UpdateDelivery',
+                request_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.UpdateDeliveryRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.UpdateDeliveryResponse.FromString,
+                _registered_method=True)
         self.GetDispense = channel.unary_unary(
                 '/rxoutflow.v1.PharmacyService/GetDispense',
                 request_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.GetDispenseRequest.SerializeToString,
                 response_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.GetDispenseResponse.FromString,
+                _registered_method=True)
+        self.ListStatements = channel.unary_unary(
+                '/rxoutflow.v1.PharmacyService/ListStatements',
+                request_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.PharmacyServiceListStatementsRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.PharmacyServiceListStatementsResponse.FromString,
                 _registered_method=True)
         self.ListDispenses = channel.unary_unary(
                 '/rxoutflow.v1.PharmacyService/ListDispenses',
@@ -138,9 +158,11 @@ class PharmacyServiceServicer(object):
 
     def ClaimPrescription(self, request, context):
         """Claims a prescription: from the answer on, no other pharmacy can. The home region decides. The
-        same pharmacy claiming again while its attempt is live gets that attempt.
+        same pharmacy claiming again while its attempt is live gets that attempt. A claim is good for 15
+        minutes after it was sealed (FIELD_INVALID, `claim.signatures.sign_time`), but for a repeated call.
         Refusals: PRESCRIPTION_HELD (names the holder), PRESCRIPTION_EXPIRED, PRESCRIPTION_REVOKED,
-        PRESCRIPTION_USED_UP, QUANTITY_EXCEEDED, PICKUP_CODE_INVALID.
+        PRESCRIPTION_USED_UP, QUANTITY_EXCEEDED, FILL_TOO_EARLY (the next fill of a repeat prescription
+        is not open yet), DOSES_INCOMPLETE (herbs that do not make whole doses), PICKUP_CODE_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,7 +197,9 @@ class PharmacyServiceServicer(object):
 
     def RecordDispense(self, request, context):
         """Records the handover with batches and trace codes. Stored here at once; home and payer get it
-        until they acknowledge, which `progress` shows.
+        until they acknowledge, which `progress` shows. Before it is stored, its boxes are noted as sold at
+        the registrars of their trace codes; while one of those is out of reach the answer is
+        PEER_UNAVAILABLE.
         Refusals: ATTEMPT_NOT_COMMITTED, DISPENSE_MISMATCH, TRACE_CODE_MISSING,
         TRACE_CODE_ALREADY_SOLD.
         """
@@ -183,8 +207,53 @@ class PharmacyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReturnDispense(self, request, context):
+        """Takes medicine back after the handover, in whole or by line (撤销/退费). Stored here at once; home
+        and payer get it until they acknowledge, which GetDispense shows. Once by its reversal_id.
+        Refusals: ATTEMPT_NOT_FOUND, ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over),
+        RETURN_EXCEEDED, LINE_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CorrectCall(self, request, context):
+        """Undoes a ClaimPrescription or CommitClaim of which the caller does not know what became (冲正,
+        2601), and makes sure that it takes no effect later. Prefer GetOutcome, or the same call again,
+        where the patient still waits. First of all the call is marked as corrected here, so that it goes
+        no further; then the home region decides, see Correction. If home cannot be reached, repeat with
+        the same request_id. GetOutcome of a corrected call that had no outcome, and the call itself when
+        it is repeated, answer REQUEST_CORRECTED; a call that had been answered keeps its outcome. A
+        record of a handover that comes after a correction is refused as ATTEMPT_ENDED. (The correction of
+        HospitalService.RegisterPrescription is RevokePrescription.)
+        Refusals: ATTEMPT_ALREADY_COMMITTED (metadata `request_id`, if another call committed it),
+        FIELD_INVALID if the id is that of a call of another method.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateDelivery(self, request, context):
+        """Says where a delivery stands: ready, dispatched, signed for. Stored at once, beside the dispense
+        record that names the delivery; GetDispense shows it. Saying the same again changes nothing.
+        Refusals: ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over), DELIVERY_NOT_POSSIBLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetDispense(self, request, context):
         """How far a dispense has come (rxSetlInfoQuery).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListStatements(self, request, context):
+        """The history behind GetDispense: the prescription, and every step of the pharmacy's own attempts on
+        it at the pharmacy's platform, oldest first, with the statement that it rests on. Nothing of
+        other pharmacies' attempts.
+        Refusals: PRESCRIPTION_NOT_FOUND, also if the pharmacy never had a claim on it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -260,10 +329,30 @@ def add_PharmacyServiceServicer_to_server(servicer, server):
                     request_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.RecordDispenseRequest.FromString,
                     response_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.RecordDispenseResponse.SerializeToString,
             ),
+            'ReturnDispense': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReturnDispense,
+                    request_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.ReturnDispenseRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.ReturnDispenseResponse.SerializeToString,
+            ),
+            'CorrectCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.CorrectCall,
+                    request_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.CorrectCallRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.CorrectCallResponse.SerializeToString,
+            ),
+            'UpdateDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDelivery,
+                    request_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.UpdateDeliveryRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.UpdateDeliveryResponse.SerializeToString,
+            ),
             'GetDispense': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDispense,
                     request_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.GetDispenseRequest.FromString,
                     response_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.GetDispenseResponse.SerializeToString,
+            ),
+            'ListStatements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStatements,
+                    request_deserializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.PharmacyServiceListStatementsRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_pharmacy__service__pb2.PharmacyServiceListStatementsResponse.SerializeToString,
             ),
             'ListDispenses': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDispenses,
@@ -495,6 +584,87 @@ class PharmacyService(object):
             _registered_method=True)
 
     @staticmethod
+    def ReturnDispense(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PharmacyService/ReturnDispense',
+            rxoutflow_dot_v1_dot_pharmacy__service__pb2.ReturnDispenseRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_pharmacy__service__pb2.ReturnDispenseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CorrectCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PharmacyService/CorrectCall',
+            rxoutflow_dot_v1_dot_pharmacy__service__pb2.CorrectCallRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_pharmacy__service__pb2.CorrectCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PharmacyService/UpdateDelivery',
+            rxoutflow_dot_v1_dot_pharmacy__service__pb2.UpdateDeliveryRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_pharmacy__service__pb2.UpdateDeliveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetDispense(request,
             target,
             options=(),
@@ -511,6 +681,33 @@ class PharmacyService(object):
             '/rxoutflow.v1.PharmacyService/GetDispense',
             rxoutflow_dot_v1_dot_pharmacy__service__pb2.GetDispenseRequest.SerializeToString,
             rxoutflow_dot_v1_dot_pharmacy__service__pb2.GetDispenseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStatements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PharmacyService/ListStatements',
+            rxoutflow_dot_v1_dot_pharmacy__service__pb2.PharmacyServiceListStatementsRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_pharmacy__service__pb2.PharmacyServiceListStatementsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -137,6 +137,54 @@ _PharmacyServiceRecordDispenseType = typing_extensions.TypeVar(
     ],
 )
 
+_PharmacyServiceReturnDispenseType = typing_extensions.TypeVar(
+    '_PharmacyServiceReturnDispenseType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseRequest,
+        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseRequest,
+        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseRequest,
+        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse,
+    ],
+)
+
+_PharmacyServiceCorrectCallType = typing_extensions.TypeVar(
+    '_PharmacyServiceCorrectCallType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.CorrectCallRequest,
+        rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.CorrectCallRequest,
+        rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.CorrectCallRequest,
+        rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse,
+    ],
+)
+
+_PharmacyServiceUpdateDeliveryType = typing_extensions.TypeVar(
+    '_PharmacyServiceUpdateDeliveryType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryRequest,
+        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryRequest,
+        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryRequest,
+        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse,
+    ],
+)
+
 _PharmacyServiceGetDispenseType = typing_extensions.TypeVar(
     '_PharmacyServiceGetDispenseType',
     grpc.UnaryUnaryMultiCallable[
@@ -150,6 +198,22 @@ _PharmacyServiceGetDispenseType = typing_extensions.TypeVar(
     default=grpc.UnaryUnaryMultiCallable[
         rxoutflow.v1.pharmacy_service_pb2.GetDispenseRequest,
         rxoutflow.v1.pharmacy_service_pb2.GetDispenseResponse,
+    ],
+)
+
+_PharmacyServiceListStatementsType = typing_extensions.TypeVar(
+    '_PharmacyServiceListStatementsType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse,
     ],
 )
 
@@ -217,7 +281,7 @@ _PharmacyServiceGetOutcomeType = typing_extensions.TypeVar(
     ],
 )
 
-class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType, _PharmacyServiceFindPrescriptionType, _PharmacyServiceClaimPrescriptionType, _PharmacyServiceReleaseClaimType, _PharmacyServiceQuoteSettlementType, _PharmacyServiceCommitClaimType, _PharmacyServiceRecordDispenseType, _PharmacyServiceGetDispenseType, _PharmacyServiceListDispensesType, _PharmacyServiceReconcileDayType, _PharmacyServiceWatchNoticesType, _PharmacyServiceGetOutcomeType]):
+class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType, _PharmacyServiceFindPrescriptionType, _PharmacyServiceClaimPrescriptionType, _PharmacyServiceReleaseClaimType, _PharmacyServiceQuoteSettlementType, _PharmacyServiceCommitClaimType, _PharmacyServiceRecordDispenseType, _PharmacyServiceReturnDispenseType, _PharmacyServiceCorrectCallType, _PharmacyServiceUpdateDeliveryType, _PharmacyServiceGetDispenseType, _PharmacyServiceListStatementsType, _PharmacyServiceListDispensesType, _PharmacyServiceReconcileDayType, _PharmacyServiceWatchNoticesType, _PharmacyServiceGetOutcomeType]):
     """For designated pharmacies, at the platform of their own region, wherever the prescription comes
     from and whoever pays. The platform routes: by the first six digits of the prescription number to
     the home region, by the patient's payer region to the payer.
@@ -260,8 +324,24 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType,
             rxoutflow.v1.pharmacy_service_pb2.RecordDispenseResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseRequest,
+            rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pharmacy_service_pb2.CorrectCallRequest,
+            rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryRequest,
+            rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
             rxoutflow.v1.pharmacy_service_pb2.GetDispenseRequest,
             rxoutflow.v1.pharmacy_service_pb2.GetDispenseResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
+            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             rxoutflow.v1.pharmacy_service_pb2.ListDispensesRequest,
@@ -312,8 +392,24 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType,
             rxoutflow.v1.pharmacy_service_pb2.RecordDispenseResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseRequest,
+            rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pharmacy_service_pb2.CorrectCallRequest,
+            rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryRequest,
+            rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             rxoutflow.v1.pharmacy_service_pb2.GetDispenseRequest,
             rxoutflow.v1.pharmacy_service_pb2.GetDispenseResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
+            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             rxoutflow.v1.pharmacy_service_pb2.ListDispensesRequest,
@@ -348,9 +444,11 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType,
 
     ClaimPrescription: _PharmacyServiceClaimPrescriptionType
     """Claims a prescription: from the answer on, no other pharmacy can. The home region decides. The
-    same pharmacy claiming again while its attempt is live gets that attempt.
+    same pharmacy claiming again while its attempt is live gets that attempt. A claim is good for 15
+    minutes after it was sealed (FIELD_INVALID, `claim.signatures.sign_time`), but for a repeated call.
     Refusals: PRESCRIPTION_HELD (names the holder), PRESCRIPTION_EXPIRED, PRESCRIPTION_REVOKED,
-    PRESCRIPTION_USED_UP, QUANTITY_EXCEEDED, PICKUP_CODE_INVALID.
+    PRESCRIPTION_USED_UP, QUANTITY_EXCEEDED, FILL_TOO_EARLY (the next fill of a repeat prescription
+    is not open yet), DOSES_INCOMPLETE (herbs that do not make whole doses), PICKUP_CODE_INVALID.
     """
 
     ReleaseClaim: _PharmacyServiceReleaseClaimType
@@ -373,13 +471,48 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType,
 
     RecordDispense: _PharmacyServiceRecordDispenseType
     """Records the handover with batches and trace codes. Stored here at once; home and payer get it
-    until they acknowledge, which `progress` shows.
+    until they acknowledge, which `progress` shows. Before it is stored, its boxes are noted as sold at
+    the registrars of their trace codes; while one of those is out of reach the answer is
+    PEER_UNAVAILABLE.
     Refusals: ATTEMPT_NOT_COMMITTED, DISPENSE_MISMATCH, TRACE_CODE_MISSING,
     TRACE_CODE_ALREADY_SOLD.
     """
 
+    ReturnDispense: _PharmacyServiceReturnDispenseType
+    """Takes medicine back after the handover, in whole or by line (撤销/退费). Stored here at once; home
+    and payer get it until they acknowledge, which GetDispense shows. Once by its reversal_id.
+    Refusals: ATTEMPT_NOT_FOUND, ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over),
+    RETURN_EXCEEDED, LINE_UNKNOWN.
+    """
+
+    CorrectCall: _PharmacyServiceCorrectCallType
+    """Undoes a ClaimPrescription or CommitClaim of which the caller does not know what became (冲正,
+    2601), and makes sure that it takes no effect later. Prefer GetOutcome, or the same call again,
+    where the patient still waits. First of all the call is marked as corrected here, so that it goes
+    no further; then the home region decides, see Correction. If home cannot be reached, repeat with
+    the same request_id. GetOutcome of a corrected call that had no outcome, and the call itself when
+    it is repeated, answer REQUEST_CORRECTED; a call that had been answered keeps its outcome. A
+    record of a handover that comes after a correction is refused as ATTEMPT_ENDED. (The correction of
+    HospitalService.RegisterPrescription is RevokePrescription.)
+    Refusals: ATTEMPT_ALREADY_COMMITTED (metadata `request_id`, if another call committed it),
+    FIELD_INVALID if the id is that of a call of another method.
+    """
+
+    UpdateDelivery: _PharmacyServiceUpdateDeliveryType
+    """Says where a delivery stands: ready, dispatched, signed for. Stored at once, beside the dispense
+    record that names the delivery; GetDispense shows it. Saying the same again changes nothing.
+    Refusals: ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over), DELIVERY_NOT_POSSIBLE.
+    """
+
     GetDispense: _PharmacyServiceGetDispenseType
     """How far a dispense has come (rxSetlInfoQuery)."""
+
+    ListStatements: _PharmacyServiceListStatementsType
+    """The history behind GetDispense: the prescription, and every step of the pharmacy's own attempts on
+    it at the pharmacy's platform, oldest first, with the statement that it rests on. Nothing of
+    other pharmacies' attempts.
+    Refusals: PRESCRIPTION_NOT_FOUND, also if the pharmacy never had a claim on it.
+    """
 
     ListDispenses: _PharmacyServiceListDispensesType
     """The pharmacy's own dispenses, newest first."""
@@ -428,8 +561,24 @@ PharmacyServiceAsyncStub: typing_extensions.TypeAlias = PharmacyServiceStub[
         rxoutflow.v1.pharmacy_service_pb2.RecordDispenseResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseRequest,
+        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.CorrectCallRequest,
+        rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryRequest,
+        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.pharmacy_service_pb2.GetDispenseRequest,
         rxoutflow.v1.pharmacy_service_pb2.GetDispenseResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
+        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.pharmacy_service_pb2.ListDispensesRequest,
@@ -491,9 +640,11 @@ class PharmacyServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionResponse]]:
         """Claims a prescription: from the answer on, no other pharmacy can. The home region decides. The
-        same pharmacy claiming again while its attempt is live gets that attempt.
+        same pharmacy claiming again while its attempt is live gets that attempt. A claim is good for 15
+        minutes after it was sealed (FIELD_INVALID, `claim.signatures.sign_time`), but for a repeated call.
         Refusals: PRESCRIPTION_HELD (names the holder), PRESCRIPTION_EXPIRED, PRESCRIPTION_REVOKED,
-        PRESCRIPTION_USED_UP, QUANTITY_EXCEEDED, PICKUP_CODE_INVALID.
+        PRESCRIPTION_USED_UP, QUANTITY_EXCEEDED, FILL_TOO_EARLY (the next fill of a repeat prescription
+        is not open yet), DOSES_INCOMPLETE (herbs that do not make whole doses), PICKUP_CODE_INVALID.
         """
 
     @abc.abstractmethod
@@ -536,9 +687,52 @@ class PharmacyServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.RecordDispenseResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.RecordDispenseResponse]]:
         """Records the handover with batches and trace codes. Stored here at once; home and payer get it
-        until they acknowledge, which `progress` shows.
+        until they acknowledge, which `progress` shows. Before it is stored, its boxes are noted as sold at
+        the registrars of their trace codes; while one of those is out of reach the answer is
+        PEER_UNAVAILABLE.
         Refusals: ATTEMPT_NOT_COMMITTED, DISPENSE_MISMATCH, TRACE_CODE_MISSING,
         TRACE_CODE_ALREADY_SOLD.
+        """
+
+    @abc.abstractmethod
+    def ReturnDispense(
+        self,
+        request: rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse]]:
+        """Takes medicine back after the handover, in whole or by line (撤销/退费). Stored here at once; home
+        and payer get it until they acknowledge, which GetDispense shows. Once by its reversal_id.
+        Refusals: ATTEMPT_NOT_FOUND, ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over),
+        RETURN_EXCEEDED, LINE_UNKNOWN.
+        """
+
+    @abc.abstractmethod
+    def CorrectCall(
+        self,
+        request: rxoutflow.v1.pharmacy_service_pb2.CorrectCallRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse]]:
+        """Undoes a ClaimPrescription or CommitClaim of which the caller does not know what became (冲正,
+        2601), and makes sure that it takes no effect later. Prefer GetOutcome, or the same call again,
+        where the patient still waits. First of all the call is marked as corrected here, so that it goes
+        no further; then the home region decides, see Correction. If home cannot be reached, repeat with
+        the same request_id. GetOutcome of a corrected call that had no outcome, and the call itself when
+        it is repeated, answer REQUEST_CORRECTED; a call that had been answered keeps its outcome. A
+        record of a handover that comes after a correction is refused as ATTEMPT_ENDED. (The correction of
+        HospitalService.RegisterPrescription is RevokePrescription.)
+        Refusals: ATTEMPT_ALREADY_COMMITTED (metadata `request_id`, if another call committed it),
+        FIELD_INVALID if the id is that of a call of another method.
+        """
+
+    @abc.abstractmethod
+    def UpdateDelivery(
+        self,
+        request: rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse]]:
+        """Says where a delivery stands: ready, dispatched, signed for. Stored at once, beside the dispense
+        record that names the delivery; GetDispense shows it. Saying the same again changes nothing.
+        Refusals: ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over), DELIVERY_NOT_POSSIBLE.
         """
 
     @abc.abstractmethod
@@ -548,6 +742,18 @@ class PharmacyServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.GetDispenseResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.GetDispenseResponse]]:
         """How far a dispense has come (rxSetlInfoQuery)."""
+
+    @abc.abstractmethod
+    def ListStatements(
+        self,
+        request: rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse]]:
+        """The history behind GetDispense: the prescription, and every step of the pharmacy's own attempts on
+        it at the pharmacy's platform, oldest first, with the statement that it rests on. Nothing of
+        other pharmacies' attempts.
+        Refusals: PRESCRIPTION_NOT_FOUND, also if the pharmacy never had a claim on it.
+        """
 
     @abc.abstractmethod
     def ListDispenses(

@@ -24,6 +24,7 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from rxoutflow.v1 import annotations_pb2 as rxoutflow_dot_v1_dot_annotations__pb2
+from rxoutflow.v1 import attempt_pb2 as rxoutflow_dot_v1_dot_attempt__pb2
 from rxoutflow.v1 import clearing_pb2 as rxoutflow_dot_v1_dot_clearing__pb2
 from rxoutflow.v1 import credential_pb2 as rxoutflow_dot_v1_dot_credential__pb2
 from rxoutflow.v1 import dispense_pb2 as rxoutflow_dot_v1_dot_dispense__pb2
@@ -31,9 +32,10 @@ from rxoutflow.v1 import notice_pb2 as rxoutflow_dot_v1_dot_notice__pb2
 from rxoutflow.v1 import outcome_pb2 as rxoutflow_dot_v1_dot_outcome__pb2
 from rxoutflow.v1 import settlement_pb2 as rxoutflow_dot_v1_dot_settlement__pb2
 from rxoutflow.v1 import statement_pb2 as rxoutflow_dot_v1_dot_statement__pb2
+from rxoutflow.v1 import trace_pb2 as rxoutflow_dot_v1_dot_trace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erxoutflow/v1/pos_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1brxoutflow/v1/clearing.proto\x1a\x1drxoutflow/v1/credential.proto\x1a\x1brxoutflow/v1/dispense.proto\x1a\x19rxoutflow/v1/notice.proto\x1a\x1arxoutflow/v1/outcome.proto\x1a\x1drxoutflow/v1/settlement.proto\x1a\x1crxoutflow/v1/statement.proto\"D\n#PosServicePresentECredentialRequest\x12\x1d\n\x0f\x63redential_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x85\x01\n$PosServicePresentECredentialResponse\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12/\n\x08statuses\x18\x02 \x03(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"{\n!PosServiceFindPrescriptionRequest\x12\x15\n\x0bpickup_code\x18\x01 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x02 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x42\x07\n\x05proof\"\x88\x01\n\"PosServiceFindPrescriptionResponse\x12\x33\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\xca\x01\n\"PosServiceClaimPrescriptionRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x05\x63laim\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x15\n\x0bpickup_code\x18\x03 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x04 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x42\x07\n\x05proof\"U\n#PosServiceClaimPrescriptionResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"o\n\x1dPosServiceReleaseClaimRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x07release\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"P\n\x1ePosServiceReleaseClaimResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\xe2\x01\n PosServiceQuoteSettlementRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\nattempt_id\x18\x02 \x01(\tH\x00\x12\x15\n\x0bpickup_code\x18\x03 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x05 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x12-\n\x05lines\x18\x04 \x03(\x0b\x32\x18.rxoutflow.v1.PricedLineB\x04\xe2\x41\x01\x02\x42\x07\n\x05right\"Q\n!PosServiceQuoteSettlementResponse\x12,\n\x05quote\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"q\n\x1cPosServiceCommitClaimRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\ncommitment\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"\x82\x01\n\x1dPosServiceCommitClaimResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x31\n\nsettlement\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"y\n\x1fPosServiceRecordDispenseRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12<\n\x0f\x64ispense_record\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"T\n PosServiceRecordDispenseResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.rxoutflow.v1.DispenseProgress\"[\n\x1cPosServiceGetDispenseRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nattempt_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\xb4\x01\n\x1dPosServiceGetDispenseResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.rxoutflow.v1.DispenseProgress\x12.\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x31\n\nsettlement\x18\x03 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"J\n\x1dPosServiceReconcileDayRequest\x12)\n\x04\x62ook\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.DayBookB\x04\xe2\x41\x01\x02\"Q\n\x1ePosServiceReconcileDayResponse\x12/\n\ncomparison\x18\x01 \x01(\x0b\x32\x1b.rxoutflow.v1.DayComparison\"5\n\x1dPosServiceWatchNoticesRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\"F\n\x1ePosServiceWatchNoticesResponse\x12$\n\x06notice\x18\x01 \x01(\x0b\x32\x14.rxoutflow.v1.Notice\"Z\n\x1bPosServiceGetOutcomeRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"F\n\x1cPosServiceGetOutcomeResponse\x12&\n\x07outcome\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.Outcome2\xd3\n\n\nPosService\x12\x86\x01\n\x12PresentECredential\x12\x31.rxoutflow.v1.PosServicePresentECredentialRequest\x1a\x32.rxoutflow.v1.PosServicePresentECredentialResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12\x80\x01\n\x10\x46indPrescription\x12/.rxoutflow.v1.PosServiceFindPrescriptionRequest\x1a\x30.rxoutflow.v1.PosServiceFindPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12\x83\x01\n\x11\x43laimPrescription\x12\x30.rxoutflow.v1.PosServiceClaimPrescriptionRequest\x1a\x31.rxoutflow.v1.PosServiceClaimPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12t\n\x0cReleaseClaim\x12+.rxoutflow.v1.PosServiceReleaseClaimRequest\x1a,.rxoutflow.v1.PosServiceReleaseClaimResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12}\n\x0fQuoteSettlement\x12..rxoutflow.v1.PosServiceQuoteSettlementRequest\x1a/.rxoutflow.v1.PosServiceQuoteSettlementResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12q\n\x0b\x43ommitClaim\x12*.rxoutflow.v1.PosServiceCommitClaimRequest\x1a+.rxoutflow.v1.PosServiceCommitClaimResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12z\n\x0eRecordDispense\x12-.rxoutflow.v1.PosServiceRecordDispenseRequest\x1a..rxoutflow.v1.PosServiceRecordDispenseResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12q\n\x0bGetDispense\x12*.rxoutflow.v1.PosServiceGetDispenseRequest\x1a+.rxoutflow.v1.PosServiceGetDispenseResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12t\n\x0cReconcileDay\x12+.rxoutflow.v1.PosServiceReconcileDayRequest\x1a,.rxoutflow.v1.PosServiceReconcileDayResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12v\n\x0cWatchNotices\x12+.rxoutflow.v1.PosServiceWatchNoticesRequest\x1a,.rxoutflow.v1.PosServiceWatchNoticesResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x30\x01\x12n\n\nGetOutcome\x12).rxoutflow.v1.PosServiceGetOutcomeRequest\x1a*.rxoutflow.v1.PosServiceGetOutcomeResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erxoutflow/v1/pos_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1arxoutflow/v1/attempt.proto\x1a\x1brxoutflow/v1/clearing.proto\x1a\x1drxoutflow/v1/credential.proto\x1a\x1brxoutflow/v1/dispense.proto\x1a\x19rxoutflow/v1/notice.proto\x1a\x1arxoutflow/v1/outcome.proto\x1a\x1drxoutflow/v1/settlement.proto\x1a\x1crxoutflow/v1/statement.proto\x1a\x18rxoutflow/v1/trace.proto\"D\n#PosServicePresentECredentialRequest\x12\x1d\n\x0f\x63redential_code\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x85\x01\n$PosServicePresentECredentialResponse\x12,\n\x05token\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12/\n\x08statuses\x18\x02 \x03(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"{\n!PosServiceFindPrescriptionRequest\x12\x15\n\x0bpickup_code\x18\x01 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x02 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x42\x07\n\x05proof\"\x88\x01\n\"PosServiceFindPrescriptionResponse\x12\x33\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"\xca\x01\n\"PosServiceClaimPrescriptionRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x05\x63laim\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x15\n\x0bpickup_code\x18\x03 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x04 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x42\x07\n\x05proof\"\xab\x01\n#PosServiceClaimPrescriptionResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12,\n\x05\x63laim\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"o\n\x1dPosServiceReleaseClaimRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x34\n\x07release\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"\xa8\x01\n\x1ePosServiceReleaseClaimResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12.\n\x07release\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"\xe2\x01\n PosServiceQuoteSettlementRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\nattempt_id\x18\x02 \x01(\tH\x00\x12\x15\n\x0bpickup_code\x18\x03 \x01(\tH\x00\x12\x36\n\x0c\x65_credential\x18\x05 \x01(\x0b\x32\x1e.rxoutflow.v1.ECredentialProofH\x00\x12-\n\x05lines\x18\x04 \x03(\x0b\x32\x18.rxoutflow.v1.PricedLineB\x04\xe2\x41\x01\x02\x42\x07\n\x05right\"Q\n!PosServiceQuoteSettlementResponse\x12,\n\x05quote\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"q\n\x1cPosServiceCommitClaimRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\ncommitment\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"\x82\x01\n\x1dPosServiceCommitClaimResponse\x12.\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x31\n\nsettlement\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"y\n\x1fPosServiceRecordDispenseRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12<\n\x0f\x64ispense_record\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"\xb4\x01\n PosServiceRecordDispenseResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.rxoutflow.v1.DispenseProgress\x12\x36\n\x0f\x64ispense_record\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"y\n\x1fPosServiceReturnDispenseRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12<\n\x0f\x64ispense_return\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"R\n PosServiceReturnDispenseResponse\x12.\n\x08progress\x18\x01 \x01(\x0b\x32\x1c.rxoutflow.v1.ReturnProgress\"q\n\x1cPosServiceCorrectCallRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\ncorrection\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"\x81\x01\n\x1dPosServiceCorrectCallResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0e\x32\x1f.rxoutflow.v1.CorrectionOutcome\x12.\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"y\n\x1fPosServiceUpdateDeliveryRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12<\n\x0f\x64\x65livery_update\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"T\n PosServiceUpdateDeliveryResponse\x12\x30\n\x08\x64\x65livery\x18\x01 \x01(\x0b\x32\x1e.rxoutflow.v1.DeliveryProgress\"[\n\x1cPosServiceGetDispenseRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nattempt_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"\xb4\x01\n\x1dPosServiceGetDispenseResponse\x12\x30\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.rxoutflow.v1.DispenseProgress\x12.\n\x07\x61ttempt\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12\x31\n\nsettlement\x18\x03 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"k\n\x1fPosServiceListStatementsRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"e\n PosServiceListStatementsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.rxoutflow.v1.TraceEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x1dPosServiceReconcileDayRequest\x12)\n\x04\x62ook\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.DayBookB\x04\xe2\x41\x01\x02\"Q\n\x1ePosServiceReconcileDayResponse\x12/\n\ncomparison\x18\x01 \x01(\x0b\x32\x1b.rxoutflow.v1.DayComparison\"5\n\x1dPosServiceWatchNoticesRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\"F\n\x1ePosServiceWatchNoticesResponse\x12$\n\x06notice\x18\x01 \x01(\x0b\x32\x14.rxoutflow.v1.Notice\"Z\n\x1bPosServiceGetOutcomeRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"F\n\x1cPosServiceGetOutcomeResponse\x12&\n\x07outcome\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.Outcome2\xba\x0e\n\nPosService\x12\x86\x01\n\x12PresentECredential\x12\x31.rxoutflow.v1.PosServicePresentECredentialRequest\x1a\x32.rxoutflow.v1.PosServicePresentECredentialResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12\x80\x01\n\x10\x46indPrescription\x12/.rxoutflow.v1.PosServiceFindPrescriptionRequest\x1a\x30.rxoutflow.v1.PosServiceFindPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12\x83\x01\n\x11\x43laimPrescription\x12\x30.rxoutflow.v1.PosServiceClaimPrescriptionRequest\x1a\x31.rxoutflow.v1.PosServiceClaimPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12t\n\x0cReleaseClaim\x12+.rxoutflow.v1.PosServiceReleaseClaimRequest\x1a,.rxoutflow.v1.PosServiceReleaseClaimResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12}\n\x0fQuoteSettlement\x12..rxoutflow.v1.PosServiceQuoteSettlementRequest\x1a/.rxoutflow.v1.PosServiceQuoteSettlementResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12q\n\x0b\x43ommitClaim\x12*.rxoutflow.v1.PosServiceCommitClaimRequest\x1a+.rxoutflow.v1.PosServiceCommitClaimResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12z\n\x0eRecordDispense\x12-.rxoutflow.v1.PosServiceRecordDispenseRequest\x1a..rxoutflow.v1.PosServiceRecordDispenseResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12z\n\x0eReturnDispense\x12-.rxoutflow.v1.PosServiceReturnDispenseRequest\x1a..rxoutflow.v1.PosServiceReturnDispenseResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12q\n\x0b\x43orrectCall\x12*.rxoutflow.v1.PosServiceCorrectCallRequest\x1a+.rxoutflow.v1.PosServiceCorrectCallResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12z\n\x0eUpdateDelivery\x12-.rxoutflow.v1.PosServiceUpdateDeliveryRequest\x1a..rxoutflow.v1.PosServiceUpdateDeliveryResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12q\n\x0bGetDispense\x12*.rxoutflow.v1.PosServiceGetDispenseRequest\x1a+.rxoutflow.v1.PosServiceGetDispenseResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12z\n\x0eListStatements\x12-.rxoutflow.v1.PosServiceListStatementsRequest\x1a..rxoutflow.v1.PosServiceListStatementsResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12t\n\x0cReconcileDay\x12+.rxoutflow.v1.PosServiceReconcileDayRequest\x1a,.rxoutflow.v1.PosServiceReconcileDayResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x12v\n\x0cWatchNotices\x12+.rxoutflow.v1.PosServiceWatchNoticesRequest\x1a,.rxoutflow.v1.PosServiceWatchNoticesResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x30\x01\x12n\n\nGetOutcome\x12).rxoutflow.v1.PosServiceGetOutcomeRequest\x1a*.rxoutflow.v1.PosServiceGetOutcomeResponse\"\t\xfa\xe2\x18\x05\n\x01\x02\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,10 +64,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POSSERVICERECORDDISPENSEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
   _globals['_POSSERVICERECORDDISPENSEREQUEST'].fields_by_name['dispense_record']._loaded_options = None
   _globals['_POSSERVICERECORDDISPENSEREQUEST'].fields_by_name['dispense_record']._serialized_options = b'\342A\001\002'
+  _globals['_POSSERVICERETURNDISPENSEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_POSSERVICERETURNDISPENSEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
+  _globals['_POSSERVICERETURNDISPENSEREQUEST'].fields_by_name['dispense_return']._loaded_options = None
+  _globals['_POSSERVICERETURNDISPENSEREQUEST'].fields_by_name['dispense_return']._serialized_options = b'\342A\001\002'
+  _globals['_POSSERVICECORRECTCALLREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_POSSERVICECORRECTCALLREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
+  _globals['_POSSERVICECORRECTCALLREQUEST'].fields_by_name['correction']._loaded_options = None
+  _globals['_POSSERVICECORRECTCALLREQUEST'].fields_by_name['correction']._serialized_options = b'\342A\001\002'
+  _globals['_POSSERVICEUPDATEDELIVERYREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_POSSERVICEUPDATEDELIVERYREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
+  _globals['_POSSERVICEUPDATEDELIVERYREQUEST'].fields_by_name['delivery_update']._loaded_options = None
+  _globals['_POSSERVICEUPDATEDELIVERYREQUEST'].fields_by_name['delivery_update']._serialized_options = b'\342A\001\002'
   _globals['_POSSERVICEGETDISPENSEREQUEST'].fields_by_name['prescription_number']._loaded_options = None
   _globals['_POSSERVICEGETDISPENSEREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
   _globals['_POSSERVICEGETDISPENSEREQUEST'].fields_by_name['attempt_id']._loaded_options = None
   _globals['_POSSERVICEGETDISPENSEREQUEST'].fields_by_name['attempt_id']._serialized_options = b'\342A\001\002'
+  _globals['_POSSERVICELISTSTATEMENTSREQUEST'].fields_by_name['prescription_number']._loaded_options = None
+  _globals['_POSSERVICELISTSTATEMENTSREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
   _globals['_POSSERVICERECONCILEDAYREQUEST'].fields_by_name['book']._loaded_options = None
   _globals['_POSSERVICERECONCILEDAYREQUEST'].fields_by_name['book']._serialized_options = b'\342A\001\002'
   _globals['_POSSERVICEGETOUTCOMEREQUEST'].fields_by_name['prescription_number']._loaded_options = None
@@ -86,58 +102,82 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POSSERVICE'].methods_by_name['CommitClaim']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
   _globals['_POSSERVICE'].methods_by_name['RecordDispense']._loaded_options = None
   _globals['_POSSERVICE'].methods_by_name['RecordDispense']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
+  _globals['_POSSERVICE'].methods_by_name['ReturnDispense']._loaded_options = None
+  _globals['_POSSERVICE'].methods_by_name['ReturnDispense']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
+  _globals['_POSSERVICE'].methods_by_name['CorrectCall']._loaded_options = None
+  _globals['_POSSERVICE'].methods_by_name['CorrectCall']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
+  _globals['_POSSERVICE'].methods_by_name['UpdateDelivery']._loaded_options = None
+  _globals['_POSSERVICE'].methods_by_name['UpdateDelivery']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
   _globals['_POSSERVICE'].methods_by_name['GetDispense']._loaded_options = None
   _globals['_POSSERVICE'].methods_by_name['GetDispense']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
+  _globals['_POSSERVICE'].methods_by_name['ListStatements']._loaded_options = None
+  _globals['_POSSERVICE'].methods_by_name['ListStatements']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
   _globals['_POSSERVICE'].methods_by_name['ReconcileDay']._loaded_options = None
   _globals['_POSSERVICE'].methods_by_name['ReconcileDay']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
   _globals['_POSSERVICE'].methods_by_name['WatchNotices']._loaded_options = None
   _globals['_POSSERVICE'].methods_by_name['WatchNotices']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
   _globals['_POSSERVICE'].methods_by_name['GetOutcome']._loaded_options = None
   _globals['_POSSERVICE'].methods_by_name['GetOutcome']._serialized_options = b'\372\342\030\005\n\001\002\020\010'
-  _globals['_POSSERVICEPRESENTECREDENTIALREQUEST']._serialized_start=318
-  _globals['_POSSERVICEPRESENTECREDENTIALREQUEST']._serialized_end=386
-  _globals['_POSSERVICEPRESENTECREDENTIALRESPONSE']._serialized_start=389
-  _globals['_POSSERVICEPRESENTECREDENTIALRESPONSE']._serialized_end=522
-  _globals['_POSSERVICEFINDPRESCRIPTIONREQUEST']._serialized_start=524
-  _globals['_POSSERVICEFINDPRESCRIPTIONREQUEST']._serialized_end=647
-  _globals['_POSSERVICEFINDPRESCRIPTIONRESPONSE']._serialized_start=650
-  _globals['_POSSERVICEFINDPRESCRIPTIONRESPONSE']._serialized_end=786
-  _globals['_POSSERVICECLAIMPRESCRIPTIONREQUEST']._serialized_start=789
-  _globals['_POSSERVICECLAIMPRESCRIPTIONREQUEST']._serialized_end=991
-  _globals['_POSSERVICECLAIMPRESCRIPTIONRESPONSE']._serialized_start=993
-  _globals['_POSSERVICECLAIMPRESCRIPTIONRESPONSE']._serialized_end=1078
-  _globals['_POSSERVICERELEASECLAIMREQUEST']._serialized_start=1080
-  _globals['_POSSERVICERELEASECLAIMREQUEST']._serialized_end=1191
-  _globals['_POSSERVICERELEASECLAIMRESPONSE']._serialized_start=1193
-  _globals['_POSSERVICERELEASECLAIMRESPONSE']._serialized_end=1273
-  _globals['_POSSERVICEQUOTESETTLEMENTREQUEST']._serialized_start=1276
-  _globals['_POSSERVICEQUOTESETTLEMENTREQUEST']._serialized_end=1502
-  _globals['_POSSERVICEQUOTESETTLEMENTRESPONSE']._serialized_start=1504
-  _globals['_POSSERVICEQUOTESETTLEMENTRESPONSE']._serialized_end=1585
-  _globals['_POSSERVICECOMMITCLAIMREQUEST']._serialized_start=1587
-  _globals['_POSSERVICECOMMITCLAIMREQUEST']._serialized_end=1700
-  _globals['_POSSERVICECOMMITCLAIMRESPONSE']._serialized_start=1703
-  _globals['_POSSERVICECOMMITCLAIMRESPONSE']._serialized_end=1833
-  _globals['_POSSERVICERECORDDISPENSEREQUEST']._serialized_start=1835
-  _globals['_POSSERVICERECORDDISPENSEREQUEST']._serialized_end=1956
-  _globals['_POSSERVICERECORDDISPENSERESPONSE']._serialized_start=1958
-  _globals['_POSSERVICERECORDDISPENSERESPONSE']._serialized_end=2042
-  _globals['_POSSERVICEGETDISPENSEREQUEST']._serialized_start=2044
-  _globals['_POSSERVICEGETDISPENSEREQUEST']._serialized_end=2135
-  _globals['_POSSERVICEGETDISPENSERESPONSE']._serialized_start=2138
-  _globals['_POSSERVICEGETDISPENSERESPONSE']._serialized_end=2318
-  _globals['_POSSERVICERECONCILEDAYREQUEST']._serialized_start=2320
-  _globals['_POSSERVICERECONCILEDAYREQUEST']._serialized_end=2394
-  _globals['_POSSERVICERECONCILEDAYRESPONSE']._serialized_start=2396
-  _globals['_POSSERVICERECONCILEDAYRESPONSE']._serialized_end=2477
-  _globals['_POSSERVICEWATCHNOTICESREQUEST']._serialized_start=2479
-  _globals['_POSSERVICEWATCHNOTICESREQUEST']._serialized_end=2532
-  _globals['_POSSERVICEWATCHNOTICESRESPONSE']._serialized_start=2534
-  _globals['_POSSERVICEWATCHNOTICESRESPONSE']._serialized_end=2604
-  _globals['_POSSERVICEGETOUTCOMEREQUEST']._serialized_start=2606
-  _globals['_POSSERVICEGETOUTCOMEREQUEST']._serialized_end=2696
-  _globals['_POSSERVICEGETOUTCOMERESPONSE']._serialized_start=2698
-  _globals['_POSSERVICEGETOUTCOMERESPONSE']._serialized_end=2768
-  _globals['_POSSERVICE']._serialized_start=2771
-  _globals['_POSSERVICE']._serialized_end=4134
+  _globals['_POSSERVICEPRESENTECREDENTIALREQUEST']._serialized_start=372
+  _globals['_POSSERVICEPRESENTECREDENTIALREQUEST']._serialized_end=440
+  _globals['_POSSERVICEPRESENTECREDENTIALRESPONSE']._serialized_start=443
+  _globals['_POSSERVICEPRESENTECREDENTIALRESPONSE']._serialized_end=576
+  _globals['_POSSERVICEFINDPRESCRIPTIONREQUEST']._serialized_start=578
+  _globals['_POSSERVICEFINDPRESCRIPTIONREQUEST']._serialized_end=701
+  _globals['_POSSERVICEFINDPRESCRIPTIONRESPONSE']._serialized_start=704
+  _globals['_POSSERVICEFINDPRESCRIPTIONRESPONSE']._serialized_end=840
+  _globals['_POSSERVICECLAIMPRESCRIPTIONREQUEST']._serialized_start=843
+  _globals['_POSSERVICECLAIMPRESCRIPTIONREQUEST']._serialized_end=1045
+  _globals['_POSSERVICECLAIMPRESCRIPTIONRESPONSE']._serialized_start=1048
+  _globals['_POSSERVICECLAIMPRESCRIPTIONRESPONSE']._serialized_end=1219
+  _globals['_POSSERVICERELEASECLAIMREQUEST']._serialized_start=1221
+  _globals['_POSSERVICERELEASECLAIMREQUEST']._serialized_end=1332
+  _globals['_POSSERVICERELEASECLAIMRESPONSE']._serialized_start=1335
+  _globals['_POSSERVICERELEASECLAIMRESPONSE']._serialized_end=1503
+  _globals['_POSSERVICEQUOTESETTLEMENTREQUEST']._serialized_start=1506
+  _globals['_POSSERVICEQUOTESETTLEMENTREQUEST']._serialized_end=1732
+  _globals['_POSSERVICEQUOTESETTLEMENTRESPONSE']._serialized_start=1734
+  _globals['_POSSERVICEQUOTESETTLEMENTRESPONSE']._serialized_end=1815
+  _globals['_POSSERVICECOMMITCLAIMREQUEST']._serialized_start=1817
+  _globals['_POSSERVICECOMMITCLAIMREQUEST']._serialized_end=1930
+  _globals['_POSSERVICECOMMITCLAIMRESPONSE']._serialized_start=1933
+  _globals['_POSSERVICECOMMITCLAIMRESPONSE']._serialized_end=2063
+  _globals['_POSSERVICERECORDDISPENSEREQUEST']._serialized_start=2065
+  _globals['_POSSERVICERECORDDISPENSEREQUEST']._serialized_end=2186
+  _globals['_POSSERVICERECORDDISPENSERESPONSE']._serialized_start=2189
+  _globals['_POSSERVICERECORDDISPENSERESPONSE']._serialized_end=2369
+  _globals['_POSSERVICERETURNDISPENSEREQUEST']._serialized_start=2371
+  _globals['_POSSERVICERETURNDISPENSEREQUEST']._serialized_end=2492
+  _globals['_POSSERVICERETURNDISPENSERESPONSE']._serialized_start=2494
+  _globals['_POSSERVICERETURNDISPENSERESPONSE']._serialized_end=2576
+  _globals['_POSSERVICECORRECTCALLREQUEST']._serialized_start=2578
+  _globals['_POSSERVICECORRECTCALLREQUEST']._serialized_end=2691
+  _globals['_POSSERVICECORRECTCALLRESPONSE']._serialized_start=2694
+  _globals['_POSSERVICECORRECTCALLRESPONSE']._serialized_end=2823
+  _globals['_POSSERVICEUPDATEDELIVERYREQUEST']._serialized_start=2825
+  _globals['_POSSERVICEUPDATEDELIVERYREQUEST']._serialized_end=2946
+  _globals['_POSSERVICEUPDATEDELIVERYRESPONSE']._serialized_start=2948
+  _globals['_POSSERVICEUPDATEDELIVERYRESPONSE']._serialized_end=3032
+  _globals['_POSSERVICEGETDISPENSEREQUEST']._serialized_start=3034
+  _globals['_POSSERVICEGETDISPENSEREQUEST']._serialized_end=3125
+  _globals['_POSSERVICEGETDISPENSERESPONSE']._serialized_start=3128
+  _globals['_POSSERVICEGETDISPENSERESPONSE']._serialized_end=3308
+  _globals['_POSSERVICELISTSTATEMENTSREQUEST']._serialized_start=3310
+  _globals['_POSSERVICELISTSTATEMENTSREQUEST']._serialized_end=3417
+  _globals['_POSSERVICELISTSTATEMENTSRESPONSE']._serialized_start=3419
+  _globals['_POSSERVICELISTSTATEMENTSRESPONSE']._serialized_end=3520
+  _globals['_POSSERVICERECONCILEDAYREQUEST']._serialized_start=3522
+  _globals['_POSSERVICERECONCILEDAYREQUEST']._serialized_end=3596
+  _globals['_POSSERVICERECONCILEDAYRESPONSE']._serialized_start=3598
+  _globals['_POSSERVICERECONCILEDAYRESPONSE']._serialized_end=3679
+  _globals['_POSSERVICEWATCHNOTICESREQUEST']._serialized_start=3681
+  _globals['_POSSERVICEWATCHNOTICESREQUEST']._serialized_end=3734
+  _globals['_POSSERVICEWATCHNOTICESRESPONSE']._serialized_start=3736
+  _globals['_POSSERVICEWATCHNOTICESRESPONSE']._serialized_end=3806
+  _globals['_POSSERVICEGETOUTCOMEREQUEST']._serialized_start=3808
+  _globals['_POSSERVICEGETOUTCOMEREQUEST']._serialized_end=3898
+  _globals['_POSSERVICEGETOUTCOMERESPONSE']._serialized_start=3900
+  _globals['_POSSERVICEGETOUTCOMERESPONSE']._serialized_end=3970
+  _globals['_POSSERVICE']._serialized_start=3973
+  _globals['_POSSERVICE']._serialized_end=5823
 # @@protoc_insertion_point(module_scope)

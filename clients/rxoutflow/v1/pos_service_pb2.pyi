@@ -8,6 +8,7 @@ import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.message
+import rxoutflow.v1.attempt_pb2
 import rxoutflow.v1.clearing_pb2
 import rxoutflow.v1.credential_pb2
 import rxoutflow.v1.dispense_pb2
@@ -15,6 +16,7 @@ import rxoutflow.v1.notice_pb2
 import rxoutflow.v1.outcome_pb2
 import rxoutflow.v1.settlement_pb2
 import rxoutflow.v1.statement_pb2
+import rxoutflow.v1.trace_pb2
 import sys
 import typing
 
@@ -166,17 +168,29 @@ class PosServiceClaimPrescriptionResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ATTEMPT_FIELD_NUMBER: builtins.int
+    CLAIM_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
     @property
     def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
         """An Attempt signed by the home platform."""
+
+    @property
+    def claim(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The claim as the edge sealed it: what the receipt is about."""
+
+    @property
+    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+        """Evidence that the home platform's log keeps the claim; see Receipt."""
 
     def __init__(
         self,
         *,
         attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        claim: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["attempt", b"attempt", "claim", b"claim", "receipt", b"receipt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "claim", b"claim", "receipt", b"receipt"]) -> None: ...
 
 Global___PosServiceClaimPrescriptionResponse: typing_extensions.TypeAlias = PosServiceClaimPrescriptionResponse
 
@@ -212,17 +226,29 @@ class PosServiceReleaseClaimResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     ATTEMPT_FIELD_NUMBER: builtins.int
+    RELEASE_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
     @property
     def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
         """The ended Attempt, signed by the home platform."""
+
+    @property
+    def release(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The release as the edge sealed it: what the receipt is about."""
+
+    @property
+    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+        """Evidence that the home platform's log keeps the release; see Receipt."""
 
     def __init__(
         self,
         *,
         attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        release: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["attempt", b"attempt", "receipt", b"receipt", "release", b"release"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "receipt", b"receipt", "release", b"release"]) -> None: ...
 
 Global___PosServiceReleaseClaimResponse: typing_extensions.TypeAlias = PosServiceReleaseClaimResponse
 
@@ -371,21 +397,175 @@ class PosServiceRecordDispenseResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     PROGRESS_FIELD_NUMBER: builtins.int
+    DISPENSE_RECORD_FIELD_NUMBER: builtins.int
+    RECEIPT_FIELD_NUMBER: builtins.int
     @property
     def progress(self) -> rxoutflow.v1.dispense_pb2.DispenseProgress:
         """How far the dispense has come; unset when the platform is out of reach and the record waits at
         the edge.
         """
 
+    @property
+    def dispense_record(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The record as the edge sealed it: what the receipt is about. Unset while it waits."""
+
+    @property
+    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+        """Evidence that the platform's log keeps the record; see Receipt. Unset while it waits."""
+
     def __init__(
         self,
         *,
         progress: rxoutflow.v1.dispense_pb2.DispenseProgress | None = ...,
+        dispense_record: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["dispense_record", b"dispense_record", "progress", b"progress", "receipt", b"receipt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["dispense_record", b"dispense_record", "progress", b"progress", "receipt", b"receipt"]) -> None: ...
+
+Global___PosServiceRecordDispenseResponse: typing_extensions.TypeAlias = PosServiceRecordDispenseResponse
+
+@typing.final
+class PosServiceReturnDispenseRequest(google.protobuf.message.Message):
+    """Request of ReturnDispense."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    DISPENSE_RETURN_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """UUID of this request."""
+    @property
+    def dispense_return(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The DispenseReturn with the signature of a pharmacist."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        dispense_return: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["dispense_return", b"dispense_return"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["dispense_return", b"dispense_return", "request_id", b"request_id"]) -> None: ...
+
+Global___PosServiceReturnDispenseRequest: typing_extensions.TypeAlias = PosServiceReturnDispenseRequest
+
+@typing.final
+class PosServiceReturnDispenseResponse(google.protobuf.message.Message):
+    """Response of ReturnDispense."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: builtins.int
+    @property
+    def progress(self) -> rxoutflow.v1.dispense_pb2.ReturnProgress:
+        """How far the return has come; unset while the edge has yet to deliver it."""
+
+    def __init__(
+        self,
+        *,
+        progress: rxoutflow.v1.dispense_pb2.ReturnProgress | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["progress", b"progress"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["progress", b"progress"]) -> None: ...
 
-Global___PosServiceRecordDispenseResponse: typing_extensions.TypeAlias = PosServiceRecordDispenseResponse
+Global___PosServiceReturnDispenseResponse: typing_extensions.TypeAlias = PosServiceReturnDispenseResponse
+
+@typing.final
+class PosServiceCorrectCallRequest(google.protobuf.message.Message):
+    """Request of CorrectCall."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    CORRECTION_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """UUID of this request, not of the one to be corrected."""
+    @property
+    def correction(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The Correction with the signature of a pharmacist."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        correction: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["correction", b"correction"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["correction", b"correction", "request_id", b"request_id"]) -> None: ...
+
+Global___PosServiceCorrectCallRequest: typing_extensions.TypeAlias = PosServiceCorrectCallRequest
+
+@typing.final
+class PosServiceCorrectCallResponse(google.protobuf.message.Message):
+    """Response of CorrectCall."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    outcome: rxoutflow.v1.attempt_pb2.CorrectionOutcome.ValueType
+    """What it came to."""
+    @property
+    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The attempt that the corrected call had led to; unset if it led to none."""
+
+    def __init__(
+        self,
+        *,
+        outcome: rxoutflow.v1.attempt_pb2.CorrectionOutcome.ValueType = ...,
+        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["attempt", b"attempt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "outcome", b"outcome"]) -> None: ...
+
+Global___PosServiceCorrectCallResponse: typing_extensions.TypeAlias = PosServiceCorrectCallResponse
+
+@typing.final
+class PosServiceUpdateDeliveryRequest(google.protobuf.message.Message):
+    """Request of UpdateDelivery."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    DELIVERY_UPDATE_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """UUID of this request."""
+    @property
+    def delivery_update(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+        """The DeliveryUpdate with the signature of a pharmacist."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        delivery_update: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["delivery_update", b"delivery_update"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["delivery_update", b"delivery_update", "request_id", b"request_id"]) -> None: ...
+
+Global___PosServiceUpdateDeliveryRequest: typing_extensions.TypeAlias = PosServiceUpdateDeliveryRequest
+
+@typing.final
+class PosServiceUpdateDeliveryResponse(google.protobuf.message.Message):
+    """Response of UpdateDelivery."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DELIVERY_FIELD_NUMBER: builtins.int
+    @property
+    def delivery(self) -> rxoutflow.v1.dispense_pb2.DeliveryProgress:
+        """The delivery as it stands now."""
+
+    def __init__(
+        self,
+        *,
+        delivery: rxoutflow.v1.dispense_pb2.DeliveryProgress | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["delivery", b"delivery"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["delivery", b"delivery"]) -> None: ...
+
+Global___PosServiceUpdateDeliveryResponse: typing_extensions.TypeAlias = PosServiceUpdateDeliveryResponse
 
 @typing.final
 class PosServiceGetDispenseRequest(google.protobuf.message.Message):
@@ -441,6 +621,56 @@ class PosServiceGetDispenseResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "progress", b"progress", "settlement", b"settlement"]) -> None: ...
 
 Global___PosServiceGetDispenseResponse: typing_extensions.TypeAlias = PosServiceGetDispenseResponse
+
+@typing.final
+class PosServiceListStatementsRequest(google.protobuf.message.Message):
+    """Request of ListStatements."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    prescription_number: builtins.str
+    """The prescription."""
+    page_size: builtins.int
+    """At most this many; 0 means 50, more than 100 means 100."""
+    page_token: builtins.str
+    """`next_page_token` of the response before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        prescription_number: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prescription_number", b"prescription_number"]) -> None: ...
+
+Global___PosServiceListStatementsRequest: typing_extensions.TypeAlias = PosServiceListStatementsRequest
+
+@typing.final
+class PosServiceListStatementsResponse(google.protobuf.message.Message):
+    """Response of ListStatements."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty on the last one."""
+    @property
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.trace_pb2.TraceEvent]:
+        """What happened, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        events: collections.abc.Iterable[rxoutflow.v1.trace_pb2.TraceEvent] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["events", b"events", "next_page_token", b"next_page_token"]) -> None: ...
+
+Global___PosServiceListStatementsResponse: typing_extensions.TypeAlias = PosServiceListStatementsResponse
 
 @typing.final
 class PosServiceReconcileDayRequest(google.protobuf.message.Message):

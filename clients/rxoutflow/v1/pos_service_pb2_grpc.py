@@ -76,10 +76,30 @@ class PosServiceStub(object):
                 request_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceRecordDispenseRequest.SerializeToString,
                 response_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceRecordDispenseResponse.FromString,
                 _registered_method=True)
+        self.ReturnDispense = channel.unary_unary(
+                '/rxoutflow.v1.PosService/ReturnDispense',
+                request_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceReturnDispenseRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceReturnDispenseResponse.FromString,
+                _registered_method=True)
+        self.CorrectCall = channel.unary_unary(
+                '/rxoutflow.v1.PosService/CorrectCall',
+                request_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceCorrectCallRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceCorrectCallResponse.FromString,
+                _registered_method=True)
+        self.UpdateDelivery = channel.unary_unary(
+                '/rxoutflow.v1.PosService/UpdateDelivery',
+                request_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceUpdateDeliveryRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceUpdateDeliveryResponse.FromString,
+                _registered_method=True)
         self.GetDispense = channel.unary_unary(
                 '/rxoutflow.v1.PosService/GetDispense',
                 request_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceGetDispenseRequest.SerializeToString,
                 response_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceGetDispenseResponse.FromString,
+                _registered_method=True)
+        self.ListStatements = channel.unary_unary(
+                '/rxoutflow.v1.PosService/ListStatements',
+                request_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceListStatementsRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceListStatementsResponse.FromString,
                 _registered_method=True)
         self.ReconcileDay = channel.unary_unary(
                 '/rxoutflow.v1.PosService/ReconcileDay',
@@ -159,8 +179,37 @@ class PosServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReturnDispense(self, request, context):
+        """Takes medicine back; see PharmacyService.ReturnDispense. Accepted, stored and delivered later if
+        the platform is out of reach.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CorrectCall(self, request, context):
+        """Undoes a call of which nobody knows what became; see PharmacyService.CorrectCall.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateDelivery(self, request, context):
+        """Says where a delivery stands; see PharmacyService.UpdateDelivery. The edge adds its seal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetDispense(self, request, context):
         """How far a dispense has come; see PharmacyService.GetDispense.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListStatements(self, request, context):
+        """The history behind GetDispense; see PharmacyService.ListStatements. The edge passes it on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,10 +275,30 @@ def add_PosServiceServicer_to_server(servicer, server):
                     request_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceRecordDispenseRequest.FromString,
                     response_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceRecordDispenseResponse.SerializeToString,
             ),
+            'ReturnDispense': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReturnDispense,
+                    request_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceReturnDispenseRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceReturnDispenseResponse.SerializeToString,
+            ),
+            'CorrectCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.CorrectCall,
+                    request_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceCorrectCallRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceCorrectCallResponse.SerializeToString,
+            ),
+            'UpdateDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDelivery,
+                    request_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceUpdateDeliveryRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceUpdateDeliveryResponse.SerializeToString,
+            ),
             'GetDispense': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDispense,
                     request_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceGetDispenseRequest.FromString,
                     response_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceGetDispenseResponse.SerializeToString,
+            ),
+            'ListStatements': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStatements,
+                    request_deserializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceListStatementsRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceListStatementsResponse.SerializeToString,
             ),
             'ReconcileDay': grpc.unary_unary_rpc_method_handler(
                     servicer.ReconcileDay,
@@ -454,6 +523,87 @@ class PosService(object):
             _registered_method=True)
 
     @staticmethod
+    def ReturnDispense(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PosService/ReturnDispense',
+            rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceReturnDispenseRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceReturnDispenseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CorrectCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PosService/CorrectCall',
+            rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceCorrectCallRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceCorrectCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PosService/UpdateDelivery',
+            rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceUpdateDeliveryRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceUpdateDeliveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetDispense(request,
             target,
             options=(),
@@ -470,6 +620,33 @@ class PosService(object):
             '/rxoutflow.v1.PosService/GetDispense',
             rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceGetDispenseRequest.SerializeToString,
             rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceGetDispenseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStatements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.PosService/ListStatements',
+            rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceListStatementsRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_pos__service__pb2.PosServiceListStatementsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -137,6 +137,54 @@ _PosServiceRecordDispenseType = typing_extensions.TypeVar(
     ],
 )
 
+_PosServiceReturnDispenseType = typing_extensions.TypeVar(
+    '_PosServiceReturnDispenseType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse,
+    ],
+)
+
+_PosServiceCorrectCallType = typing_extensions.TypeVar(
+    '_PosServiceCorrectCallType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse,
+    ],
+)
+
+_PosServiceUpdateDeliveryType = typing_extensions.TypeVar(
+    '_PosServiceUpdateDeliveryType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse,
+    ],
+)
+
 _PosServiceGetDispenseType = typing_extensions.TypeVar(
     '_PosServiceGetDispenseType',
     grpc.UnaryUnaryMultiCallable[
@@ -150,6 +198,22 @@ _PosServiceGetDispenseType = typing_extensions.TypeVar(
     default=grpc.UnaryUnaryMultiCallable[
         rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
         rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse,
+    ],
+)
+
+_PosServiceListStatementsType = typing_extensions.TypeVar(
+    '_PosServiceListStatementsType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse,
     ],
 )
 
@@ -201,7 +265,7 @@ _PosServiceGetOutcomeType = typing_extensions.TypeVar(
     ],
 )
 
-class PosServiceStub(typing.Generic[_PosServicePresentECredentialType, _PosServiceFindPrescriptionType, _PosServiceClaimPrescriptionType, _PosServiceReleaseClaimType, _PosServiceQuoteSettlementType, _PosServiceCommitClaimType, _PosServiceRecordDispenseType, _PosServiceGetDispenseType, _PosServiceReconcileDayType, _PosServiceWatchNoticesType, _PosServiceGetOutcomeType]):
+class PosServiceStub(typing.Generic[_PosServicePresentECredentialType, _PosServiceFindPrescriptionType, _PosServiceClaimPrescriptionType, _PosServiceReleaseClaimType, _PosServiceQuoteSettlementType, _PosServiceCommitClaimType, _PosServiceRecordDispenseType, _PosServiceReturnDispenseType, _PosServiceCorrectCallType, _PosServiceUpdateDeliveryType, _PosServiceGetDispenseType, _PosServiceListStatementsType, _PosServiceReconcileDayType, _PosServiceWatchNoticesType, _PosServiceGetOutcomeType]):
     """For the POS, on the pharmacy's network, over mTLS with the pharmacy's own certificate. The same
     steps as PharmacyService; statements come with the people's signatures, and the edge adds the
     pharmacy's seal, stores durably, and forwards.
@@ -242,8 +306,24 @@ class PosServiceStub(typing.Generic[_PosServicePresentECredentialType, _PosServi
             rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseRequest,
+            rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallRequest,
+            rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryRequest,
+            rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
             rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
             rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pos_service_pb2.PosServiceListStatementsRequest,
+            rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse,
         ],
         grpc.UnaryUnaryMultiCallable[
             rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
@@ -290,8 +370,24 @@ class PosServiceStub(typing.Generic[_PosServicePresentECredentialType, _PosServi
             rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseRequest,
+            rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallRequest,
+            rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryRequest,
+            rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
             rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
             rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.pos_service_pb2.PosServiceListStatementsRequest,
+            rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse,
         ],
         grpc.aio.UnaryUnaryMultiCallable[
             rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
@@ -332,8 +428,22 @@ class PosServiceStub(typing.Generic[_PosServicePresentECredentialType, _PosServi
     RecordDispense: _PosServiceRecordDispenseType
     """Records the handover; see PharmacyService.RecordDispense."""
 
+    ReturnDispense: _PosServiceReturnDispenseType
+    """Takes medicine back; see PharmacyService.ReturnDispense. Accepted, stored and delivered later if
+    the platform is out of reach.
+    """
+
+    CorrectCall: _PosServiceCorrectCallType
+    """Undoes a call of which nobody knows what became; see PharmacyService.CorrectCall."""
+
+    UpdateDelivery: _PosServiceUpdateDeliveryType
+    """Says where a delivery stands; see PharmacyService.UpdateDelivery. The edge adds its seal."""
+
     GetDispense: _PosServiceGetDispenseType
     """How far a dispense has come; see PharmacyService.GetDispense."""
+
+    ListStatements: _PosServiceListStatementsType
+    """The history behind GetDispense; see PharmacyService.ListStatements. The edge passes it on."""
 
     ReconcileDay: _PosServiceReconcileDayType
     """Compares the pharmacy's book of a day with the platform's; see PharmacyService.ReconcileDay. The
@@ -376,8 +486,24 @@ PosServiceAsyncStub: typing_extensions.TypeAlias = PosServiceStub[
         rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
         rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsRequest,
+        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
@@ -464,12 +590,46 @@ class PosServiceServicer(metaclass=abc.ABCMeta):
         """Records the handover; see PharmacyService.RecordDispense."""
 
     @abc.abstractmethod
+    def ReturnDispense(
+        self,
+        request: rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse]]:
+        """Takes medicine back; see PharmacyService.ReturnDispense. Accepted, stored and delivered later if
+        the platform is out of reach.
+        """
+
+    @abc.abstractmethod
+    def CorrectCall(
+        self,
+        request: rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse]]:
+        """Undoes a call of which nobody knows what became; see PharmacyService.CorrectCall."""
+
+    @abc.abstractmethod
+    def UpdateDelivery(
+        self,
+        request: rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse]]:
+        """Says where a delivery stands; see PharmacyService.UpdateDelivery. The edge adds its seal."""
+
+    @abc.abstractmethod
     def GetDispense(
         self,
         request: rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
         context: _ServicerContext,
     ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse]]:
         """How far a dispense has come; see PharmacyService.GetDispense."""
+
+    @abc.abstractmethod
+    def ListStatements(
+        self,
+        request: rxoutflow.v1.pos_service_pb2.PosServiceListStatementsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse]]:
+        """The history behind GetDispense; see PharmacyService.ListStatements. The edge passes it on."""
 
     @abc.abstractmethod
     def ReconcileDay(

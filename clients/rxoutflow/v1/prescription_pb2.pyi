@@ -50,7 +50,7 @@ class Prescription(google.protobuf.message.Message):
         TYPE_PATENT: Prescription._Type.ValueType  # 2
         """Chinese patent medicine (12); may stand beside western medicine."""
         TYPE_HERBAL: Prescription._Type.ValueType  # 3
-        """Herbal pieces (中药饮片, 13): `herbal_formula` is required, lines are its herbs for one dose."""
+        """Herbal pieces (中药饮片, 13): `herbal_formula` is required, lines are its herbs."""
 
     class Type(_Type, metaclass=_TypeEnumTypeWrapper):
         """What the lines are (rxItemTypeCode). Herbal pieces have a prescription of their own (art. 6)."""
@@ -62,7 +62,7 @@ class Prescription(google.protobuf.message.Message):
     TYPE_PATENT: Prescription.Type.ValueType  # 2
     """Chinese patent medicine (12); may stand beside western medicine."""
     TYPE_HERBAL: Prescription.Type.ValueType  # 3
-    """Herbal pieces (中药饮片, 13): `herbal_formula` is required, lines are its herbs for one dose."""
+    """Herbal pieces (中药饮片, 13): `herbal_formula` is required, lines are its herbs."""
 
     class _OutflowBasis:
         ValueType = typing.NewType("ValueType", builtins.int)
@@ -145,8 +145,9 @@ class Prescription(google.protobuf.message.Message):
     @property
     def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """First instant at which it can no longer be claimed (valiEndTime; the interval is half open).
-        At the latest the end of the third local day counting the day of issue as the first, unless it
-        is a long prescription with a repeat plan (art. 18).
+        At the latest the end of the third local day counting the day of issue as the first (art. 18);
+        of a long prescription with a repeat plan, the end of the third day on which its last fill can
+        be open if each was collected within three days, and never beyond twelve weeks.
         """
 
     @property
@@ -526,7 +527,7 @@ class PrescriptionLine(google.protobuf.message.Message):
     """Approval number (批准文号)."""
     quantity: builtins.int
     """Total authorised quantity in `unit`, at least 1. On a herbal prescription: of one dose × the
-    number of doses.
+    number of doses, so a multiple of it.
     """
     unit: builtins.str
     """The smallest unit that can be dispensed: tablet, capsule, ml, mg ..."""
@@ -668,7 +669,11 @@ class LongPrescription(google.protobuf.message.Message):
     fill_count: builtins.int
     """How many times it may be filled in all; 0 or 1 means once."""
     fill_interval_days: builtins.int
-    """Least number of days between fills, where it may be filled more than once."""
+    """Least number of days between fills, where it may be filled more than once: a fill opens on the
+    local day that comes this many days after the day on which the one before was first handed over
+    in whole or in part. Each fill opens an equal share of every line, the last one what is left;
+    what was not collected of an earlier fill stays open.
+    """
     def __init__(
         self,
         *,

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from rxoutflow.v1 import attempt_pb2 as rxoutflow_dot_v1_dot_attempt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&rxoutflow/v1/prescription_status.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1arxoutflow/v1/attempt.proto\"\xc5\x06\n\x12PrescriptionStatus\x12\x1b\n\x13prescription_number\x18\x01 \x01(\t\x12\x1f\n\x17issuer_institution_code\x18\x02 \x01(\t\x12\x19\n\x11payer_region_code\x18\x03 \x01(\t\x12;\n\x08validity\x18\x04 \x01(\x0e\x32).rxoutflow.v1.PrescriptionStatus.Validity\x12@\n\x0fhospital_review\x18\x05 \x01(\x0e\x32\'.rxoutflow.v1.PrescriptionStatus.Review\x12@\n\x0fpharmacy_review\x18\x06 \x01(\x0e\x32\'.rxoutflow.v1.PrescriptionStatus.Review\x12$\n\x05lines\x18\x07 \x03(\x0b\x32\x15.rxoutflow.v1.LineUse\x12+\n\x0clive_attempt\x18\x08 \x01(\x0b\x32\x15.rxoutflow.v1.Attempt\x12\x13\n\x0bholder_name\x18\t \x01(\t\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rregister_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\r \x01(\x03\x12\x1b\n\x13prescription_sha256\x18\x0e \x01(\x0c\"\x89\x01\n\x08Validity\x12\x18\n\x14VALIDITY_UNSPECIFIED\x10\x00\x12\x13\n\x0fVALIDITY_ACTIVE\x10\x01\x12\x14\n\x10VALIDITY_EXPIRED\x10\x02\x12\x14\n\x10VALIDITY_REVOKED\x10\x03\x12\"\n\x1eVALIDITY_MARKED_FOR_REVOCATION\x10\x04\"^\n\x06Review\x12\x16\n\x12REVIEW_UNSPECIFIED\x10\x00\x12\x12\n\x0eREVIEW_PENDING\x10\x01\x12\x13\n\x0fREVIEW_APPROVED\x10\x02\x12\x13\n\x0fREVIEW_REJECTED\x10\x03\"\x8a\x01\n\x07LineUse\x12\x0f\n\x07line_id\x18\x01 \x01(\x05\x12\x12\n\nauthorised\x18\x02 \x01(\x03\x12\x11\n\tavailable\x18\x03 \x01(\x03\x12\x0f\n\x07\x63laimed\x18\x04 \x01(\x03\x12\x11\n\tcommitted\x18\x05 \x01(\x03\x12\x11\n\tdispensed\x18\x06 \x01(\x03\x12\x10\n\x08returned\x18\x07 \x01(\x03\"e\n\nRevocation\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\x10institution_code\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06reason\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02*\x8d\x02\n\x11RevocationOutcome\x12\"\n\x1eREVOCATION_OUTCOME_UNSPECIFIED\x10\x00\x12\x1e\n\x1aREVOCATION_OUTCOME_REVOKED\x10\x01\x12\x1d\n\x19REVOCATION_OUTCOME_MARKED\x10\x02\x12(\n$REVOCATION_OUTCOME_ALREADY_DISPENSED\x10\x03\x12#\n\x1fREVOCATION_OUTCOME_REST_REVOKED\x10\x04\x12\x1e\n\x1aREVOCATION_OUTCOME_EXPIRED\x10\x05\x12&\n\"REVOCATION_OUTCOME_ALREADY_REVOKED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&rxoutflow/v1/prescription_status.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1arxoutflow/v1/attempt.proto\"\x88\x07\n\x12PrescriptionStatus\x12\x1b\n\x13prescription_number\x18\x01 \x01(\t\x12\x1f\n\x17issuer_institution_code\x18\x02 \x01(\t\x12\x19\n\x11payer_region_code\x18\x03 \x01(\t\x12;\n\x08validity\x18\x04 \x01(\x0e\x32).rxoutflow.v1.PrescriptionStatus.Validity\x12@\n\x0fhospital_review\x18\x05 \x01(\x0e\x32\'.rxoutflow.v1.PrescriptionStatus.Review\x12@\n\x0fpharmacy_review\x18\x06 \x01(\x0e\x32\'.rxoutflow.v1.PrescriptionStatus.Review\x12$\n\x05lines\x18\x07 \x03(\x0b\x32\x15.rxoutflow.v1.LineUse\x12+\n\x0clive_attempt\x18\x08 \x01(\x0b\x32\x15.rxoutflow.v1.Attempt\x12\x13\n\x0bholder_name\x18\t \x01(\t\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rregister_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\r \x01(\x03\x12\x1b\n\x13prescription_sha256\x18\x0e \x01(\x0c\x12\x14\n\x0copened_fills\x18\x0f \x01(\x05\x12\x15\n\rnext_fill_day\x18\x10 \x01(\t\x12\x14\n\x0c\x63\x61use_sha256\x18\x11 \x01(\x0c\"\x89\x01\n\x08Validity\x12\x18\n\x14VALIDITY_UNSPECIFIED\x10\x00\x12\x13\n\x0fVALIDITY_ACTIVE\x10\x01\x12\x14\n\x10VALIDITY_EXPIRED\x10\x02\x12\x14\n\x10VALIDITY_REVOKED\x10\x03\x12\"\n\x1eVALIDITY_MARKED_FOR_REVOCATION\x10\x04\"^\n\x06Review\x12\x16\n\x12REVIEW_UNSPECIFIED\x10\x00\x12\x12\n\x0eREVIEW_PENDING\x10\x01\x12\x13\n\x0fREVIEW_APPROVED\x10\x02\x12\x13\n\x0fREVIEW_REJECTED\x10\x03\"\x98\x01\n\x07LineUse\x12\x0f\n\x07line_id\x18\x01 \x01(\x05\x12\x12\n\nauthorised\x18\x02 \x01(\x03\x12\x11\n\tavailable\x18\x03 \x01(\x03\x12\x0f\n\x07\x63laimed\x18\x04 \x01(\x03\x12\x11\n\tcommitted\x18\x05 \x01(\x03\x12\x11\n\tdispensed\x18\x06 \x01(\x03\x12\x10\n\x08returned\x18\x07 \x01(\x03\x12\x0c\n\x04open\x18\x08 \x01(\x03\"e\n\nRevocation\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\x10institution_code\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06reason\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02*\xb6\x02\n\x11RevocationOutcome\x12\"\n\x1eREVOCATION_OUTCOME_UNSPECIFIED\x10\x00\x12\x1e\n\x1aREVOCATION_OUTCOME_REVOKED\x10\x01\x12\x1d\n\x19REVOCATION_OUTCOME_MARKED\x10\x02\x12(\n$REVOCATION_OUTCOME_ALREADY_DISPENSED\x10\x03\x12#\n\x1fREVOCATION_OUTCOME_REST_REVOKED\x10\x04\x12\x1e\n\x1aREVOCATION_OUTCOME_EXPIRED\x10\x05\x12&\n\"REVOCATION_OUTCOME_ALREADY_REVOKED\x10\x06\x12\'\n#REVOCATION_OUTCOME_NEVER_REGISTERED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,16 +40,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOCATION'].fields_by_name['institution_code']._serialized_options = b'\342A\001\002'
   _globals['_REVOCATION'].fields_by_name['reason']._loaded_options = None
   _globals['_REVOCATION'].fields_by_name['reason']._serialized_options = b'\342A\001\002'
-  _globals['_REVOCATIONOUTCOME']._serialized_start=1235
-  _globals['_REVOCATIONOUTCOME']._serialized_end=1504
+  _globals['_REVOCATIONOUTCOME']._serialized_start=1316
+  _globals['_REVOCATIONOUTCOME']._serialized_end=1626
   _globals['_PRESCRIPTIONSTATUS']._serialized_start=151
-  _globals['_PRESCRIPTIONSTATUS']._serialized_end=988
-  _globals['_PRESCRIPTIONSTATUS_VALIDITY']._serialized_start=755
-  _globals['_PRESCRIPTIONSTATUS_VALIDITY']._serialized_end=892
-  _globals['_PRESCRIPTIONSTATUS_REVIEW']._serialized_start=894
-  _globals['_PRESCRIPTIONSTATUS_REVIEW']._serialized_end=988
-  _globals['_LINEUSE']._serialized_start=991
-  _globals['_LINEUSE']._serialized_end=1129
-  _globals['_REVOCATION']._serialized_start=1131
-  _globals['_REVOCATION']._serialized_end=1232
+  _globals['_PRESCRIPTIONSTATUS']._serialized_end=1055
+  _globals['_PRESCRIPTIONSTATUS_VALIDITY']._serialized_start=822
+  _globals['_PRESCRIPTIONSTATUS_VALIDITY']._serialized_end=959
+  _globals['_PRESCRIPTIONSTATUS_REVIEW']._serialized_start=961
+  _globals['_PRESCRIPTIONSTATUS_REVIEW']._serialized_end=1055
+  _globals['_LINEUSE']._serialized_start=1058
+  _globals['_LINEUSE']._serialized_end=1210
+  _globals['_REVOCATION']._serialized_start=1212
+  _globals['_REVOCATION']._serialized_end=1313
 # @@protoc_insertion_point(module_scope)

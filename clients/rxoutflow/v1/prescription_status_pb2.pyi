@@ -43,6 +43,8 @@ class _RevocationOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapp
     """It had expired."""
     REVOCATION_OUTCOME_ALREADY_REVOKED: _RevocationOutcome.ValueType  # 6
     """It was revoked before."""
+    REVOCATION_OUTCOME_NEVER_REGISTERED: _RevocationOutcome.ValueType  # 7
+    """It was never registered, and will not be: a registration that is still on its way is refused."""
 
 class RevocationOutcome(_RevocationOutcome, metaclass=_RevocationOutcomeEnumTypeWrapper):
     """What a revocation came to."""
@@ -63,6 +65,8 @@ REVOCATION_OUTCOME_EXPIRED: RevocationOutcome.ValueType  # 5
 """It had expired."""
 REVOCATION_OUTCOME_ALREADY_REVOKED: RevocationOutcome.ValueType  # 6
 """It was revoked before."""
+REVOCATION_OUTCOME_NEVER_REGISTERED: RevocationOutcome.ValueType  # 7
+"""It was never registered, and will not be: a registration that is still on its way is refused."""
 Global___RevocationOutcome: typing_extensions.TypeAlias = RevocationOutcome
 
 @typing.final
@@ -150,6 +154,9 @@ class PrescriptionStatus(google.protobuf.message.Message):
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     PRESCRIPTION_SHA256_FIELD_NUMBER: builtins.int
+    OPENED_FILLS_FIELD_NUMBER: builtins.int
+    NEXT_FILL_DAY_FIELD_NUMBER: builtins.int
+    CAUSE_SHA256_FIELD_NUMBER: builtins.int
     prescription_number: builtins.str
     """The prescription."""
     issuer_institution_code: builtins.str
@@ -168,6 +175,16 @@ class PrescriptionStatus(google.protobuf.message.Message):
     """Rises with every change of the prescription, from 1."""
     prescription_sha256: builtins.bytes
     """SHA-256 of the prescription statement."""
+    opened_fills: builtins.int
+    """Of a repeat prescription: how many fills are open or done, of `LongPrescription.fill_count`. 0 on
+    any other.
+    """
+    next_fill_day: builtins.str
+    """Of a repeat prescription with fills left: the local day of the home region on which the next one
+    opens (ISO 8601). Empty if that is not known yet, because the present fill has not begun.
+    """
+    cause_sha256: builtins.bytes
+    """Of a status that answers a return: SHA-256 of the DispenseReturn that was booked. Empty otherwise."""
     @property
     def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LineUse]:
         """Use, per line."""
@@ -205,9 +222,12 @@ class PrescriptionStatus(google.protobuf.message.Message):
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         version: builtins.int = ...,
         prescription_sha256: builtins.bytes = ...,
+        opened_fills: builtins.int = ...,
+        next_fill_day: builtins.str = ...,
+        cause_sha256: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["expire_time", b"expire_time", "live_attempt", b"live_attempt", "register_time", b"register_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["expire_time", b"expire_time", "holder_name", b"holder_name", "hospital_review", b"hospital_review", "issuer_institution_code", b"issuer_institution_code", "lines", b"lines", "live_attempt", b"live_attempt", "payer_region_code", b"payer_region_code", "pharmacy_review", b"pharmacy_review", "prescription_number", b"prescription_number", "prescription_sha256", b"prescription_sha256", "register_time", b"register_time", "update_time", b"update_time", "validity", b"validity", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cause_sha256", b"cause_sha256", "expire_time", b"expire_time", "holder_name", b"holder_name", "hospital_review", b"hospital_review", "issuer_institution_code", b"issuer_institution_code", "lines", b"lines", "live_attempt", b"live_attempt", "next_fill_day", b"next_fill_day", "opened_fills", b"opened_fills", "payer_region_code", b"payer_region_code", "pharmacy_review", b"pharmacy_review", "prescription_number", b"prescription_number", "prescription_sha256", b"prescription_sha256", "register_time", b"register_time", "update_time", b"update_time", "validity", b"validity", "version", b"version"]) -> None: ...
 
 Global___PrescriptionStatus: typing_extensions.TypeAlias = PrescriptionStatus
 
@@ -224,12 +244,15 @@ class LineUse(google.protobuf.message.Message):
     COMMITTED_FIELD_NUMBER: builtins.int
     DISPENSED_FIELD_NUMBER: builtins.int
     RETURNED_FIELD_NUMBER: builtins.int
+    OPEN_FIELD_NUMBER: builtins.int
     line_id: builtins.int
     """The line."""
     authorised: builtins.int
     """What the prescriber authorised."""
     available: builtins.int
-    """What can still be claimed."""
+    """What can still be claimed, now or in a later fill. After a handover of a part this is what is
+    owing (欠药): the same pharmacy or any other may hand it over while the prescription is valid.
+    """
     claimed: builtins.int
     """Held by a reserved attempt."""
     committed: builtins.int
@@ -238,6 +261,10 @@ class LineUse(google.protobuf.message.Message):
     """Handed over."""
     returned: builtins.int
     """Handed back and available again."""
+    open: builtins.int
+    """What can be claimed now: all that is available, unless fills of a repeat prescription are still
+    to open.
+    """
     def __init__(
         self,
         *,
@@ -248,8 +275,9 @@ class LineUse(google.protobuf.message.Message):
         committed: builtins.int = ...,
         dispensed: builtins.int = ...,
         returned: builtins.int = ...,
+        open: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["authorised", b"authorised", "available", b"available", "claimed", b"claimed", "committed", b"committed", "dispensed", b"dispensed", "line_id", b"line_id", "returned", b"returned"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["authorised", b"authorised", "available", b"available", "claimed", b"claimed", "committed", b"committed", "dispensed", b"dispensed", "line_id", b"line_id", "open", b"open", "returned", b"returned"]) -> None: ...
 
 Global___LineUse: typing_extensions.TypeAlias = LineUse
 

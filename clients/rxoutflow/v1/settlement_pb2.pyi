@@ -358,6 +358,7 @@ class Settlement(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     CAUSE_SHA256_FIELD_NUMBER: builtins.int
+    REVERSED_AMOUNTS_FIELD_NUMBER: builtins.int
     settlement_id: builtins.str
     """UUIDv7 of the settlement, made by the pharmacy."""
     attempt_id: builtins.str
@@ -388,6 +389,10 @@ class Settlement(google.protobuf.message.Message):
     def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it reached its present state."""
 
+    @property
+    def reversed_amounts(self) -> Global___Amounts:
+        """What reversals have given back so far, all together."""
+
     def __init__(
         self,
         *,
@@ -403,8 +408,76 @@ class Settlement(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         cause_sha256: builtins.bytes = ...,
+        reversed_amounts: Global___Amounts | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["amounts", b"amounts", "create_time", b"create_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["amounts", b"amounts", "attempt_id", b"attempt_id", "cause_sha256", b"cause_sha256", "create_time", b"create_time", "dispensing_region_code", b"dispensing_region_code", "payer_region_code", b"payer_region_code", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "settlement_id", b"settlement_id", "state", b"state", "tariff_version", b"tariff_version", "update_time", b"update_time"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["amounts", b"amounts", "create_time", b"create_time", "reversed_amounts", b"reversed_amounts", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["amounts", b"amounts", "attempt_id", b"attempt_id", "cause_sha256", b"cause_sha256", "create_time", b"create_time", "dispensing_region_code", b"dispensing_region_code", "payer_region_code", b"payer_region_code", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reversed_amounts", b"reversed_amounts", "settlement_id", b"settlement_id", "state", b"state", "tariff_version", b"tariff_version", "update_time", b"update_time"]) -> None: ...
 
 Global___Settlement: typing_extensions.TypeAlias = Settlement
+
+@typing.final
+class Reversal(google.protobuf.message.Message):
+    """The payer region gives back what a return undoes. Payload type
+    `application/vnd.rxoutflow.reversal.v1+protobuf`, signed by the payer PLATFORM, audience `*`.
+
+    A reversal takes from each source, per line, what that line took from it, in proportion to the
+    quantity that comes back; the reversals of all lines add up to the settlement exactly. Deductible
+    and cap of the benefit year of the settlement are restored.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REVERSAL_ID_FIELD_NUMBER: builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    PAYER_REGION_CODE_FIELD_NUMBER: builtins.int
+    DISPENSING_REGION_CODE_FIELD_NUMBER: builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: builtins.int
+    AMOUNTS_FIELD_NUMBER: builtins.int
+    REVERSE_TIME_FIELD_NUMBER: builtins.int
+    CAUSE_SHA256_FIELD_NUMBER: builtins.int
+    reversal_id: builtins.str
+    """Of the return."""
+    settlement_id: builtins.str
+    """The settlement that is reversed, in part or in whole."""
+    attempt_id: builtins.str
+    """The attempt that it paid."""
+    prescription_number: builtins.str
+    """The prescription."""
+    payer_region_code: builtins.str
+    """The region that paid."""
+    dispensing_region_code: builtins.str
+    """The region that was paid."""
+    pharmacy_code: builtins.str
+    """The pharmacy that was paid."""
+    cause_sha256: builtins.bytes
+    """SHA-256 of the DispenseReturn."""
+    @property
+    def amounts(self) -> Global___Amounts:
+        """What goes back by this reversal. `own_fen`, `excess_fen` and the like are those of the lines."""
+
+    @property
+    def reverse_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was reversed. It counts in the clearing period of this time, even if the settlement was
+        cleared in an earlier one.
+        """
+
+    def __init__(
+        self,
+        *,
+        reversal_id: builtins.str = ...,
+        settlement_id: builtins.str = ...,
+        attempt_id: builtins.str = ...,
+        prescription_number: builtins.str = ...,
+        payer_region_code: builtins.str = ...,
+        dispensing_region_code: builtins.str = ...,
+        pharmacy_code: builtins.str = ...,
+        amounts: Global___Amounts | None = ...,
+        reverse_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        cause_sha256: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["amounts", b"amounts", "reverse_time", b"reverse_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["amounts", b"amounts", "attempt_id", b"attempt_id", "cause_sha256", b"cause_sha256", "dispensing_region_code", b"dispensing_region_code", "payer_region_code", b"payer_region_code", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reversal_id", b"reversal_id", "reverse_time", b"reverse_time", "settlement_id", b"settlement_id"]) -> None: ...
+
+Global___Reversal: typing_extensions.TypeAlias = Reversal

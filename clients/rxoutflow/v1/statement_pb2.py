@@ -25,23 +25,25 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1crxoutflow/v1/statement.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"e\n\x0fSignedStatement\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x14\n\x0cpayload_type\x18\x02 \x01(\t\x12+\n\nsignatures\x18\x03 \x03(\x0b\x32\x17.rxoutflow.v1.Signature\"H\n\tSignature\x12\x11\n\tprotected\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x19\n\x11\x63\x65rtificate_chain\x18\x03 \x03(\x0c\"\x9a\x02\n\x0fProtectedHeader\x12\x33\n\talgorithm\x18\x01 \x01(\x0e\x32 .rxoutflow.v1.SignatureAlgorithm\x12\x1a\n\x12\x63\x65rtificate_sha256\x18\x02 \x01(\x0c\x12&\n\x04role\x18\x03 \x01(\x0e\x32\x18.rxoutflow.v1.SignerRole\x12\x18\n\x10institution_code\x18\x04 \x01(\t\x12\x13\n\x0bregion_code\x18\x05 \x01(\t\x12-\n\tsign_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61udience\x18\x07 \x01(\t\x12\x1e\n\x16prior_signature_sha256\x18\x08 \x03(\x0c\"c\n\x07Receipt\x12\x18\n\x10statement_sha256\x18\x01 \x01(\x0c\x12\x12\n\nleaf_index\x18\x02 \x01(\x03\x12\x16\n\x0einclusion_path\x18\x03 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x04 \x01(\t*\xa6\x01\n\x12SignatureAlgorithm\x12#\n\x1fSIGNATURE_ALGORITHM_UNSPECIFIED\x10\x00\x12)\n%SIGNATURE_ALGORITHM_ECDSA_P256_SHA256\x10\x01\x12\x1f\n\x1bSIGNATURE_ALGORITHM_ED25519\x10\x02\x12\x1f\n\x1bSIGNATURE_ALGORITHM_SM2_SM3\x10\x03*\x91\x02\n\nSignerRole\x12\x1b\n\x17SIGNER_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNER_ROLE_PRESCRIBER\x10\x01\x12$\n SIGNER_ROLE_REVIEWING_PHARMACIST\x10\x02\x12\x19\n\x15SIGNER_ROLE_DISPENSER\x10\x03\x12\x17\n\x13SIGNER_ROLE_CHECKER\x10\x04\x12\x1d\n\x19SIGNER_ROLE_HOSPITAL_SEAL\x10\x05\x12\x1d\n\x19SIGNER_ROLE_PHARMACY_SEAL\x10\x06\x12\x18\n\x14SIGNER_ROLE_PLATFORM\x10\x07\x12\x18\n\x14SIGNER_ROLE_REGISTRY\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1crxoutflow/v1/statement.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"e\n\x0fSignedStatement\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x14\n\x0cpayload_type\x18\x02 \x01(\t\x12+\n\nsignatures\x18\x03 \x03(\x0b\x32\x17.rxoutflow.v1.Signature\"H\n\tSignature\x12\x11\n\tprotected\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x19\n\x11\x63\x65rtificate_chain\x18\x03 \x03(\x0c\"\x9a\x02\n\x0fProtectedHeader\x12\x33\n\talgorithm\x18\x01 \x01(\x0e\x32 .rxoutflow.v1.SignatureAlgorithm\x12\x1a\n\x12\x63\x65rtificate_sha256\x18\x02 \x01(\x0c\x12&\n\x04role\x18\x03 \x01(\x0e\x32\x18.rxoutflow.v1.SignerRole\x12\x18\n\x10institution_code\x18\x04 \x01(\t\x12\x13\n\x0bregion_code\x18\x05 \x01(\t\x12-\n\tsign_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61udience\x18\x07 \x01(\t\x12\x1e\n\x16prior_signature_sha256\x18\x08 \x03(\x0c\"\xac\x01\n\x07Receipt\x12\x18\n\x10statement_sha256\x18\x01 \x01(\x0c\x12\x12\n\nleaf_index\x18\x02 \x01(\x03\x12\x16\n\x0einclusion_path\x18\x03 \x03(\x0c\x12,\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x18.rxoutflow.v1.Checkpoint\x12-\n\tkeep_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\nCheckpoint\x12\x0c\n\x04note\x18\x01 \x01(\t\x12\x19\n\x11\x63\x65rtificate_chain\x18\x02 \x03(\x0c*\xa6\x01\n\x12SignatureAlgorithm\x12#\n\x1fSIGNATURE_ALGORITHM_UNSPECIFIED\x10\x00\x12)\n%SIGNATURE_ALGORITHM_ECDSA_P256_SHA256\x10\x01\x12\x1f\n\x1bSIGNATURE_ALGORITHM_ED25519\x10\x02\x12\x1f\n\x1bSIGNATURE_ALGORITHM_SM2_SM3\x10\x03*\xae\x02\n\nSignerRole\x12\x1b\n\x17SIGNER_ROLE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SIGNER_ROLE_PRESCRIBER\x10\x01\x12$\n SIGNER_ROLE_REVIEWING_PHARMACIST\x10\x02\x12\x19\n\x15SIGNER_ROLE_DISPENSER\x10\x03\x12\x17\n\x13SIGNER_ROLE_CHECKER\x10\x04\x12\x1d\n\x19SIGNER_ROLE_HOSPITAL_SEAL\x10\x05\x12\x1d\n\x19SIGNER_ROLE_PHARMACY_SEAL\x10\x06\x12\x18\n\x14SIGNER_ROLE_PLATFORM\x10\x07\x12\x18\n\x14SIGNER_ROLE_REGISTRY\x10\x08\x12\x1b\n\x17SIGNER_ROLE_ADJUDICATOR\x10\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rxoutflow.v1.statement_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SIGNATUREALGORITHM']._serialized_start=643
-  _globals['_SIGNATUREALGORITHM']._serialized_end=809
-  _globals['_SIGNERROLE']._serialized_start=812
-  _globals['_SIGNERROLE']._serialized_end=1085
+  _globals['_SIGNATUREALGORITHM']._serialized_start=772
+  _globals['_SIGNATUREALGORITHM']._serialized_end=938
+  _globals['_SIGNERROLE']._serialized_start=941
+  _globals['_SIGNERROLE']._serialized_end=1243
   _globals['_SIGNEDSTATEMENT']._serialized_start=79
   _globals['_SIGNEDSTATEMENT']._serialized_end=180
   _globals['_SIGNATURE']._serialized_start=182
   _globals['_SIGNATURE']._serialized_end=254
   _globals['_PROTECTEDHEADER']._serialized_start=257
   _globals['_PROTECTEDHEADER']._serialized_end=539
-  _globals['_RECEIPT']._serialized_start=541
-  _globals['_RECEIPT']._serialized_end=640
+  _globals['_RECEIPT']._serialized_start=542
+  _globals['_RECEIPT']._serialized_end=714
+  _globals['_CHECKPOINT']._serialized_start=716
+  _globals['_CHECKPOINT']._serialized_end=769
 # @@protoc_insertion_point(module_scope)

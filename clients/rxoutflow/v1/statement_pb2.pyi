@@ -99,6 +99,10 @@ class _SignerRoleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """The platform of a pooling region."""
     SIGNER_ROLE_REGISTRY: _SignerRole.ValueType  # 8
     """The registry of a pooling region: signs its trust list and nothing else."""
+    SIGNER_ROLE_ADJUDICATOR: _SignerRole.ValueType  # 9
+    """A named person of a region's platform who decides what became of an attempt when its pharmacy
+    stays silent. It takes two.
+    """
 
 class SignerRole(_SignerRole, metaclass=_SignerRoleEnumTypeWrapper):
     """The capacity in which somebody signs."""
@@ -121,6 +125,10 @@ SIGNER_ROLE_PLATFORM: SignerRole.ValueType  # 7
 """The platform of a pooling region."""
 SIGNER_ROLE_REGISTRY: SignerRole.ValueType  # 8
 """The registry of a pooling region: signs its trust list and nothing else."""
+SIGNER_ROLE_ADJUDICATOR: SignerRole.ValueType  # 9
+"""A named person of a region's platform who decides what became of an attempt when its pharmacy
+stays silent. It takes two.
+"""
 Global___SignerRole: typing_extensions.TypeAlias = SignerRole
 
 @typing.final
@@ -242,7 +250,18 @@ Global___ProtectedHeader: typing_extensions.TypeAlias = ProtectedHeader
 @typing.final
 class Receipt(google.protobuf.message.Message):
     """Evidence that a region's platform keeps a statement in its log: a proof to keep and to verify
-    offline against the region's log key. Hashing follows RFC 6962, section 2.1.
+    offline with the region's trust list. Hashing follows RFC 6962, section 2.1, with SHA-256. The leaf
+    of a statement is the hash of the ASCII text
+
+        rxoutflow-leaf-v1 SP keep_time SP payload_type SP statement_sha256 LF
+
+    with the time in whole microseconds since 1970, decimal, and the digest in 64 small hexadecimal
+    digits. It holds nothing personal.
+
+    A receipt is made when an answer is given and is no part of the stored outcome: an answer that is
+    given again may carry a newer receipt of the same leaf, with a longer path to a later checkpoint.
+    Both stay valid for ever. A platform whose key cannot sign for the moment answers without one;
+    the same request, sent again later, gets it.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -251,17 +270,26 @@ class Receipt(google.protobuf.message.Message):
     LEAF_INDEX_FIELD_NUMBER: builtins.int
     INCLUSION_PATH_FIELD_NUMBER: builtins.int
     CHECKPOINT_FIELD_NUMBER: builtins.int
+    KEEP_TIME_FIELD_NUMBER: builtins.int
     statement_sha256: builtins.bytes
     """SHA-256 of the statement as it was received: over PAE of its payload with an empty header,
     followed by the signature digests.
     """
     leaf_index: builtins.int
     """Position of the leaf in the log, from 0."""
-    checkpoint: builtins.str
-    """The signed checkpoint that the path leads to: a C2SP signed note."""
     @property
     def inclusion_path(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
         """Sibling hashes from the leaf up to the root of the checkpoint."""
+
+    @property
+    def checkpoint(self) -> Global___Checkpoint:
+        """The signed checkpoint that the path leads to."""
+
+    @property
+    def keep_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the platform kept the statement, by its clock: a part of the leaf. It shows that signatures
+        are as old as they say after their certificates have expired.
+        """
 
     def __init__(
         self,
@@ -269,8 +297,48 @@ class Receipt(google.protobuf.message.Message):
         statement_sha256: builtins.bytes = ...,
         leaf_index: builtins.int = ...,
         inclusion_path: collections.abc.Iterable[builtins.bytes] | None = ...,
-        checkpoint: builtins.str = ...,
+        checkpoint: Global___Checkpoint | None = ...,
+        keep_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "inclusion_path", b"inclusion_path", "leaf_index", b"leaf_index", "statement_sha256", b"statement_sha256"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "keep_time", b"keep_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "inclusion_path", b"inclusion_path", "keep_time", b"keep_time", "leaf_index", b"leaf_index", "statement_sha256", b"statement_sha256"]) -> None: ...
 
 Global___Receipt: typing_extensions.TypeAlias = Receipt
+
+@typing.final
+class Checkpoint(google.protobuf.message.Message):
+    """The head of a region's log at one size, signed by the region's platform."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: builtins.int
+    CERTIFICATE_CHAIN_FIELD_NUMBER: builtins.int
+    note: builtins.str
+    """A C2SP tlog-checkpoint (c2sp.org/tlog-checkpoint), that is a signed note of three lines: the
+    origin `<region code>.rxoutflow/log`, the number of leaves, and the root hash in Base64. One
+    signature, under the origin as its key name:
+
+    | key     | type | signature                       | key ID: the first 4 bytes of SHA-256 of   |
+    |---------|------|---------------------------------|-------------------------------------------|
+    | Ed25519 | 0x01 | 64 bytes                        | name LF 0x01 and the 32-byte key          |
+    | P-256   | 0x02 | ECDSA with SHA-256, DER, low s  | the key in DER (SubjectPublicKeyInfo)     |
+    | SM2     | 0xff | SM2 with SM3, DER               | name LF 0xff `sm2-sm3.rxoutflow` and the  |
+    |         |      |                                 | SHA-256 of the certificate                |
+
+    Lines of other keys, such as cosignatures of witnesses, are ignored.
+    """
+    @property
+    def certificate_chain(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """The platform's signing certificate and its intermediates, as in Signature. The trust list of the
+        region must name it with the role PLATFORM.
+        """
+
+    def __init__(
+        self,
+        *,
+        note: builtins.str = ...,
+        certificate_chain: collections.abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate_chain", b"certificate_chain", "note", b"note"]) -> None: ...
+
+Global___Checkpoint: typing_extensions.TypeAlias = Checkpoint

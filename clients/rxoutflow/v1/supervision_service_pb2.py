@@ -25,33 +25,68 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from rxoutflow.v1 import annotations_pb2 as rxoutflow_dot_v1_dot_annotations__pb2
-from rxoutflow.v1 import settlement_pb2 as rxoutflow_dot_v1_dot_settlement__pb2
+from rxoutflow.v1 import evidence_pb2 as rxoutflow_dot_v1_dot_evidence__pb2
 from rxoutflow.v1 import statement_pb2 as rxoutflow_dot_v1_dot_statement__pb2
+from rxoutflow.v1 import trace_pb2 as rxoutflow_dot_v1_dot_trace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&rxoutflow/v1/supervision_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1drxoutflow/v1/settlement.proto\x1a\x1crxoutflow/v1/statement.proto\"=\n\x18TracePrescriptionRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"E\n\x19TracePrescriptionResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.rxoutflow.v1.TraceEvent\"\xc4\x04\n\nTraceEvent\x12.\n\nevent_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bregion_code\x18\x02 \x01(\t\x12\x38\n\x0bregion_role\x18\x03 \x01(\x0e\x32#.rxoutflow.v1.TraceEvent.RegionRole\x12+\n\x04\x66low\x18\x04 \x01(\x0e\x32\x1d.rxoutflow.v1.TraceEvent.Flow\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x12\n\nactor_code\x18\x06 \x01(\t\x12*\n\x07signers\x18\x07 \x03(\x0b\x32\x19.rxoutflow.v1.TraceSigner\x12\x18\n\x10statement_sha256\x18\x08 \x01(\x0c\x12\x30\n\tstatement\x18\t \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07\x61mounts\x18\n \x01(\x0b\x32\x15.rxoutflow.v1.Amounts\"R\n\x04\x46low\x12\x14\n\x10\x46LOW_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46LOW_INFORMATION\x10\x01\x12\x0e\n\nFLOW_MONEY\x10\x02\x12\x0e\n\nFLOW_GOODS\x10\x03\"r\n\nRegionRole\x12\x1b\n\x17REGION_ROLE_UNSPECIFIED\x10\x00\x12\x14\n\x10REGION_ROLE_HOME\x10\x01\x12\x1a\n\x16REGION_ROLE_DISPENSING\x10\x02\x12\x15\n\x11REGION_ROLE_PAYER\x10\x03\"e\n\x0bTraceSigner\x12&\n\x04role\x18\x01 \x01(\x0e\x32\x18.rxoutflow.v1.SignerRole\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x18\n\x10institution_code\x18\x03 \x01(\t2\x85\x01\n\x12SupervisionService\x12o\n\x11TracePrescription\x12&.rxoutflow.v1.TracePrescriptionRequest\x1a\'.rxoutflow.v1.TracePrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x04\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&rxoutflow/v1/supervision_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1brxoutflow/v1/evidence.proto\x1a\x1crxoutflow/v1/statement.proto\x1a\x18rxoutflow/v1/trace.proto\":\n\x15\x45xportEvidenceRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"F\n\x16\x45xportEvidenceResponse\x12,\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1c.rxoutflow.v1.EvidenceBundle\"(\n&SupervisionServiceGetCheckpointRequest\"\xd0\x02\n\'SupervisionServiceGetCheckpointResponse\x12,\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x18.rxoutflow.v1.Checkpoint\x12^\n\x10seen_checkpoints\x18\x02 \x03(\x0b\x32\x44.rxoutflow.v1.SupervisionServiceGetCheckpointResponse.SeenCheckpoint\x1a\x96\x01\n\x0eSeenCheckpoint\x12\x13\n\x0bregion_code\x18\x01 \x01(\t\x12,\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x18.rxoutflow.v1.Checkpoint\x12,\n\x08see_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x63ontradicts\x18\x04 \x01(\x08\"K\n\x1aGetConsistencyProofRequest\x12\x18\n\nfirst_size\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x13\n\x0bsecond_size\x18\x02 \x01(\x03\"L\n\x1bGetConsistencyProofResponse\x12\x18\n\x10\x63onsistency_path\x18\x01 \x03(\x0c\x12\x13\n\x0bsecond_size\x18\x02 \x01(\x03\"]\n\x18GetInclusionProofRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1e\n\x10statement_sha256\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x02\"C\n\x19GetInclusionProofResponse\x12&\n\x07receipt\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"?\n\x15ListLogEntriesRequest\x12\x13\n\x0bstart_index\x18\x01 \x01(\x03\x12\x11\n\tpage_size\x18\x02 \x01(\x05\"A\n\x16ListLogEntriesResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.rxoutflow.v1.LogEntry\"}\n\x08LogEntry\x12\x12\n\nleaf_index\x18\x01 \x01(\x03\x12\x18\n\x10statement_sha256\x18\x02 \x01(\x0c\x12\x14\n\x0cpayload_type\x18\x03 \x01(\t\x12-\n\tkeep_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x18TracePrescriptionRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"E\n\x19TracePrescriptionResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.rxoutflow.v1.TraceEvent2\xc7\x05\n\x12SupervisionService\x12o\n\x11TracePrescription\x12&.rxoutflow.v1.TracePrescriptionRequest\x1a\'.rxoutflow.v1.TracePrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x04\x10\x01\x12\x66\n\x0e\x45xportEvidence\x12#.rxoutflow.v1.ExportEvidenceRequest\x1a$.rxoutflow.v1.ExportEvidenceResponse\"\t\xfa\xe2\x18\x05\n\x01\x04\x10\x01\x12\x87\x01\n\rGetCheckpoint\x12\x34.rxoutflow.v1.SupervisionServiceGetCheckpointRequest\x1a\x35.rxoutflow.v1.SupervisionServiceGetCheckpointResponse\"\t\xfa\xe2\x18\x05\n\x01\x04\x10\x01\x12u\n\x13GetConsistencyProof\x12(.rxoutflow.v1.GetConsistencyProofRequest\x1a).rxoutflow.v1.GetConsistencyProofResponse\"\t\xfa\xe2\x18\x05\n\x01\x04\x10\x01\x12o\n\x11GetInclusionProof\x12&.rxoutflow.v1.GetInclusionProofRequest\x1a\'.rxoutflow.v1.GetInclusionProofResponse\"\t\xfa\xe2\x18\x05\n\x01\x04\x10\x01\x12\x66\n\x0eListLogEntries\x12#.rxoutflow.v1.ListLogEntriesRequest\x1a$.rxoutflow.v1.ListLogEntriesResponse\"\t\xfa\xe2\x18\x05\n\x01\x04\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rxoutflow.v1.supervision_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_EXPORTEVIDENCEREQUEST'].fields_by_name['prescription_number']._loaded_options = None
+  _globals['_EXPORTEVIDENCEREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
+  _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['first_size']._loaded_options = None
+  _globals['_GETCONSISTENCYPROOFREQUEST'].fields_by_name['first_size']._serialized_options = b'\342A\001\002'
+  _globals['_GETINCLUSIONPROOFREQUEST'].fields_by_name['prescription_number']._loaded_options = None
+  _globals['_GETINCLUSIONPROOFREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
+  _globals['_GETINCLUSIONPROOFREQUEST'].fields_by_name['statement_sha256']._loaded_options = None
+  _globals['_GETINCLUSIONPROOFREQUEST'].fields_by_name['statement_sha256']._serialized_options = b'\342A\001\002'
   _globals['_TRACEPRESCRIPTIONREQUEST'].fields_by_name['prescription_number']._loaded_options = None
   _globals['_TRACEPRESCRIPTIONREQUEST'].fields_by_name['prescription_number']._serialized_options = b'\342A\001\002'
   _globals['_SUPERVISIONSERVICE'].methods_by_name['TracePrescription']._loaded_options = None
   _globals['_SUPERVISIONSERVICE'].methods_by_name['TracePrescription']._serialized_options = b'\372\342\030\005\n\001\004\020\001'
-  _globals['_TRACEPRESCRIPTIONREQUEST']._serialized_start=215
-  _globals['_TRACEPRESCRIPTIONREQUEST']._serialized_end=276
-  _globals['_TRACEPRESCRIPTIONRESPONSE']._serialized_start=278
-  _globals['_TRACEPRESCRIPTIONRESPONSE']._serialized_end=347
-  _globals['_TRACEEVENT']._serialized_start=350
-  _globals['_TRACEEVENT']._serialized_end=930
-  _globals['_TRACEEVENT_FLOW']._serialized_start=732
-  _globals['_TRACEEVENT_FLOW']._serialized_end=814
-  _globals['_TRACEEVENT_REGIONROLE']._serialized_start=816
-  _globals['_TRACEEVENT_REGIONROLE']._serialized_end=930
-  _globals['_TRACESIGNER']._serialized_start=932
-  _globals['_TRACESIGNER']._serialized_end=1033
-  _globals['_SUPERVISIONSERVICE']._serialized_start=1036
-  _globals['_SUPERVISIONSERVICE']._serialized_end=1169
+  _globals['_SUPERVISIONSERVICE'].methods_by_name['ExportEvidence']._loaded_options = None
+  _globals['_SUPERVISIONSERVICE'].methods_by_name['ExportEvidence']._serialized_options = b'\372\342\030\005\n\001\004\020\001'
+  _globals['_SUPERVISIONSERVICE'].methods_by_name['GetCheckpoint']._loaded_options = None
+  _globals['_SUPERVISIONSERVICE'].methods_by_name['GetCheckpoint']._serialized_options = b'\372\342\030\005\n\001\004\020\001'
+  _globals['_SUPERVISIONSERVICE'].methods_by_name['GetConsistencyProof']._loaded_options = None
+  _globals['_SUPERVISIONSERVICE'].methods_by_name['GetConsistencyProof']._serialized_options = b'\372\342\030\005\n\001\004\020\001'
+  _globals['_SUPERVISIONSERVICE'].methods_by_name['GetInclusionProof']._loaded_options = None
+  _globals['_SUPERVISIONSERVICE'].methods_by_name['GetInclusionProof']._serialized_options = b'\372\342\030\005\n\001\004\020\001'
+  _globals['_SUPERVISIONSERVICE'].methods_by_name['ListLogEntries']._loaded_options = None
+  _globals['_SUPERVISIONSERVICE'].methods_by_name['ListLogEntries']._serialized_options = b'\372\342\030\005\n\001\004\020\001'
+  _globals['_EXPORTEVIDENCEREQUEST']._serialized_start=239
+  _globals['_EXPORTEVIDENCEREQUEST']._serialized_end=297
+  _globals['_EXPORTEVIDENCERESPONSE']._serialized_start=299
+  _globals['_EXPORTEVIDENCERESPONSE']._serialized_end=369
+  _globals['_SUPERVISIONSERVICEGETCHECKPOINTREQUEST']._serialized_start=371
+  _globals['_SUPERVISIONSERVICEGETCHECKPOINTREQUEST']._serialized_end=411
+  _globals['_SUPERVISIONSERVICEGETCHECKPOINTRESPONSE']._serialized_start=414
+  _globals['_SUPERVISIONSERVICEGETCHECKPOINTRESPONSE']._serialized_end=750
+  _globals['_SUPERVISIONSERVICEGETCHECKPOINTRESPONSE_SEENCHECKPOINT']._serialized_start=600
+  _globals['_SUPERVISIONSERVICEGETCHECKPOINTRESPONSE_SEENCHECKPOINT']._serialized_end=750
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=752
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=827
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=829
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=905
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=907
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=1000
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=1002
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=1069
+  _globals['_LISTLOGENTRIESREQUEST']._serialized_start=1071
+  _globals['_LISTLOGENTRIESREQUEST']._serialized_end=1134
+  _globals['_LISTLOGENTRIESRESPONSE']._serialized_start=1136
+  _globals['_LISTLOGENTRIESRESPONSE']._serialized_end=1201
+  _globals['_LOGENTRY']._serialized_start=1203
+  _globals['_LOGENTRY']._serialized_end=1328
+  _globals['_TRACEPRESCRIPTIONREQUEST']._serialized_start=1330
+  _globals['_TRACEPRESCRIPTIONREQUEST']._serialized_end=1391
+  _globals['_TRACEPRESCRIPTIONRESPONSE']._serialized_start=1393
+  _globals['_TRACEPRESCRIPTIONRESPONSE']._serialized_end=1462
+  _globals['_SUPERVISIONSERVICE']._serialized_start=1465
+  _globals['_SUPERVISIONSERVICE']._serialized_end=2176
 # @@protoc_insertion_point(module_scope)

@@ -7,11 +7,11 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
-import rxoutflow.v1.settlement_pb2
+import rxoutflow.v1.evidence_pb2
 import rxoutflow.v1.statement_pb2
+import rxoutflow.v1.trace_pb2
 import sys
 import typing
 
@@ -21,6 +21,285 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+@typing.final
+class ExportEvidenceRequest(google.protobuf.message.Message):
+    """Request of ExportEvidence."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    prescription_number: builtins.str
+    """The prescription."""
+    def __init__(
+        self,
+        *,
+        prescription_number: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["prescription_number", b"prescription_number"]) -> None: ...
+
+Global___ExportEvidenceRequest: typing_extensions.TypeAlias = ExportEvidenceRequest
+
+@typing.final
+class ExportEvidenceResponse(google.protobuf.message.Message):
+    """Response of ExportEvidence."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BUNDLE_FIELD_NUMBER: builtins.int
+    @property
+    def bundle(self) -> rxoutflow.v1.evidence_pb2.EvidenceBundle:
+        """The sheet."""
+
+    def __init__(
+        self,
+        *,
+        bundle: rxoutflow.v1.evidence_pb2.EvidenceBundle | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["bundle", b"bundle"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bundle", b"bundle"]) -> None: ...
+
+Global___ExportEvidenceResponse: typing_extensions.TypeAlias = ExportEvidenceResponse
+
+@typing.final
+class SupervisionServiceGetCheckpointRequest(google.protobuf.message.Message):
+    """Request of GetCheckpoint."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___SupervisionServiceGetCheckpointRequest: typing_extensions.TypeAlias = SupervisionServiceGetCheckpointRequest
+
+@typing.final
+class SupervisionServiceGetCheckpointResponse(google.protobuf.message.Message):
+    """Response of GetCheckpoint."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class SeenCheckpoint(google.protobuf.message.Message):
+        """A checkpoint of another region's log that this platform has seen."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        REGION_CODE_FIELD_NUMBER: builtins.int
+        CHECKPOINT_FIELD_NUMBER: builtins.int
+        SEE_TIME_FIELD_NUMBER: builtins.int
+        CONTRADICTS_FIELD_NUMBER: builtins.int
+        region_code: builtins.str
+        """The other region."""
+        contradicts: builtins.bool
+        """Set on a checkpoint that contradicts what was seen before: a fork or a rollback of that log.
+        It is kept as evidence, beside the one that it contradicts.
+        """
+        @property
+        def checkpoint(self) -> rxoutflow.v1.statement_pb2.Checkpoint:
+            """The checkpoint."""
+
+        @property
+        def see_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+            """When it was seen."""
+
+        def __init__(
+            self,
+            *,
+            region_code: builtins.str = ...,
+            checkpoint: rxoutflow.v1.statement_pb2.Checkpoint | None = ...,
+            see_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+            contradicts: builtins.bool = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "see_time", b"see_time"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "contradicts", b"contradicts", "region_code", b"region_code", "see_time", b"see_time"]) -> None: ...
+
+    CHECKPOINT_FIELD_NUMBER: builtins.int
+    SEEN_CHECKPOINTS_FIELD_NUMBER: builtins.int
+    @property
+    def checkpoint(self) -> rxoutflow.v1.statement_pb2.Checkpoint:
+        """This region's newest; unset as long as its log is empty."""
+
+    @property
+    def seen_checkpoints(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SupervisionServiceGetCheckpointResponse.SeenCheckpoint]:
+        """The newest of every other region that was seen, and those that contradict. A regulator of that
+        region can hold its own platform to them.
+        """
+
+    def __init__(
+        self,
+        *,
+        checkpoint: rxoutflow.v1.statement_pb2.Checkpoint | None = ...,
+        seen_checkpoints: collections.abc.Iterable[Global___SupervisionServiceGetCheckpointResponse.SeenCheckpoint] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "seen_checkpoints", b"seen_checkpoints"]) -> None: ...
+
+Global___SupervisionServiceGetCheckpointResponse: typing_extensions.TypeAlias = SupervisionServiceGetCheckpointResponse
+
+@typing.final
+class GetConsistencyProofRequest(google.protobuf.message.Message):
+    """Request of GetConsistencyProof."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIRST_SIZE_FIELD_NUMBER: builtins.int
+    SECOND_SIZE_FIELD_NUMBER: builtins.int
+    first_size: builtins.int
+    """The smaller size, at least 1."""
+    second_size: builtins.int
+    """The larger size; 0 for that of the newest checkpoint."""
+    def __init__(
+        self,
+        *,
+        first_size: builtins.int = ...,
+        second_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["first_size", b"first_size", "second_size", b"second_size"]) -> None: ...
+
+Global___GetConsistencyProofRequest: typing_extensions.TypeAlias = GetConsistencyProofRequest
+
+@typing.final
+class GetConsistencyProofResponse(google.protobuf.message.Message):
+    """Response of GetConsistencyProof."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CONSISTENCY_PATH_FIELD_NUMBER: builtins.int
+    SECOND_SIZE_FIELD_NUMBER: builtins.int
+    second_size: builtins.int
+    """The larger size."""
+    @property
+    def consistency_path(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """The proof (RFC 6962, section 2.1.2); empty if the sizes are the same."""
+
+    def __init__(
+        self,
+        *,
+        consistency_path: collections.abc.Iterable[builtins.bytes] | None = ...,
+        second_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["consistency_path", b"consistency_path", "second_size", b"second_size"]) -> None: ...
+
+Global___GetConsistencyProofResponse: typing_extensions.TypeAlias = GetConsistencyProofResponse
+
+@typing.final
+class GetInclusionProofRequest(google.protobuf.message.Message):
+    """Request of GetInclusionProof."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
+    STATEMENT_SHA256_FIELD_NUMBER: builtins.int
+    prescription_number: builtins.str
+    """The prescription that the statement is about."""
+    statement_sha256: builtins.bytes
+    """The statement's digest; see Receipt."""
+    def __init__(
+        self,
+        *,
+        prescription_number: builtins.str = ...,
+        statement_sha256: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["prescription_number", b"prescription_number", "statement_sha256", b"statement_sha256"]) -> None: ...
+
+Global___GetInclusionProofRequest: typing_extensions.TypeAlias = GetInclusionProofRequest
+
+@typing.final
+class GetInclusionProofResponse(google.protobuf.message.Message):
+    """Response of GetInclusionProof."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: builtins.int
+    @property
+    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+        """The receipt."""
+
+    def __init__(
+        self,
+        *,
+        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["receipt", b"receipt"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["receipt", b"receipt"]) -> None: ...
+
+Global___GetInclusionProofResponse: typing_extensions.TypeAlias = GetInclusionProofResponse
+
+@typing.final
+class ListLogEntriesRequest(google.protobuf.message.Message):
+    """Request of ListLogEntries."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_INDEX_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    start_index: builtins.int
+    """The first leaf that is wanted, from 0."""
+    page_size: builtins.int
+    """How many at most, 1 to 1000; 0 for 1000."""
+    def __init__(
+        self,
+        *,
+        start_index: builtins.int = ...,
+        page_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "start_index", b"start_index"]) -> None: ...
+
+Global___ListLogEntriesRequest: typing_extensions.TypeAlias = ListLogEntriesRequest
+
+@typing.final
+class ListLogEntriesResponse(google.protobuf.message.Message):
+    """Response of ListLogEntries."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: builtins.int
+    @property
+    def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
+        """Leaves in the order of the log, without gaps. Fewer than asked for: the log ends there."""
+
+    def __init__(
+        self,
+        *,
+        entries: collections.abc.Iterable[Global___LogEntry] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entries", b"entries"]) -> None: ...
+
+Global___ListLogEntriesResponse: typing_extensions.TypeAlias = ListLogEntriesResponse
+
+@typing.final
+class LogEntry(google.protobuf.message.Message):
+    """A leaf of the log: what its hash is made of; see Receipt."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEAF_INDEX_FIELD_NUMBER: builtins.int
+    STATEMENT_SHA256_FIELD_NUMBER: builtins.int
+    PAYLOAD_TYPE_FIELD_NUMBER: builtins.int
+    KEEP_TIME_FIELD_NUMBER: builtins.int
+    leaf_index: builtins.int
+    """Position in the log, from 0."""
+    statement_sha256: builtins.bytes
+    """Digest of the statement."""
+    payload_type: builtins.str
+    """What kind of statement it is."""
+    @property
+    def keep_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the platform kept it."""
+
+    def __init__(
+        self,
+        *,
+        leaf_index: builtins.int = ...,
+        statement_sha256: builtins.bytes = ...,
+        payload_type: builtins.str = ...,
+        keep_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["keep_time", b"keep_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["keep_time", b"keep_time", "leaf_index", b"leaf_index", "payload_type", b"payload_type", "statement_sha256", b"statement_sha256"]) -> None: ...
+
+Global___LogEntry: typing_extensions.TypeAlias = LogEntry
 
 @typing.final
 class TracePrescriptionRequest(google.protobuf.message.Message):
@@ -48,157 +327,14 @@ class TracePrescriptionResponse(google.protobuf.message.Message):
 
     EVENTS_FIELD_NUMBER: builtins.int
     @property
-    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TraceEvent]:
+    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.trace_pb2.TraceEvent]:
         """The events, in order."""
 
     def __init__(
         self,
         *,
-        events: collections.abc.Iterable[Global___TraceEvent] | None = ...,
+        events: collections.abc.Iterable[rxoutflow.v1.trace_pb2.TraceEvent] | None = ...,
     ) -> None: ...
     def ClearField(self, field_name: typing.Literal["events", b"events"]) -> None: ...
 
 Global___TracePrescriptionResponse: typing_extensions.TypeAlias = TracePrescriptionResponse
-
-@typing.final
-class TraceEvent(google.protobuf.message.Message):
-    """One step in the life of a prescription."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    class _Flow:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
-
-    class _FlowEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[TraceEvent._Flow.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
-        FLOW_UNSPECIFIED: TraceEvent._Flow.ValueType  # 0
-        """Never valid."""
-        FLOW_INFORMATION: TraceEvent._Flow.ValueType  # 1
-        """Information."""
-        FLOW_MONEY: TraceEvent._Flow.ValueType  # 2
-        """Money."""
-        FLOW_GOODS: TraceEvent._Flow.ValueType  # 3
-        """Goods."""
-
-    class Flow(_Flow, metaclass=_FlowEnumTypeWrapper):
-        """What supervision distinguishes (信息流、资金流、物流)."""
-
-    FLOW_UNSPECIFIED: TraceEvent.Flow.ValueType  # 0
-    """Never valid."""
-    FLOW_INFORMATION: TraceEvent.Flow.ValueType  # 1
-    """Information."""
-    FLOW_MONEY: TraceEvent.Flow.ValueType  # 2
-    """Money."""
-    FLOW_GOODS: TraceEvent.Flow.ValueType  # 3
-    """Goods."""
-
-    class _RegionRole:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
-
-    class _RegionRoleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[TraceEvent._RegionRole.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
-        REGION_ROLE_UNSPECIFIED: TraceEvent._RegionRole.ValueType  # 0
-        """Never valid."""
-        REGION_ROLE_HOME: TraceEvent._RegionRole.ValueType  # 1
-        """Issued there."""
-        REGION_ROLE_DISPENSING: TraceEvent._RegionRole.ValueType  # 2
-        """Dispensed there."""
-        REGION_ROLE_PAYER: TraceEvent._RegionRole.ValueType  # 3
-        """Insured there."""
-
-    class RegionRole(_RegionRole, metaclass=_RegionRoleEnumTypeWrapper):
-        """In what role the region took part in this step."""
-
-    REGION_ROLE_UNSPECIFIED: TraceEvent.RegionRole.ValueType  # 0
-    """Never valid."""
-    REGION_ROLE_HOME: TraceEvent.RegionRole.ValueType  # 1
-    """Issued there."""
-    REGION_ROLE_DISPENSING: TraceEvent.RegionRole.ValueType  # 2
-    """Dispensed there."""
-    REGION_ROLE_PAYER: TraceEvent.RegionRole.ValueType  # 3
-    """Insured there."""
-
-    EVENT_TIME_FIELD_NUMBER: builtins.int
-    REGION_CODE_FIELD_NUMBER: builtins.int
-    REGION_ROLE_FIELD_NUMBER: builtins.int
-    FLOW_FIELD_NUMBER: builtins.int
-    ACTION_FIELD_NUMBER: builtins.int
-    ACTOR_CODE_FIELD_NUMBER: builtins.int
-    SIGNERS_FIELD_NUMBER: builtins.int
-    STATEMENT_SHA256_FIELD_NUMBER: builtins.int
-    STATEMENT_FIELD_NUMBER: builtins.int
-    AMOUNTS_FIELD_NUMBER: builtins.int
-    region_code: builtins.str
-    """This region."""
-    region_role: Global___TraceEvent.RegionRole.ValueType
-    """The role in which this region stored it."""
-    flow: Global___TraceEvent.Flow.ValueType
-    """Which flow it belongs to."""
-    action: builtins.str
-    """What happened, in one word, for instance `registered`, `claimed`, `held`, `posted`."""
-    actor_code: builtins.str
-    """The institution whose act it was; the region code for a platform's own decision."""
-    statement_sha256: builtins.bytes
-    """SHA-256 of the statement."""
-    @property
-    def event_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When it was stored, by this region's clock."""
-
-    @property
-    def signers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TraceSigner]:
-        """Who signed the statement behind it, in order."""
-
-    @property
-    def statement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
-        """The statement, exactly as it was received or given."""
-
-    @property
-    def amounts(self) -> rxoutflow.v1.settlement_pb2.Amounts:
-        """The amounts that moved, on events of the money flow."""
-
-    def __init__(
-        self,
-        *,
-        event_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        region_code: builtins.str = ...,
-        region_role: Global___TraceEvent.RegionRole.ValueType = ...,
-        flow: Global___TraceEvent.Flow.ValueType = ...,
-        action: builtins.str = ...,
-        actor_code: builtins.str = ...,
-        signers: collections.abc.Iterable[Global___TraceSigner] | None = ...,
-        statement_sha256: builtins.bytes = ...,
-        statement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        amounts: rxoutflow.v1.settlement_pb2.Amounts | None = ...,
-    ) -> None: ...
-    def HasField(self, field_name: typing.Literal["amounts", b"amounts", "event_time", b"event_time", "statement", b"statement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["action", b"action", "actor_code", b"actor_code", "amounts", b"amounts", "event_time", b"event_time", "flow", b"flow", "region_code", b"region_code", "region_role", b"region_role", "signers", b"signers", "statement", b"statement", "statement_sha256", b"statement_sha256"]) -> None: ...
-
-Global___TraceEvent: typing_extensions.TypeAlias = TraceEvent
-
-@typing.final
-class TraceSigner(google.protobuf.message.Message):
-    """A signer of a statement."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    ROLE_FIELD_NUMBER: builtins.int
-    DISPLAY_NAME_FIELD_NUMBER: builtins.int
-    INSTITUTION_CODE_FIELD_NUMBER: builtins.int
-    role: rxoutflow.v1.statement_pb2.SignerRole.ValueType
-    """In what capacity."""
-    display_name: builtins.str
-    """Name as on the trust list."""
-    institution_code: builtins.str
-    """The institution."""
-    def __init__(
-        self,
-        *,
-        role: rxoutflow.v1.statement_pb2.SignerRole.ValueType = ...,
-        display_name: builtins.str = ...,
-        institution_code: builtins.str = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["display_name", b"display_name", "institution_code", b"institution_code", "role", b"role"]) -> None: ...
-
-Global___TraceSigner: typing_extensions.TypeAlias = TraceSigner

@@ -41,6 +41,31 @@ class SupervisionServiceStub(object):
                 request_serializer=rxoutflow_dot_v1_dot_supervision__service__pb2.TracePrescriptionRequest.SerializeToString,
                 response_deserializer=rxoutflow_dot_v1_dot_supervision__service__pb2.TracePrescriptionResponse.FromString,
                 _registered_method=True)
+        self.ExportEvidence = channel.unary_unary(
+                '/rxoutflow.v1.SupervisionService/ExportEvidence',
+                request_serializer=rxoutflow_dot_v1_dot_supervision__service__pb2.ExportEvidenceRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_supervision__service__pb2.ExportEvidenceResponse.FromString,
+                _registered_method=True)
+        self.GetCheckpoint = channel.unary_unary(
+                '/rxoutflow.v1.SupervisionService/GetCheckpoint',
+                request_serializer=rxoutflow_dot_v1_dot_supervision__service__pb2.SupervisionServiceGetCheckpointRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_supervision__service__pb2.SupervisionServiceGetCheckpointResponse.FromString,
+                _registered_method=True)
+        self.GetConsistencyProof = channel.unary_unary(
+                '/rxoutflow.v1.SupervisionService/GetConsistencyProof',
+                request_serializer=rxoutflow_dot_v1_dot_supervision__service__pb2.GetConsistencyProofRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_supervision__service__pb2.GetConsistencyProofResponse.FromString,
+                _registered_method=True)
+        self.GetInclusionProof = channel.unary_unary(
+                '/rxoutflow.v1.SupervisionService/GetInclusionProof',
+                request_serializer=rxoutflow_dot_v1_dot_supervision__service__pb2.GetInclusionProofRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_supervision__service__pb2.GetInclusionProofResponse.FromString,
+                _registered_method=True)
+        self.ListLogEntries = channel.unary_unary(
+                '/rxoutflow.v1.SupervisionService/ListLogEntries',
+                request_serializer=rxoutflow_dot_v1_dot_supervision__service__pb2.ListLogEntriesRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_supervision__service__pb2.ListLogEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class SupervisionServiceServicer(object):
@@ -56,6 +81,45 @@ class SupervisionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportEvidence(self, request, context):
+        """Everything that this region keeps about a prescription as one sheet that proves itself: the
+        statements byte for byte, each with its proof of inclusion in the region's log, and the trust
+        lists of their signers. Needs no database to verify: `rxoutflow verify-bundle`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCheckpoint(self, request, context):
+        """The newest checkpoint of this region's log, and the newest that this platform saw of others.
+        Keep it: whatever the log says later must be consistent with it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConsistencyProof(self, request, context):
+        """That the log at one size is the beginning of the log at another: nothing was changed, removed or
+        put in between.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInclusionProof(self, request, context):
+        """That the log keeps a statement: a receipt under the newest checkpoint.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLogEntries(self, request, context):
+        """The leaves of the log in order, for an auditor who computes the root for himself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SupervisionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -63,6 +127,31 @@ def add_SupervisionServiceServicer_to_server(servicer, server):
                     servicer.TracePrescription,
                     request_deserializer=rxoutflow_dot_v1_dot_supervision__service__pb2.TracePrescriptionRequest.FromString,
                     response_serializer=rxoutflow_dot_v1_dot_supervision__service__pb2.TracePrescriptionResponse.SerializeToString,
+            ),
+            'ExportEvidence': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportEvidence,
+                    request_deserializer=rxoutflow_dot_v1_dot_supervision__service__pb2.ExportEvidenceRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_supervision__service__pb2.ExportEvidenceResponse.SerializeToString,
+            ),
+            'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCheckpoint,
+                    request_deserializer=rxoutflow_dot_v1_dot_supervision__service__pb2.SupervisionServiceGetCheckpointRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_supervision__service__pb2.SupervisionServiceGetCheckpointResponse.SerializeToString,
+            ),
+            'GetConsistencyProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConsistencyProof,
+                    request_deserializer=rxoutflow_dot_v1_dot_supervision__service__pb2.GetConsistencyProofRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_supervision__service__pb2.GetConsistencyProofResponse.SerializeToString,
+            ),
+            'GetInclusionProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInclusionProof,
+                    request_deserializer=rxoutflow_dot_v1_dot_supervision__service__pb2.GetInclusionProofRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_supervision__service__pb2.GetInclusionProofResponse.SerializeToString,
+            ),
+            'ListLogEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLogEntries,
+                    request_deserializer=rxoutflow_dot_v1_dot_supervision__service__pb2.ListLogEntriesRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_supervision__service__pb2.ListLogEntriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +183,141 @@ class SupervisionService(object):
             '/rxoutflow.v1.SupervisionService/TracePrescription',
             rxoutflow_dot_v1_dot_supervision__service__pb2.TracePrescriptionRequest.SerializeToString,
             rxoutflow_dot_v1_dot_supervision__service__pb2.TracePrescriptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportEvidence(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.SupervisionService/ExportEvidence',
+            rxoutflow_dot_v1_dot_supervision__service__pb2.ExportEvidenceRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_supervision__service__pb2.ExportEvidenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.SupervisionService/GetCheckpoint',
+            rxoutflow_dot_v1_dot_supervision__service__pb2.SupervisionServiceGetCheckpointRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_supervision__service__pb2.SupervisionServiceGetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConsistencyProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.SupervisionService/GetConsistencyProof',
+            rxoutflow_dot_v1_dot_supervision__service__pb2.GetConsistencyProofRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_supervision__service__pb2.GetConsistencyProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInclusionProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.SupervisionService/GetInclusionProof',
+            rxoutflow_dot_v1_dot_supervision__service__pb2.GetInclusionProofRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_supervision__service__pb2.GetInclusionProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLogEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rxoutflow.v1.SupervisionService/ListLogEntries',
+            rxoutflow_dot_v1_dot_supervision__service__pb2.ListLogEntriesRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_supervision__service__pb2.ListLogEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,7 +41,87 @@ _SupervisionServiceTracePrescriptionType = typing_extensions.TypeVar(
     ],
 )
 
-class SupervisionServiceStub(typing.Generic[_SupervisionServiceTracePrescriptionType]):
+_SupervisionServiceExportEvidenceType = typing_extensions.TypeVar(
+    '_SupervisionServiceExportEvidenceType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.ExportEvidenceRequest,
+        rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.ExportEvidenceRequest,
+        rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.ExportEvidenceRequest,
+        rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse,
+    ],
+)
+
+_SupervisionServiceGetCheckpointType = typing_extensions.TypeVar(
+    '_SupervisionServiceGetCheckpointType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
+        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
+        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
+        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse,
+    ],
+)
+
+_SupervisionServiceGetConsistencyProofType = typing_extensions.TypeVar(
+    '_SupervisionServiceGetConsistencyProofType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofRequest,
+        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofRequest,
+        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofRequest,
+        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse,
+    ],
+)
+
+_SupervisionServiceGetInclusionProofType = typing_extensions.TypeVar(
+    '_SupervisionServiceGetInclusionProofType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.GetInclusionProofRequest,
+        rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.GetInclusionProofRequest,
+        rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.GetInclusionProofRequest,
+        rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse,
+    ],
+)
+
+_SupervisionServiceListLogEntriesType = typing_extensions.TypeVar(
+    '_SupervisionServiceListLogEntriesType',
+    grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.ListLogEntriesRequest,
+        rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.ListLogEntriesRequest,
+        rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.ListLogEntriesRequest,
+        rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse,
+    ],
+)
+
+class SupervisionServiceStub(typing.Generic[_SupervisionServiceTracePrescriptionType, _SupervisionServiceExportEvidenceType, _SupervisionServiceGetCheckpointType, _SupervisionServiceGetConsistencyProofType, _SupervisionServiceGetInclusionProofType, _SupervisionServiceListLogEntriesType]):
     """For the supervising authority of the region. Each platform tells what it stored itself; the traces
     of home, dispensing and payer region together are the whole life of a prescription.
     """
@@ -52,6 +132,26 @@ class SupervisionServiceStub(typing.Generic[_SupervisionServiceTracePrescription
             rxoutflow.v1.supervision_service_pb2.TracePrescriptionRequest,
             rxoutflow.v1.supervision_service_pb2.TracePrescriptionResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.supervision_service_pb2.ExportEvidenceRequest,
+            rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
+            rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.supervision_service_pb2.GetConsistencyProofRequest,
+            rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.supervision_service_pb2.GetInclusionProofRequest,
+            rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            rxoutflow.v1.supervision_service_pb2.ListLogEntriesRequest,
+            rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -60,6 +160,26 @@ class SupervisionServiceStub(typing.Generic[_SupervisionServiceTracePrescription
             rxoutflow.v1.supervision_service_pb2.TracePrescriptionRequest,
             rxoutflow.v1.supervision_service_pb2.TracePrescriptionResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.supervision_service_pb2.ExportEvidenceRequest,
+            rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
+            rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.supervision_service_pb2.GetConsistencyProofRequest,
+            rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.supervision_service_pb2.GetInclusionProofRequest,
+            rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            rxoutflow.v1.supervision_service_pb2.ListLogEntriesRequest,
+            rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     TracePrescription: _SupervisionServiceTracePrescriptionType
@@ -67,10 +187,52 @@ class SupervisionServiceStub(typing.Generic[_SupervisionServiceTracePrescription
     what, when, with which signature; which money moved; where the goods are.
     """
 
+    ExportEvidence: _SupervisionServiceExportEvidenceType
+    """Everything that this region keeps about a prescription as one sheet that proves itself: the
+    statements byte for byte, each with its proof of inclusion in the region's log, and the trust
+    lists of their signers. Needs no database to verify: `rxoutflow verify-bundle`.
+    """
+
+    GetCheckpoint: _SupervisionServiceGetCheckpointType
+    """The newest checkpoint of this region's log, and the newest that this platform saw of others.
+    Keep it: whatever the log says later must be consistent with it.
+    """
+
+    GetConsistencyProof: _SupervisionServiceGetConsistencyProofType
+    """That the log at one size is the beginning of the log at another: nothing was changed, removed or
+    put in between.
+    """
+
+    GetInclusionProof: _SupervisionServiceGetInclusionProofType
+    """That the log keeps a statement: a receipt under the newest checkpoint."""
+
+    ListLogEntries: _SupervisionServiceListLogEntriesType
+    """The leaves of the log in order, for an auditor who computes the root for himself."""
+
 SupervisionServiceAsyncStub: typing_extensions.TypeAlias = SupervisionServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         rxoutflow.v1.supervision_service_pb2.TracePrescriptionRequest,
         rxoutflow.v1.supervision_service_pb2.TracePrescriptionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.ExportEvidenceRequest,
+        rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
+        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofRequest,
+        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.GetInclusionProofRequest,
+        rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        rxoutflow.v1.supervision_service_pb2.ListLogEntriesRequest,
+        rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse,
     ],
 ]
 
@@ -88,5 +250,52 @@ class SupervisionServiceServicer(metaclass=abc.ABCMeta):
         """Everything that this region knows of a prescription, in the order in which it happened: who did
         what, when, with which signature; which money moved; where the goods are.
         """
+
+    @abc.abstractmethod
+    def ExportEvidence(
+        self,
+        request: rxoutflow.v1.supervision_service_pb2.ExportEvidenceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse, collections.abc.Awaitable[rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse]]:
+        """Everything that this region keeps about a prescription as one sheet that proves itself: the
+        statements byte for byte, each with its proof of inclusion in the region's log, and the trust
+        lists of their signers. Needs no database to verify: `rxoutflow verify-bundle`.
+        """
+
+    @abc.abstractmethod
+    def GetCheckpoint(
+        self,
+        request: rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse, collections.abc.Awaitable[rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse]]:
+        """The newest checkpoint of this region's log, and the newest that this platform saw of others.
+        Keep it: whatever the log says later must be consistent with it.
+        """
+
+    @abc.abstractmethod
+    def GetConsistencyProof(
+        self,
+        request: rxoutflow.v1.supervision_service_pb2.GetConsistencyProofRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse, collections.abc.Awaitable[rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse]]:
+        """That the log at one size is the beginning of the log at another: nothing was changed, removed or
+        put in between.
+        """
+
+    @abc.abstractmethod
+    def GetInclusionProof(
+        self,
+        request: rxoutflow.v1.supervision_service_pb2.GetInclusionProofRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse, collections.abc.Awaitable[rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse]]:
+        """That the log keeps a statement: a receipt under the newest checkpoint."""
+
+    @abc.abstractmethod
+    def ListLogEntries(
+        self,
+        request: rxoutflow.v1.supervision_service_pb2.ListLogEntriesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse, collections.abc.Awaitable[rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse]]:
+        """The leaves of the log in order, for an auditor who computes the root for himself."""
 
 def add_SupervisionServiceServicer_to_server(servicer: SupervisionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

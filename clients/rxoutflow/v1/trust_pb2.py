@@ -28,7 +28,7 @@ from rxoutflow.v1 import prescription_pb2 as rxoutflow_dot_v1_dot_prescription__
 from rxoutflow.v1 import statement_pb2 as rxoutflow_dot_v1_dot_statement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rxoutflow/v1/trust.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1frxoutflow/v1/prescription.proto\x1a\x1crxoutflow/v1/statement.proto\"\xb8\x03\n\tTrustList\x12\x13\n\x0bregion_code\x18\x01 \x01(\t\x12\x13\n\x0bregion_name\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12.\n\nissue_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11transport_anchors\x18\x06 \x03(\x0c\x12\x17\n\x0fsigning_anchors\x18\x07 \x03(\x0c\x12\x34\n\nalgorithms\x18\x08 \x03(\x0e\x32 .rxoutflow.v1.SignatureAlgorithm\x12/\n\x0cinstitutions\x18\t \x03(\x0b\x32\x19.rxoutflow.v1.Institution\x12%\n\x07signers\x18\n \x03(\x0b\x32\x14.rxoutflow.v1.Signer\x12)\n\tendpoints\x18\x0b \x03(\x0b\x32\x16.rxoutflow.v1.Endpoint\x12!\n\x19\x64\x65nied_certificate_sha256\x18\x0c \x03(\x0c\"\xd9\x02\n\x0bInstitution\x12\x18\n\x10institution_code\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.rxoutflow.v1.CallerKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05phone\x18\x04 \x01(\t\x12\x12\n\ndesignated\x18\x05 \x01(\x08\x12\x0c\n\x04tier\x18\x06 \x01(\x05\x12\x30\n\x06status\x18\x07 \x01(\x0e\x32 .rxoutflow.v1.Institution.Status\x12\x36\n\x05scope\x18\x08 \x03(\x0e\x32\'.rxoutflow.v1.Prescription.OutflowBasis\"_\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x11\n\rSTATUS_ACTIVE\x10\x01\x12\x14\n\x10STATUS_SUSPENDED\x10\x02\x12\x14\n\x10STATUS_WITHDRAWN\x10\x03\"\x92\x01\n\x06Signer\x12\x1a\n\x12\x63\x65rtificate_sha256\x18\x01 \x01(\x0c\x12\x18\n\x10institution_code\x18\x02 \x01(\t\x12\'\n\x05roles\x18\x03 \x03(\x0e\x32\x18.rxoutflow.v1.SignerRole\x12\x13\n\x0bperson_code\x18\x04 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x05 \x01(\t\"\x1a\n\x08\x45ndpoint\x12\x0e\n\x06target\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18rxoutflow/v1/trust.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1frxoutflow/v1/prescription.proto\x1a\x1crxoutflow/v1/statement.proto\"\xb8\x03\n\tTrustList\x12\x13\n\x0bregion_code\x18\x01 \x01(\t\x12\x13\n\x0bregion_name\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12.\n\nissue_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11transport_anchors\x18\x06 \x03(\x0c\x12\x17\n\x0fsigning_anchors\x18\x07 \x03(\x0c\x12\x34\n\nalgorithms\x18\x08 \x03(\x0e\x32 .rxoutflow.v1.SignatureAlgorithm\x12/\n\x0cinstitutions\x18\t \x03(\x0b\x32\x19.rxoutflow.v1.Institution\x12%\n\x07signers\x18\n \x03(\x0b\x32\x14.rxoutflow.v1.Signer\x12)\n\tendpoints\x18\x0b \x03(\x0b\x32\x16.rxoutflow.v1.Endpoint\x12!\n\x19\x64\x65nied_certificate_sha256\x18\x0c \x03(\x0c\"\x85\x03\n\x0bInstitution\x12\x18\n\x10institution_code\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.rxoutflow.v1.CallerKind\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05phone\x18\x04 \x01(\t\x12\x12\n\ndesignated\x18\x05 \x01(\x08\x12\x0c\n\x04tier\x18\x06 \x01(\x05\x12\x30\n\x06status\x18\x07 \x01(\x0e\x32 .rxoutflow.v1.Institution.Status\x12\x36\n\x05scope\x18\x08 \x03(\x0e\x32\'.rxoutflow.v1.Prescription.OutflowBasis\x12*\n\tagreement\x18\t \x01(\x0b\x32\x17.rxoutflow.v1.Agreement\"_\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x11\n\rSTATUS_ACTIVE\x10\x01\x12\x14\n\x10STATUS_SUSPENDED\x10\x02\x12\x14\n\x10STATUS_WITHDRAWN\x10\x03\"\xa5\x01\n\tAgreement\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12\x11\n\tquota_fen\x18\x02 \x01(\x03\x12.\n\x06period\x18\x03 \x01(\x0e\x32\x1e.rxoutflow.v1.Agreement.Period\"C\n\x06Period\x12\x16\n\x12PERIOD_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPERIOD_YEAR\x10\x01\x12\x10\n\x0cPERIOD_MONTH\x10\x02\"\x92\x01\n\x06Signer\x12\x1a\n\x12\x63\x65rtificate_sha256\x18\x01 \x01(\x0c\x12\x18\n\x10institution_code\x18\x02 \x01(\t\x12\'\n\x05roles\x18\x03 \x03(\x0e\x32\x18.rxoutflow.v1.SignerRole\x12\x13\n\x0bperson_code\x18\x04 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x05 \x01(\t\"\x1a\n\x08\x45ndpoint\x12\x0e\n\x06target\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,11 +38,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRUSTLIST']._serialized_start=171
   _globals['_TRUSTLIST']._serialized_end=611
   _globals['_INSTITUTION']._serialized_start=614
-  _globals['_INSTITUTION']._serialized_end=959
-  _globals['_INSTITUTION_STATUS']._serialized_start=864
-  _globals['_INSTITUTION_STATUS']._serialized_end=959
-  _globals['_SIGNER']._serialized_start=962
-  _globals['_SIGNER']._serialized_end=1108
-  _globals['_ENDPOINT']._serialized_start=1110
-  _globals['_ENDPOINT']._serialized_end=1136
+  _globals['_INSTITUTION']._serialized_end=1003
+  _globals['_INSTITUTION_STATUS']._serialized_start=908
+  _globals['_INSTITUTION_STATUS']._serialized_end=1003
+  _globals['_AGREEMENT']._serialized_start=1006
+  _globals['_AGREEMENT']._serialized_end=1171
+  _globals['_AGREEMENT_PERIOD']._serialized_start=1104
+  _globals['_AGREEMENT_PERIOD']._serialized_end=1171
+  _globals['_SIGNER']._serialized_start=1174
+  _globals['_SIGNER']._serialized_end=1320
+  _globals['_ENDPOINT']._serialized_start=1322
+  _globals['_ENDPOINT']._serialized_end=1348
 # @@protoc_insertion_point(module_scope)

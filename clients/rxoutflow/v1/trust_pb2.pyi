@@ -152,6 +152,7 @@ class Institution(google.protobuf.message.Message):
     TIER_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
     SCOPE_FIELD_NUMBER: builtins.int
+    AGREEMENT_FIELD_NUMBER: builtins.int
     institution_code: builtins.str
     """`H` or `P`, six-digit region, five-digit serial; or the code of a regulator or operator."""
     kind: rxoutflow.v1.annotations_pb2.CallerKind.ValueType
@@ -172,6 +173,10 @@ class Institution(google.protobuf.message.Message):
         filled, by it. Empty: all of them.
         """
 
+    @property
+    def agreement(self) -> Global___Agreement:
+        """Its supplementary agreement, if that fixes a quota."""
+
     def __init__(
         self,
         *,
@@ -183,10 +188,66 @@ class Institution(google.protobuf.message.Message):
         tier: builtins.int = ...,
         status: Global___Institution.Status.ValueType = ...,
         scope: collections.abc.Iterable[rxoutflow.v1.prescription_pb2.Prescription.OutflowBasis.ValueType] | None = ...,
+        agreement: Global___Agreement | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["designated", b"designated", "institution_code", b"institution_code", "kind", b"kind", "name", b"name", "phone", b"phone", "scope", b"scope", "status", b"status", "tier", b"tier"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["agreement", b"agreement"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["agreement", b"agreement", "designated", b"designated", "institution_code", b"institution_code", "kind", b"kind", "name", b"name", "phone", b"phone", "scope", b"scope", "status", b"status", "tier", b"tier"]) -> None: ...
 
 Global___Institution: typing_extensions.TypeAlias = Institution
+
+@typing.final
+class Agreement(google.protobuf.message.Message):
+    """A supplementary agreement (补充协议) of an institution with its region's insurance: how much
+    funds and accounts are to pay for it in a period. Whatever is above is paid all the same, and
+    raises an alert.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Period:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _PeriodEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Agreement._Period.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        PERIOD_UNSPECIFIED: Agreement._Period.ValueType  # 0
+        """Never valid."""
+        PERIOD_YEAR: Agreement._Period.ValueType  # 1
+        """On 1 January of each year."""
+        PERIOD_MONTH: Agreement._Period.ValueType  # 2
+        """On the first day of each month."""
+
+    class Period(_Period, metaclass=_PeriodEnumTypeWrapper):
+        """How often the quota begins anew."""
+
+    PERIOD_UNSPECIFIED: Agreement.Period.ValueType  # 0
+    """Never valid."""
+    PERIOD_YEAR: Agreement.Period.ValueType  # 1
+    """On 1 January of each year."""
+    PERIOD_MONTH: Agreement.Period.ValueType  # 2
+    """On the first day of each month."""
+
+    DOCUMENT_FIELD_NUMBER: builtins.int
+    QUOTA_FEN_FIELD_NUMBER: builtins.int
+    PERIOD_FIELD_NUMBER: builtins.int
+    document: builtins.str
+    """Reference of the document, for people."""
+    quota_fen: builtins.int
+    """Total quota (总额) of a period in fen, at least 1: postings less reversals, without cash. Of a
+    pharmacy: of what it dispensed. Of a hospital: of what was dispensed for its prescriptions.
+    """
+    period: Global___Agreement.Period.ValueType
+    """How often the quota begins anew, by local days."""
+    def __init__(
+        self,
+        *,
+        document: builtins.str = ...,
+        quota_fen: builtins.int = ...,
+        period: Global___Agreement.Period.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["document", b"document", "period", b"period", "quota_fen", b"quota_fen"]) -> None: ...
+
+Global___Agreement: typing_extensions.TypeAlias = Agreement
 
 @typing.final
 class Signer(google.protobuf.message.Message):
