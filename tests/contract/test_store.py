@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import fields, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -17,6 +17,10 @@ from hypothesis import strategies as st
 
 from rxoutflow_server.application.edge_ports import EdgeStore, Registration
 from rxoutflow_server.application.ports import (
+    BarredNumber,
+    BoxSale,
+    DeadEvent,
+    OpenBox,
     OutgoingEvent,
     PickupTries,
     Store,
@@ -24,16 +28,21 @@ from rxoutflow_server.application.ports import (
     Transaction,
 )
 from rxoutflow_server.domain import prescription as transitions
+from rxoutflow_server.domain.accounts import AccountEntry, AccountMovement, OpeningBalances
 from rxoutflow_server.domain.attempt import Attempt, AttemptState, LineQuantity
+from rxoutflow_server.domain.benefit import Enrolment, SchemeShare
 from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
+from rxoutflow_server.domain.plan import Plan
 from rxoutflow_server.domain.prescription import (
     AttemptReference,
     Change,
     LineUse,
     Prescription,
 )
-from rxoutflow_server.domain.settlement import Amounts, SettlementState
+from rxoutflow_server.domain.settlement import NOTHING, Amounts, SettlementState
+from rxoutflow_server.storage.postgres import PostgresStore
 from rxoutflow_server.storage.sqlite import SqliteStore
+from support.postgres import PostgresMissing, fresh_schema
 from support.records import (
     ATTEMPT,
     HOSPITAL,
@@ -43,11 +52,13 @@ from support.records import (
     PERSON,
     PHARMACY,
     SETTLEMENT,
+    booked_return,
     claim_copy,
     completed,
     digest,
     dispense,
     event,
+    goods_return,
     handover,
     index_entry,
     issued,
@@ -56,6 +67,9 @@ from support.records import (
     outcome,
     person,
     prescription,
+    returned,
+    reversal,
+    settled_lines,
     settlement,
     statement,
     step,
@@ -100,7 +114,23 @@ class SqliteFiles:
         return SqliteStore.open(self._directory / "edge.db", "edge")
 
 
-@pytest.fixture(params=[SqliteFiles])
+class PostgresSchemas:
+    """Two schemas of a PostgreSQL database, made anew for each test."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            self._address = fresh_schema("platform", "edge")
+        except PostgresMissing as missing:
+            pytest.skip(str(missing))
+
+    def platform(self) -> OpenStore:
+        return PostgresStore.open(self._address, "platform", schema="platform")
+
+    def edge(self) -> OpenEdgeStore:
+        return PostgresStore.open(self._address, "edge", schema="edge")
+
+
+@pytest.fixture(params=[SqliteFiles, PostgresSchemas])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     made: Backend = request.param(tmp_path)
     return made
@@ -167,8 +197,12 @@ async def test_a_prescription_comes_back_as_it_was_registered(store: Store) -> N
 
 
 async def test_a_committed_prescription_comes_back_with_every_field(store: Store) -> None:
-    await add(store, prescription())
-    change = committed(claimed(prescription()))
+    fresh = replace(prescription(), plan=Plan(2, 28, dose_count=10))
+    await add(store, fresh)
+    assert await store.read(lambda tx: tx.home.prescription(NUMBER)) == fresh
+    change = committed(claimed(fresh))
+    begun = replace(change.prescription, opened_fills=2, fill_begin_day=date(2026, 2, 28))
+    change = Change(begun, change.attempts)
     await store.transact(lambda tx: tx.home.save(change))
     marked, _ = transitions.revoke(change.prescription, now=later(minutes=1))
     await store.transact(lambda tx: tx.home.save(marked))
@@ -178,6 +212,74 @@ async def test_a_committed_prescription_comes_back_with_every_field(store: Store
     assert defaulted(stored) == set()
     assert stored.live_attempt is not None
     assert defaulted(stored.live_attempt) == set()
+
+
+@pytest.mark.parametrize("opened_fills", [0, 2])
+async def test_no_more_fills_are_open_than_there_are(store: Store, opened_fills: int) -> None:
+    await add(store, prescription())
+    change = claimed(prescription())
+    broken = Change(replace(change.prescription, opened_fills=opened_fills), change.attempts)
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda tx: tx.home.save(broken))
+
+
+BARRED = BarredNumber(NUMBER, HOSPITAL, digest("revocation"), later(microseconds=7))
+
+
+async def test_a_barred_number_is_never_registered(store: Store) -> None:
+    assert await store.read(lambda tx: tx.home.barred(NUMBER)) is None
+    assert await store.transact(lambda tx: tx.home.bar(BARRED))
+    assert await store.read(lambda tx: tx.home.barred(NUMBER)) == BARRED
+    assert not await store.transact(lambda tx: tx.home.add_prescription(prescription()))
+    assert await store.read(lambda tx: tx.home.prescription(NUMBER)) is None
+    assert await store.read(lambda tx: tx.home.barred("350200-other")) is None
+    other = prescription("350200-other")
+    assert await store.transact(lambda tx: tx.home.add_prescription(other)), "another is free"
+
+
+async def test_a_number_that_is_barred_again_stays_as_it_was(store: Store) -> None:
+    again = replace(BARRED, revocation_sha256=digest("another"), time=later(days=1))
+    for each in (BARRED, again):
+        assert await store.transact(lambda tx, each=each: tx.home.bar(each))
+    assert await store.read(lambda tx: tx.home.barred(NUMBER)) == BARRED
+
+
+async def test_a_registered_number_is_not_barred(store: Store) -> None:
+    await add(store, prescription())
+    assert not await store.transact(lambda tx: tx.home.bar(BARRED))
+    assert await store.read(lambda tx: tx.home.barred(NUMBER)) is None
+    assert await store.read(lambda tx: tx.home.prescription(NUMBER)) == prescription()
+
+
+async def test_a_number_whose_registration_was_refused_is_free(store: Store) -> None:
+    await add(store, prescription())
+    taken = prescription("350200-other", hospital_number=f"HIS-{NUMBER}")
+    assert not await store.transact(lambda tx: tx.home.add_prescription(taken))
+    other = replace(BARRED, prescription_number=taken.number)
+    assert await store.transact(lambda tx: tx.home.bar(other))
+
+
+async def test_of_a_registration_and_a_bar_at_the_same_time_one_finds_the_other(
+    store: Store,
+) -> None:
+    numbers = [f"350200-{index}" for index in range(20)]
+    registering = [
+        store.transact(lambda tx, number=number: tx.home.add_prescription(prescription(number)))
+        for number in numbers
+    ]
+    to_bar = [
+        store.transact(
+            lambda tx, number=number: tx.home.bar(replace(BARRED, prescription_number=number))
+        )
+        for number in numbers
+    ]
+    mixed = [each for pair in zip(registering, to_bar, strict=True) for each in pair]
+    done = await asyncio.gather(*mixed)
+    for number, registered, barring in zip(numbers, done[::2], done[1::2], strict=True):
+        assert registered is not barring
+        stored = await store.read(lambda tx, number=number: tx.home.prescription(number))
+        barred = await store.read(lambda tx, number=number: tx.home.barred(number))
+        assert (stored is not None, barred is None) == (registered, registered)
 
 
 async def test_a_reserved_attempt_keeps_its_lease_to_the_microsecond(store: Store) -> None:
@@ -505,6 +607,16 @@ async def test_an_event_waits_for_the_earlier_ones_of_its_prescription(store: St
     assert await due(store) == ["2", "x"]
 
 
+async def test_an_event_that_was_put_back_waits_for_all_that_were_there(store: Store) -> None:
+    await put(store, event("1"), event("2"), event("x", number="other"))
+    await store.transact(lambda tx: tx.journal.event_put_back(event("1"), later(seconds=5)))
+    assert await due(store) == ["2", "x"]
+    again = await store.read(lambda tx: tx.journal.due_events("350500", later(seconds=5), 10))
+    assert [(each.event_id, each.tries) for each in again] == [("2", 0), ("x", 0), ("1", 1)]
+    await store.transact(lambda tx: tx.journal.event_delayed(event("2"), later(seconds=9)))
+    assert await due(store, seconds=5) == ["x"]
+
+
 async def test_events_to_other_peers_are_not_held_up(store: Store) -> None:
     await put(store, event("1", peer="A"), event("2", peer="B"))
     await store.transact(
@@ -558,6 +670,95 @@ def acknowledge(tx: Transaction, event: OutgoingEvent) -> None:
     tx.journal.event_acknowledged(event)
 
 
+# --- for people: silent pharmacies, events that were set aside ------------------------------------
+
+
+async def test_commitments_are_listed_from_a_time_on_oldest_first(store: Store) -> None:
+    numbers = [f"35020000000000000{index}" for index in range(4)]
+    for index, number in enumerate(numbers):
+        change = committed(claimed(prescription(number), f"attempt-{number}"))
+        attempt = replace(change.attempt, update_time=later(minutes=-index))
+        held = Change(replace(change.prescription, live_attempt=attempt), (attempt,))
+        await store.transact(
+            on(lambda tx, each: tx.home.add_prescription(each), prescription(number))
+        )
+        await store.transact(on(lambda tx, each: tx.home.save(each), held))
+    await add(store, prescription())
+    await store.transact(lambda tx: tx.home.save(claimed(prescription())))
+
+    async def listed(end: datetime, after: tuple[datetime, str] | None, limit: int) -> list[str]:
+        found = await store.read(lambda tx: tx.home.commits_until(end, after, limit))
+        return [each.prescription_number for each in found]
+
+    assert await listed(later(minutes=-4), None, 9) == []
+    assert await listed(later(minutes=-2), None, 9) == [numbers[3], numbers[2]]
+    assert await listed(NOW, None, 2) == [numbers[3], numbers[2]]
+    assert await listed(NOW, (later(minutes=-2), numbers[2]), 9) == [numbers[1], numbers[0]]
+    assert await listed(NOW, (later(minutes=-2), ""), 1) == [numbers[2]]
+    assert await store.read(lambda tx: tx.home.count_commits_until(later(minutes=-1))) == 3
+    assert await store.read(lambda tx: tx.home.count_commits_until(NOW)) == 4
+
+
+async def set_aside(store: Store, *ids: str) -> None:
+    for each in ids:
+        await store.transact(on(lambda tx, name: tx.journal.add_event(event(name)), each))
+        await store.transact(
+            on(lambda tx, name: tx.journal.event_refused(event(name), f"no {name}"), each)
+        )
+
+
+async def test_events_that_were_set_aside_are_listed_and_counted(store: Store) -> None:
+    await set_aside(store, "e3", "e1", "e2")
+    await store.transact(lambda tx: tx.journal.add_event(event("e0")))
+    found = await store.read(lambda tx: tx.journal.dead_events("", 2))
+    assert found == [
+        DeadEvent(replace(event(each), tries=1), f"no {each}") for each in ("e1", "e2")
+    ]
+    (last,) = await store.read(lambda tx: tx.journal.dead_events("e2", 2))
+    assert last.event.event_id == "e3"
+    assert await store.read(lambda tx: tx.journal.count_dead_events()) == 3
+
+
+async def test_an_event_that_was_set_aside_is_found_by_all_of_its_key(store: Store) -> None:
+    await set_aside(store, "e1")
+    found = await store.read(lambda tx: tx.journal.dead_event(NUMBER, "350500", "e1"))
+    assert found is not None
+    assert found.error == "no e1"
+    for key in (("other", "350500", "e1"), (NUMBER, "other", "e1"), (NUMBER, "350500", "other")):
+        assert await store.read(on(lambda tx, key: tx.journal.dead_event(*key), key)) is None
+
+
+async def test_an_event_that_was_given_back_is_due_and_waits_from_then_on(store: Store) -> None:
+    await set_aside(store, "e1")
+    now = later(days=4)
+    await store.transact(lambda tx: tx.journal.event_revived(event("e1"), now))
+    (due,) = await store.read(lambda tx: tx.journal.due_events("350500", now, 9))
+    assert due == replace(event("e1"), tries=1, pending_since=now)
+    assert due.waiting_at(later(days=5)) == timedelta(days=1)
+    assert event("e1").waiting_at(later(days=5)) == timedelta(days=5)
+    assert await store.read(lambda tx: tx.journal.count_dead_events()) == 0
+    assert await store.read(lambda tx: tx.journal.dead_event(NUMBER, "350500", "e1")) is None
+
+
+async def test_statements_are_found_if_they_are_there(store: Store) -> None:
+    kept = [statement("one"), statement("two")]
+    for index, each in enumerate(kept):
+        await store.transact(
+            on(
+                lambda tx, given: tx.journal.keep_statement(
+                    NUMBER, digest(given[0]), given[1], later(minutes=given[0])
+                ),
+                (index, each),
+            )
+        )
+    assert await store.read(lambda tx: tx.journal.find_statement(NUMBER, digest(1))) == kept[1]
+    assert await store.read(lambda tx: tx.journal.find_statement(NUMBER, digest(9))) is None
+    payload_type = kept[0].payload_type
+    assert await store.read(lambda tx: tx.journal.statements_of(NUMBER, payload_type)) == kept
+    assert await store.read(lambda tx: tx.journal.statements_of(NUMBER, "another")) == []
+    assert await store.read(lambda tx: tx.journal.statements_of("other", payload_type)) == []
+
+
 # --- payer ----------------------------------------------------------------------------------------
 
 
@@ -583,6 +784,32 @@ async def test_a_person_is_added_once_and_saved_as_a_whole(store: Store) -> None
     assert await store.read(lambda tx: tx.payer.person(PERSON)) == person()
     await store.transact(lambda tx: tx.payer.save_person(changed))
     assert await store.read(lambda tx: tx.payer.person(PERSON)) == changed
+
+
+async def test_enrolments_are_saved_as_a_whole_and_for_the_person_s_year(store: Store) -> None:
+    await store.transact(lambda tx: tx.payer.add_person(person()))
+    used = replace(person(), enrolments=(Enrolment("SCHEME-2", 5, 6),))
+    await store.transact(lambda tx: tx.payer.save_person(used))
+    assert await store.read(lambda tx: tx.payer.person(PERSON)) == used
+    next_year = used.in_year(used.year + 1)
+    await store.transact(lambda tx: tx.payer.save_person(next_year))
+    found = await store.read(lambda tx: tx.payer.person(PERSON))
+    assert found is not None
+    assert found.enrolments == (Enrolment("SCHEME-2"),)
+
+
+async def test_settlements_of_a_year_come_by_person_in_the_order_in_which_they_began(
+    store: Store,
+) -> None:
+    shares = (SchemeShare("SCHEME-1", (0, 2), 500, 20, 300), SchemeShare("SCHEME-2", (1,), 9, 0, 9))
+    first = replace(settlement("b"), schemes=shares, pricing_sha256=digest("pricing"))
+    second = replace(settlement("a"), create_time=later(seconds=1))
+    elsewhere = replace(settlement("c"), insured_person_id="0")
+    past = replace(settlement("d"), year=2025)
+    for each in (second, first, elsewhere, past):
+        await store.transact(lambda tx, each=each: tx.payer.add_settlement(each))  # type: ignore[misc] # mypy cannot infer a lambda with a default
+    found = await store.read(lambda tx: tx.payer.settlements_of_year(2026))
+    assert list(found) == [elsewhere, first, second]
 
 
 @pytest.mark.parametrize(
@@ -617,6 +844,121 @@ async def test_a_settlement_comes_back_with_every_field_and_moves_its_state(stor
     await store.transact(lambda tx: tx.payer.save_settlement(posted))
     assert await store.read(lambda tx: tx.payer.settlement(PERSON, SETTLEMENT)) == posted
     assert await store.read(lambda tx: tx.payer.settlement("another", SETTLEMENT)) is None
+
+
+async def test_what_each_line_took_and_what_went_back_come_back_with_the_settlement(
+    store: Store,
+) -> None:
+    begun = replace(settlement(), lines=settled_lines())
+    await store.transact(lambda tx: tx.payer.add_settlement(begun))
+    assert await store.read(lambda tx: tx.payer.settlement(PERSON, SETTLEMENT)) == begun
+    back = replace(begun, state=SettlementState.REVERSED, reversed=begun.amounts)
+    await store.transact(lambda tx: tx.payer.save_settlement(back))
+    assert await store.read(lambda tx: tx.payer.settlement(PERSON, SETTLEMENT)) == back
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Amounts)])
+async def test_more_than_was_paid_never_goes_back(store: Store, name: str) -> None:
+    await store.transact(lambda tx: tx.payer.add_settlement(settlement()))
+    for fen in (getattr(settlement().amounts, name) + 1, -1):
+        wrong = replace(settlement(), reversed=replace(NOTHING, **{name: fen}))
+        with pytest.raises(InvariantBroken):
+            await each_stored(store, lambda tx, each: tx.payer.save_settlement(each), wrong)
+
+
+async def test_a_reversal_comes_back_with_every_field_and_its_id_is_used_once(
+    store: Store,
+) -> None:
+    others = (reversal("R2"), reversal("R3", "another"))
+    await each_stored(store, lambda tx, each: tx.payer.add_reversal(each), *others, reversal())
+    assert await store.read(lambda tx: tx.payer.reversal(PERSON, SETTLEMENT, "R1")) == reversal()
+    for key in (("another", SETTLEMENT, "R1"), (PERSON, "another", "R1")):
+        assert await store.read(lambda tx, key=key: tx.payer.reversal(*key)) is None  # type: ignore[misc]
+    found = await store.read(lambda tx: tx.payer.reversals(PERSON, SETTLEMENT))
+    assert found == [reversal("R1"), reversal("R2")]
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda tx: tx.payer.add_reversal(reversal()))
+
+
+async def test_a_new_person_s_accounts_open_with_what_the_person_brings(store: Store) -> None:
+    await store.transact(lambda tx: tx.payer.add_person(person()))
+    opened = OpeningBalances(person().own_account_fen, person().family_accounts_fen)
+    assert await store.read(lambda tx: tx.payer.opening(PERSON)) == opened
+    assert await store.read(lambda tx: tx.payer.opening("another")) is None
+    richer = replace(person(), own_account_fen=person().own_account_fen + 1)
+    await store.transact(lambda tx: tx.payer.add_person(richer))
+    await store.transact(lambda tx: tx.payer.save_person(richer))
+    assert await store.read(lambda tx: tx.payer.opening(PERSON)) == opened, "it never changes"
+
+
+def account_entry(**changes: Any) -> AccountEntry:
+    entry = AccountEntry(
+        PERSON, SETTLEMENT, AccountMovement.HOLD, "", "own", "held", 7, later(microseconds=1)
+    )
+    return replace(entry, **changes)
+
+
+async def test_account_entries_come_back_with_every_field_and_a_movement_is_written_once(
+    store: Store,
+) -> None:
+    back = {"movement": AccountMovement.REVERSAL, "debit_account": "payable:350500"}
+    entries = [
+        account_entry(settlement_id="another"),
+        account_entry(debit_account="family:1"),
+        account_entry(),
+        account_entry(**back, credit_account="own", reversal_id="R1"),
+        account_entry(**back, credit_account="own", reversal_id="R2"),
+        account_entry(movement=AccountMovement.VOID, debit_account="held", credit_account="own"),
+    ]
+    elsewhere = account_entry(insured_person_id="another")
+    await store.transact(lambda tx: tx.payer.add_account_entries([*reversed(entries), elsewhere]))
+    found = await store.read(lambda tx: tx.payer.account_entries(PERSON))
+    assert sorted(found, key=str) == sorted(entries, key=str)
+    assert await store.read(lambda tx: tx.payer.account_entries("nobody")) == []
+    again = [account_entry(settlement_id="new"), account_entry(fen=8, time=later(days=1))]
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda tx: tx.payer.add_account_entries(again))
+    assert await store.read(lambda tx: tx.payer.account_entries(PERSON)) == found, "nor half of it"
+
+
+async def test_all_settlements_and_all_persons_are_found(store: Store) -> None:
+    settlements = [settlement("s1", "a"), replace(settlement("s2", "b"), year=2025)]
+    await each_stored(store, lambda tx, each: tx.payer.add_settlement(each), *settlements)
+    elsewhere = replace(settlement("s3"), insured_person_id="another")
+    await each_stored(store, lambda tx, each: tx.payer.add_settlement(each), elsewhere)
+    assert await store.read(lambda tx: tx.payer.settlements_of(PERSON)) == settlements
+    new = [person(f"insured-{index}") for index in (3, 1, 2)]
+    await each_stored(store, lambda tx, each: tx.payer.add_person(each), *new)
+    assert await store.read(lambda tx: tx.payer.persons("", 2)) == ["insured-1", "insured-2"]
+    assert await store.read(lambda tx: tx.payer.persons("insured-2", 2)) == ["insured-3"]
+
+
+async def test_a_booked_return_comes_back_and_its_id_is_used_once(store: Store) -> None:
+    await add(store, prescription())
+    new = (booked_return("R2"), booked_return("R3", "another"), booked_return())
+    await each_stored(store, lambda tx, each: tx.home.add_booked_return(each), *new)
+    assert await store.read(lambda tx: tx.home.booked_return(NUMBER, "R1")) == booked_return()
+    assert await store.read(lambda tx: tx.home.booked_return(NUMBER, "R9")) is None
+    found = await store.read(lambda tx: tx.home.booked_returns(NUMBER, ATTEMPT))
+    assert found == [booked_return("R1"), booked_return("R2")]
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda tx: tx.home.add_booked_return(booked_return()))
+
+
+async def test_a_return_comes_back_at_its_beginning_and_end(store: Store) -> None:
+    new = (returned("R2"), returned("R3", "another"), returned())
+    await each_stored(store, lambda tx, each: tx.dispensing.add_return(each), *new)
+    end = returned().booked_by_home(later(hours=1))
+    end = end.reversed_by_payer(settlement().amounts, later(hours=2))
+    await store.transact(lambda tx: tx.dispensing.save_return(end))
+    assert await store.read(lambda tx: tx.dispensing.goods_return(NUMBER, "R1")) == end
+    assert await store.read(lambda tx: tx.dispensing.goods_return("another", "R1")) is None
+    found = await store.read(lambda tx: tx.dispensing.returns(NUMBER, SETTLEMENT))
+    assert found == [end, returned("R2")]
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda tx: tx.dispensing.add_return(returned()))
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda tx: tx.dispensing.save_return(returned("R9")))
 
 
 async def test_amounts_that_do_not_add_up_cannot_be_stored(store: Store) -> None:
@@ -744,6 +1086,10 @@ async def test_a_pharmacy_lists_its_own_dispenses_newest_first(store: Store) -> 
     assert [each.settlement_id for each in [*first, *rest]] == ["s3", "s2", "s1", "s0"]
 
 
+def box(code: str, attempt_id: str, *, loose: bool = False) -> BoxSale:
+    return BoxSale(code, loose, NUMBER, attempt_id, PHARMACY)
+
+
 @pytest.mark.parametrize(
     ("first_loose", "second_loose", "allowed"),
     [(False, False, False), (True, True, True), (False, True, False), (True, False, False)],
@@ -753,12 +1099,73 @@ async def test_a_box_is_sold_once_unless_it_is_sold_loose_every_time(
 ) -> None:
     async def sell(code: str, attempt_id: str, loose: bool) -> bool:
         return await store.transact(
-            lambda tx: tx.dispensing.sell_trace_code(code, NUMBER, attempt_id, loose=loose)
+            lambda tx: tx.trace_codes.sell(box(code, attempt_id, loose=loose))
         )
 
     assert await sell("code", "a1", first_loose)
     assert await sell("code", "a2", second_loose) is allowed
     assert await sell("another code", "a2", second_loose)
+
+
+@pytest.mark.parametrize("loose", [False, True])
+async def test_the_same_attempt_sells_its_box_again(store: Store, loose: bool) -> None:
+    for _ in range(2):
+        assert await store.transact(lambda tx: tx.trace_codes.sell(box("c", "a1", loose=loose)))
+
+
+async def test_only_the_attempt_that_sold_a_box_takes_it_back(store: Store) -> None:
+    assert await store.transact(lambda tx: tx.trace_codes.sell(box("c", "a1")))
+    for number, attempt_id, pharmacy in (
+        ("another number", "a1", PHARMACY),
+        (NUMBER, "a2", PHARMACY),
+        (NUMBER, "a1", "P35020000009"),
+    ):
+        await store.transact(
+            lambda tx, key=(number, attempt_id, pharmacy): tx.trace_codes.take_back("c", *key)  # type: ignore[misc] # mypy cannot infer a lambda with a default
+        )
+        assert not await store.transact(lambda tx: tx.trace_codes.sell(box("c", "a3")))
+    await store.transact(lambda tx: tx.trace_codes.take_back("c", NUMBER, "a1", PHARMACY))
+    assert await store.transact(lambda tx: tx.trace_codes.sell(box("c", "a3")))
+
+
+async def test_a_box_that_was_opened_is_never_sold_whole(store: Store) -> None:
+    assert await store.transact(lambda tx: tx.trace_codes.sell(box("c", "a1", loose=True)))
+    await store.transact(lambda tx: tx.trace_codes.take_back("c", NUMBER, "a1", PHARMACY))
+    assert not await store.transact(lambda tx: tx.trace_codes.sell(box("c", "a2")))
+    assert await store.transact(lambda tx: tx.trace_codes.sell(box("c", "a2", loose=True)))
+
+
+async def test_open_boxes_come_longest_untouched_first_until_they_are_closed(store: Store) -> None:
+    boxes = [
+        OpenBox(NUMBER, "a1", code, unwanted, later(seconds=seconds))
+        for code, unwanted, seconds in (("c1", False, 3), ("c2", True, 1), ("c3", False, 2))
+    ]
+    await each_stored(store, lambda tx, each: tx.dispensing.open_box(each), *boxes)
+    found = await store.read(lambda tx: tx.dispensing.open_boxes(later(seconds=2), 9))
+    assert found == [boxes[1], boxes[2]]
+    await store.transact(
+        lambda tx: tx.dispensing.put_off_box(replace(boxes[1], update_time=later(seconds=9)))
+    )
+    await store.transact(lambda tx: tx.dispensing.close_boxes(NUMBER, "a1", ["c3", "absent"]))
+    await store.transact(lambda tx: tx.dispensing.close_boxes(NUMBER, "a2", ["c1"]))
+    found = await store.read(lambda tx: tx.dispensing.open_boxes(later(seconds=9), 9))
+    assert [(each.code, each.unwanted) for each in found] == [("c1", False), ("c2", True)]
+    again = replace(boxes[0], unwanted=True)
+    await store.transact(lambda tx: tx.dispensing.open_box(again))
+    found = await store.read(lambda tx: tx.dispensing.open_boxes(later(seconds=9), 1))
+    assert found == [again]
+
+
+async def test_a_dispense_is_found_by_the_request_that_began_it(store: Store) -> None:
+    first = replace(dispense("s1"), request_id="r1")
+    second = replace(dispense("s2"), request_id="r2")
+    await each_stored(store, lambda tx, each: tx.dispensing.add_dispense(each), first, second)
+    found = await store.read(lambda tx: tx.dispensing.dispense_of_request(NUMBER, "r2"))
+    assert found == second
+    for number, request_id in ((NUMBER, "r3"), ("another number", "r1")):
+        query = (number, request_id)
+        found = await store.read(lambda tx, key=query: tx.dispensing.dispense_of_request(*key))  # type: ignore[misc] # mypy cannot infer a lambda with a default
+        assert found is None
 
 
 # --- edge -----------------------------------------------------------------------------------------
@@ -817,6 +1224,53 @@ async def test_undelivered_handovers_are_listed_oldest_first(edge: EdgeStore) ->
     await each_stored(edge, lambda tx, each: tx.edge.save_handover(each), delivered, refused)
     found = await edge.read(lambda tx: tx.edge.undelivered(10))
     assert [each.attempt_id for each in found] == ["b", "a"]
+
+
+async def test_a_return_to_be_delivered_comes_back_with_every_field(edge: EdgeStore) -> None:
+    assert await edge.transact(lambda tx: tx.edge.add_goods_return(goods_return()))
+    assert not await edge.transact(lambda tx: tx.edge.add_goods_return(goods_return()))
+    assert await edge.read(lambda tx: tx.edge.goods_return(NUMBER, "R1")) == goods_return()
+    refused = replace(goods_return(), refusal="RETURN_EXCEEDED")
+    corrected = replace(
+        goods_return(), request_id="0195-again", statement_sha256=digest("again"), delivered=True
+    )
+    for progress in (refused, corrected):
+        await each_stored(edge, lambda tx, each: tx.edge.save_goods_return(each), progress)
+        assert await edge.read(lambda tx: tx.edge.goods_return(NUMBER, "R1")) == progress
+    assert await edge.read(lambda tx: tx.edge.goods_return(NUMBER, "R9")) is None
+
+
+async def test_returns_are_due_oldest_first_and_after_their_handover(edge: EdgeStore) -> None:
+    seconds = {"a": 2, "b": 1, "c": 3, "d": 4}
+    new = [goods_return(each, later(seconds=n)) for each, n in seconds.items()]
+    await each_stored(edge, lambda tx, each: tx.edge.add_goods_return(each), *new)
+    late = goods_return("e", attempt_id="waits")
+    await edge.transact(lambda tx: tx.edge.add_goods_return(late))
+    await edge.transact(lambda tx: tx.edge.add_handover(handover("waits")))
+    delivered = replace(goods_return("c"), delivered=True)
+    refused = replace(goods_return("d"), refusal="RETURN_EXCEEDED")
+    await each_stored(edge, lambda tx, each: tx.edge.save_goods_return(each), delivered, refused)
+    found = await edge.read(lambda tx: tx.edge.undelivered_returns(10))
+    assert [each.reversal_id for each in found] == ["b", "a"]
+    there = replace(handover("waits"), delivered=True)
+    await edge.transact(lambda tx: tx.edge.save_handover(there))
+    found = await edge.read(lambda tx: tx.edge.undelivered_returns(10))
+    assert [each.reversal_id for each in found] == ["e", "b", "a"]
+
+
+async def test_a_handover_that_waits_is_found_by_its_prescription(edge: EdgeStore) -> None:
+    async def waiting(number: str) -> str:
+        found = await edge.read(lambda tx: tx.edge.waiting_handover(number))
+        return found.attempt_id if found else ""
+
+    new = [handover("a", later(seconds=2)), handover("b", later(seconds=1))]
+    await each_stored(edge, lambda tx, each: tx.edge.add_handover(each), *new)
+    assert await waiting(NUMBER) == "b"
+    assert await waiting("another number") == ""
+    ended = [replace(handover("b"), delivered=True), replace(handover("a"), refusal="X")]
+    for each, next_one in zip(ended, ("a", ""), strict=True):
+        await each_stored(edge, lambda tx, saved: tx.edge.save_handover(saved), each)
+        assert await waiting(NUMBER) == next_one
 
 
 async def test_a_stream_begins_without_a_token_and_keeps_its_last_one(edge: EdgeStore) -> None:
@@ -879,15 +1333,9 @@ async def test_a_failing_command_is_undone_and_leaves_its_neighbours_alone(store
     assert stored == [after, before]
 
 
-async def test_a_command_sees_what_an_earlier_one_of_its_batch_did(store: Store) -> None:
-    results = await in_one_batch(
-        store,
-        lambda: [
-            store.transact(lambda tx: tx.home.add_prescription(prescription())),
-            store.transact(lambda tx: tx.home.prescription(NUMBER)),
-        ],
-    )
-    assert results == [True, prescription()]
+async def test_a_command_sees_what_was_answered_before_it(store: Store) -> None:
+    assert await store.transact(lambda tx: tx.home.add_prescription(prescription()))
+    assert await store.transact(lambda tx: tx.home.prescription(NUMBER)) == prescription()
 
 
 async def test_a_query_sees_nothing_of_a_command_that_has_not_been_answered(

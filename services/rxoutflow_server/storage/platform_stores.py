@@ -1,0 +1,102 @@
+"""Where a platform keeps its records, and how its service and its reports open that place.
+
+A file, or a schema of a PostgreSQL database; above this module nobody knows which. The driver of
+PostgreSQL is an extra, so it is imported only where a database is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from rxoutflow_server.application.ports import Reader, Store, Transaction
+from rxoutflow_server.storage.errors import StoreError
+from rxoutflow_server.storage.sqlite import SqliteStore
+from rxoutflow_server.storage.sqlite.reports import reading_platform as reading_file
+
+if TYPE_CHECKING:
+    from rxoutflow_server.storage.postgres import PostgresStore
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A schema of a PostgreSQL database.
+
+    ``address`` is a connection string of libpq without a password: that belongs into a password
+    file, which libpq finds by ``passfile``.
+    """
+
+    address: str
+    schema: str
+    connections: int
+
+
+StorePlace: TypeAlias = Path | Database
+
+
+def open_platform(
+    place: StorePlace,
+    *,
+    on_failure: Callable[[StoreError], None],
+    before_commit: Callable[[Transaction], None],
+) -> AbstractAsyncContextManager[Store]:
+    """Open a platform's store for its service.
+
+    ``on_failure`` and ``before_commit`` are those of a store with one writer; a database goes on
+    after a failure, and has many writers.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    if isinstance(place, Path):
+        return SqliteStore.open(
+            place, "platform", on_failure=on_failure, before_commit=before_commit
+        )
+    return _open_database(place)
+
+
+@contextmanager
+def reading_platform(place: StorePlace) -> Iterator[Reader]:
+    """A platform's records, for reading only, beside the service that may be running.
+
+    Raises:
+        StoreError: there are none, or they are of another kind or release.
+    """
+    if isinstance(place, Path):
+        with reading_file(place) as reader:
+            yield reader
+    else:
+        with _reading_database(place) as reader:
+            yield reader
+
+
+def commits_alone(place: StorePlace) -> bool:
+    """Whether one writer commits everything, so that something can be done before each commit."""
+    return isinstance(place, Path)
+
+
+def _open_database(place: Database) -> PostgresStore[Transaction]:
+    with _driver_needed():
+        from rxoutflow_server.storage.postgres import PostgresStore
+    return PostgresStore.open(
+        place.address, "platform", schema=place.schema, workers=place.connections
+    )
+
+
+def _reading_database(place: Database) -> AbstractContextManager[Reader]:
+    with _driver_needed():
+        from rxoutflow_server.storage.postgres.reports import reading_platform as reading
+    return reading(place.address, place.schema)
+
+
+@contextmanager
+def _driver_needed() -> Iterator[None]:
+    try:
+        yield
+    except ImportError:
+        raise StoreError(
+            "the driver of PostgreSQL is missing; install it: pip install 'rxoutflow[postgres]'"
+        ) from None

@@ -1,0 +1,218 @@
+"""Measure the platform against a bare mTLS echo of the same run. ``make bench`` runs it.
+
+    .venv/bin/python tests/benchmarks/bench_exchange.py --out bench.json [--calls N] [--rounds N]
+
+One region plays all roles first, then three regions one each. Every round measures the echo and
+each operation once; what is printed are medians over the rounds and ratios to the echo of the same
+round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.exchange.load import Call, Measured, measure
+from benchmarks.exchange.site import Site, running_site
+from benchmarks.exchange.work import Case, Job, amounts_of, read_draft
+from support.postgres import Server
+
+ROOT = Path(__file__).resolve().parents[2]
+DRAFT = ROOT / "clients/prescriptions/one-region.json"
+BATCH = 32
+ECHO_BYTES = 1500
+JOBS = {
+    "one region": ("quanzhou-hospital", "quanzhou-pharmacy", "350500"),
+    "three regions": ("xiamen-hospital", "quanzhou-pharmacy", "320600"),
+}
+
+
+class Rounds:
+    """Measures operations round by round, each beside the echo."""
+
+    def __init__(self, site: Site, job: Job, name: str, concurrency: int, console: Console) -> None:
+        self._site, self._job, self._name = site, job, name
+        self._concurrency, self._console = concurrency, console
+        self._platforms = [pid for each, pid in site.pids.items() if each != "echo"]
+        self.measured: dict[str, list[Measured]] = defaultdict(list)
+
+    async def one(self, calls: int) -> None:
+        """One round of everything."""
+        job = self._job
+        cases = [job.case(index) for index in range(calls)]
+        await self._measure("echo", [job.echo(bytes(ECHO_BYTES)) for _ in range(calls)])
+        await self._measure("register", [job.register(case) for case in cases])
+        answers = await self._measure("claim", [job.claim(case) for case in cases])
+        for case, answer in zip(cases, answers, strict=True):
+            job.claimed(case, answer)
+        quotes = await self._measure("quote", [job.quote(case) for case in cases])
+        commits = [
+            job.commit(case, amounts_of(quote)) for case, quote in zip(cases, quotes, strict=True)
+        ]
+        await self._measure("commit", commits)
+        await self._measure("dispense", [job.record(case) for case in cases])
+        await self._batches(job, calls)
+        exchanges = [job.exchange(job.case(index)) for index in range(calls // 4)]
+        await self._measure("exchange", exchanges)
+
+    async def lone(self, calls: int) -> None:
+        """What one caller alone sees."""
+        job, concurrency = self._job, self._concurrency
+        self._concurrency = 1
+        echoes = [job.echo(bytes(ECHO_BYTES)) for _ in range(calls)]
+        await self._measure("echo, alone", echoes)
+        cases = [job.case(index) for index in range(calls)]
+        await self._measure("register, alone", [job.register(case) for case in cases])
+        self._concurrency = concurrency
+
+    async def _batches(self, job: Job, calls: int) -> None:
+        cases: list[Case] = [job.case(index) for index in range(calls)]
+        batches: list[Call] = [
+            job.register_batch(cases[index : index + BATCH]) for index in range(0, calls, BATCH)
+        ]
+        await self._measure(f"register by {BATCH}", batches, per_call=BATCH)
+
+    async def _measure(self, name: str, calls: list[Call], per_call: int = 1) -> list[Any]:
+        servers = [self._site.pids["echo"]] if name.startswith("echo") else self._platforms
+        found, answers = await measure(name, calls, min(self._concurrency, len(calls)), servers)
+        if per_call > 1:
+            scaled = {"per_second": found.per_second * per_call, "cpu_us": found.cpu_us / per_call}
+            found = Measured(**{**asdict(found), **scaled})
+        self.measured[name].append(found)
+        self._console.print(
+            f"{self._name}: {name:16} {found.per_second:8.0f}/s  p50 {found.p50_ms:6.1f} ms"
+            f"  p99 {found.p99_ms:6.1f} ms  {found.cpu_us:6.0f} µs CPU",
+            markup=False,
+            highlight=False,
+        )
+        return answers
+
+
+@click.command()
+@click.option("--calls", default=2000, help="Calls of each operation in a round.")
+@click.option("--rounds", default=3, help="Rounds; medians over them are reported.")
+@click.option("--concurrency", default=64, help="Calls on their way at any time.")
+@click.option("--postgres", is_flag=True, help="Keep records in PostgreSQL instead of SQLite.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON of the results.")
+def main(calls: int, rounds: int, concurrency: int, postgres: bool, out: Path) -> None:
+    """Measure everything, print a table, and write the results."""
+    console = Console(stderr=True)
+    server = Server.start() if postgres else None
+    address = server.address if server is not None else ""
+    results = {name: _run(name, calls, rounds, concurrency, address, console) for name in JOBS}
+    engine = "postgresql" if postgres else "sqlite"
+    circumstances = _circumstances(calls, rounds, concurrency)
+    document = {**circumstances, "engine": engine, "results": results}
+    out.write_text(json.dumps(document, indent=2), "utf-8")
+    for name, figures in results.items():
+        _show(Console(), name, figures)
+
+
+def _run(
+    name: str, calls: int, rounds: int, concurrency: int, postgres: str, console: Console
+) -> dict[str, dict[str, float]]:
+    hospital, pharmacy, payer = JOBS[name]
+
+    async def work(site: Site) -> dict[str, list[Measured]]:
+        _, institution = site.institution(pharmacy)
+        prices = json.loads(site.layout.prices(institution).read_text("utf-8"))
+        job = Job(site, hospital, pharmacy, read_draft(DRAFT), prices, payer)
+        measuring = Rounds(site, job, name, concurrency, console)
+        await measuring.one(max(calls // 10, 2 * concurrency))  # connects, fills caches
+        measuring.measured.clear()
+        for _ in range(rounds):
+            await measuring.one(calls)
+            await measuring.lone(max(calls // 10, 100))
+        return measuring.measured
+
+    # The echo stands where the hospital connects to.
+    region = {"xiamen-hospital": "350200", "quanzhou-hospital": "350500"}[hospital]
+    with (
+        tempfile.TemporaryDirectory(prefix="rxbench-") as folder,
+        running_site(Path(folder) / "site", calls, region, postgres) as site,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        return _figures(runner.run(work(site)))
+
+
+def _figures(measured: dict[str, list[Measured]]) -> dict[str, dict[str, float]]:
+    """Medians over the rounds, and medians of the ratios to the echo of the same round."""
+    figures: dict[str, dict[str, float]] = {}
+    for name, found in measured.items():
+        echo = measured["echo, alone" if name.endswith("alone") else "echo"]
+        pick: Callable[[str], float] = lambda key, found=found: median(  # type: ignore[misc] # noqa: E731
+            getattr(each, key) for each in found
+        )
+        pairs = list(zip(found, echo, strict=True))
+        figures[name] = {
+            **{key: pick(key) for key in ("per_second", "p50_ms", "p95_ms", "p99_ms", "cpu_us")},
+            "rate_to_echo": median(each.per_second / base.per_second for each, base in pairs),
+            "p50_to_echo": median(each.p50_ms / base.p50_ms for each, base in pairs),
+        }
+    return figures
+
+
+def _circumstances(calls: int, rounds: int, concurrency: int) -> dict[str, object]:
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT
+    )
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit.stdout.strip() or "unknown",
+        "machine": {"cores": _cores(), "system": platform.platform()},
+        "versions": {
+            "python": platform.python_version(),
+            "sqlite": sqlite3.sqlite_version,
+            **{each: version(each) for each in ("grpcio", "protobuf", "cryptography", "uvloop")},
+        },
+        "calls": calls,
+        "rounds": rounds,
+        "concurrency": concurrency,
+    }
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
+
+
+def _show(console: Console, name: str, figures: dict[str, dict[str, float]]) -> None:
+    table = Table(title=name)
+    for column in ("operation", "calls/s", "to echo", "p50 ms", "p95 ms", "p99 ms", "CPU µs/call"):
+        table.add_column(column, justify="left" if column == "operation" else "right")
+    for operation, each in figures.items():
+        table.add_row(
+            operation,
+            f"{each['per_second']:.0f}",
+            f"{each['rate_to_echo']:.2f}",
+            f"{each['p50_ms']:.1f}",
+            f"{each['p95_ms']:.1f}",
+            f"{each['p99_ms']:.1f}",
+            f"{each['cpu_us']:.0f}",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
