@@ -1,0 +1,1 @@
+"""The deterministic simulation of a whole federation; see docs/reliability.md."""

@@ -1,0 +1,61 @@
+"""The seeds of the gate, in parts: a file of tests for each part, so that parts run side by side.
+
+A part is run once a process, whoever asks for it: the tests of single shards, which say where
+something went wrong, and the test of what all shards of the part reached together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+
+from simulation import coverage
+from simulation.plan import Parameters
+from simulation.run import simulate
+
+PARTS, SHARDS, SEEDS = 4, 4, 95
+"""Parts, shards of a part, seeds of a shard: 1,520 seeds in all."""
+
+SEEDS_OF_GATE, EVENTS_OF_GATE = 1_500, 3_000_000
+REACHED_PERCENT = 95
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What came of some seeds."""
+
+    seeds: int
+    events: int
+    violations: tuple[str, ...]
+    pairs: Counter[coverage.Pair]
+
+
+@cache
+def shard(part: int, number: int) -> Shard:
+    """Run a shard, or say again what came of it."""
+    first = (part * SHARDS + number) * SEEDS
+    results = [simulate(Parameters(seed)) for seed in range(first, first + SEEDS)]
+    pairs: Counter[coverage.Pair] = Counter()
+    for result in results:
+        pairs += result.pairs
+    return Shard(
+        len(results),
+        sum(result.events for result in results),
+        tuple(
+            f"{result.parameters}: {result.violation} (make sim SEED={result.parameters.seed})"
+            for result in results
+            if result.violation
+        ),
+        pairs,
+    )
+
+
+def unreached(part: int) -> tuple[list[coverage.Pair], int]:
+    """The pairs that a part did not reach, and how many per cent it did reach."""
+    pairs: Counter[coverage.Pair] = Counter()
+    for number in range(SHARDS):
+        pairs += shard(part, number).pairs
+    wanted = coverage.reachable()
+    missing = sorted(pair for pair in wanted if not pairs[pair])
+    return missing, 100 * (len(wanted) - len(missing)) // len(wanted)
