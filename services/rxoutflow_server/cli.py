@@ -14,10 +14,14 @@ from rxoutflow.statements import SignerUnusable
 from rxoutflow.trust import TrustListRefused
 from rxoutflow_server import telemetry
 from rxoutflow_server.cli_benefit import benefit_group
+from rxoutflow_server.cli_catalogue import catalogue_group
 from rxoutflow_server.cli_clearing import clearing_group
 from rxoutflow_server.cli_credential import credential
 from rxoutflow_server.cli_keys import keys_group
+from rxoutflow_server.cli_log import log_group
 from rxoutflow_server.cli_registry import registry
+from rxoutflow_server.cli_supervise import supervise
+from rxoutflow_server.cli_tariff import tariff_group
 from rxoutflow_server.config import (
     ConfigError,
     HospitalConfig,
@@ -32,7 +36,7 @@ from rxoutflow_server.hospital.service import serve_hospital
 from rxoutflow_server.pharmacy.service import serve_pharmacy
 from rxoutflow_server.platform.service import build_region, serve_platform
 from rxoutflow_server.reference import ReferenceDataError
-from rxoutflow_server.sandbox.command import sandbox
+from rxoutflow_server.sandbox.command import sandbox, sandbox_region
 from rxoutflow_server.storage.errors import StoreError
 from rxoutflow_server.transport.server import ListenError, run
 from rxoutflow_server.transport.tls import KeyFileError
@@ -96,11 +100,16 @@ def pharmacy(file: Path, check: bool) -> None:
 
 
 main.add_command(benefit_group)
+main.add_command(catalogue_group)
 main.add_command(clearing_group)
 main.add_command(credential)
 main.add_command(keys_group)
+main.add_command(log_group)
 main.add_command(registry)
 main.add_command(sandbox)
+main.add_command(sandbox_region)
+main.add_command(supervise)
+main.add_command(tariff_group)
 
 
 def _run(

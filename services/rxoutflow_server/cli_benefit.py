@@ -1,6 +1,7 @@
 """``benefit``: settle a case on paper, with the very formula that settles real ones.
 
-A case is a JSON object whose keys are those of the formula; all are required and others refused.
+A case is a JSON object whose keys are those of the formula. All are required, save those of schemes
+(``special_disease_code``, ``enrolled``, a line's ``drug_code``), and others are refused.
 Figures are integers: fen, 10⁻⁶ yuan, basis points, smallest units. JSON goes to standard output and
 nothing else does; the explanation goes to standard error. A case that cannot be settled ends with
 exit status 2 and names the key. Without ``--tariffs`` the figures come from the unverified
@@ -24,13 +25,14 @@ from rxoutflow_server.domain.benefit import (
     Benefit,
     Case,
     Category,
+    Enrolment,
     Funding,
     Line,
     Standing,
     benefit,
-    explain,
 )
 from rxoutflow_server.domain.errors import Refusal
+from rxoutflow_server.domain.explanation import explain
 from rxoutflow_server.domain.tariff import AreaStatus, PersonType, Tariff, Tariffs
 from rxoutflow_server.reference import ReferenceDataError
 from rxoutflow_server.reference.fields import FieldError, Fields
@@ -50,6 +52,9 @@ OUTPUT_KEYS = (
     "family_fen",
     "cash_fen",
 )
+
+SCHEME_KEYS = ("scheme_code", "lines", "inscope_fen", "deductible_fen", "pool_fen")
+"""What is said of each scheme that covers a line; ``lines`` are positions from 0."""
 
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=StrEnum)
@@ -89,7 +94,7 @@ def quote(case: IO[bytes], batch: bool, explained: bool, folder: Path | None) ->
     if explained:
         for number, item in enumerate(quoted, start=1):
             click.echo(f"case {number}\n{item.explanation()}", err=True)
-    results = [{key: getattr(item.result, key) for key in OUTPUT_KEYS} for item in quoted]
+    results = [_output(item.result) for item in quoted]
     click.echo(json.dumps(results if batch else results[0], indent=2))
 
 
@@ -102,6 +107,16 @@ class _Quoted:
     def explanation(self) -> str:
         steps = explain(self.tariff, self.case, self.result)
         return "\n".join(f"{step.name:24} {step.fen:>12} fen  {step.because}" for step in steps)
+
+
+def _output(result: Benefit) -> dict[str, object]:
+    """The figures; what falls to schemes only where something does."""
+    figures: dict[str, object] = {key: getattr(result, key) for key in OUTPUT_KEYS}
+    if result.schemes:
+        figures["schemes"] = [
+            {key: getattr(share, key) for key in SCHEME_KEYS} for share in result.schemes
+        ]
+    return figures
 
 
 def _load(folder: Path | None) -> Tariffs:
@@ -128,7 +143,8 @@ def _cases(content: bytes, batch: bool) -> list[tuple[str, object]]:
 def _quote(fields: Fields, tariffs: Tariffs) -> _Quoted:
     region, day = fields.text("payer_region"), _day(fields, "date")
     lines = tuple(_line(line) for line in fields.tables("lines"))
-    case = Case(lines, _standing(fields), _funding(fields))
+    disease = fields.text("special_disease_code") if fields.has("special_disease_code") else ""
+    case = Case(lines, _standing(fields), _funding(fields), disease)
     fields.close()
     try:
         tariff = tariffs.in_force(region, day)
@@ -157,8 +173,28 @@ def _standing(fields: Fields) -> Standing:
             area_status=_choice(fields, "area_status", AreaStatus),
             used_deductible_fen=fields.integer("used_deductible_fen"),
             used_cap_fen=fields.integer("used_cap_fen"),
+            enrolments=_enrolments(fields),
         ),
     )
+
+
+def _enrolments(fields: Fields) -> tuple[Enrolment, ...]:
+    if not fields.has("enrolled"):
+        return ()
+    enrolments = []
+    for scheme in fields.tables("enrolled", may_be_empty=True):
+        enrolments.append(
+            Enrolment(
+                scheme_code=scheme.text("scheme_code"),
+                used_deductible_fen=scheme.integer("used_deductible_fen"),
+                used_cap_fen=scheme.integer("used_cap_fen"),
+            )
+        )
+        scheme.close()
+    codes = [each.scheme_code for each in enrolments]
+    if len(set(codes)) < len(codes):
+        raise FieldError(fields.path("enrolled"), "a scheme_code is named twice")
+    return tuple(enrolments)
 
 
 def _funding(fields: Fields) -> Funding:
@@ -179,6 +215,7 @@ def _line(fields: Fields) -> Line:
             first_self_pay_bp=fields.integer("first_self_pay_bp"),
             limit_price_micro_yuan=limit,
             limited_use_unmet=fields.boolean("limited_use_unmet"),
+            drug_code=fields.text("drug_code") if fields.has("drug_code") else "",
         ),
     )
     fields.close()

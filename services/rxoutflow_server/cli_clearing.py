@@ -62,7 +62,7 @@ from rxoutflow_server.domain.errors import Refusal, Unavailable
 from rxoutflow_server.domain.ledger import Totals
 from rxoutflow_server.platform.peers import RemotePeer
 from rxoutflow_server.storage.errors import StoreError
-from rxoutflow_server.storage.sqlite.reports import reading_platform
+from rxoutflow_server.storage.platform_stores import reading_platform
 from rxoutflow_server.transport.channels import PeerChannels
 from rxoutflow_server.transport.errors import refusal_of
 from rxoutflow_server.transport.tls import KeyFileError
@@ -244,7 +244,7 @@ async def _in_office(file: Path, work: _Work[T]) -> T:
     trust = load_trust(config)
     channels = PeerChannels(trust, config.tls, utc_now)
     try:
-        with reading_platform(config.store) as books:
+        with reading_platform(config.records) as books:
             return await work(_Office(config, trust, books, channels, Console()))
     finally:
         await channels.close()

@@ -35,6 +35,7 @@ from rxoutflow.trust import RegionNotTrusted, RegionTrust, TrustListRefused, Tru
 from rxoutflow_server.config_table import ConfigError as ConfigError
 from rxoutflow_server.config_table import Table, reading
 from rxoutflow_server.signing_keys import ModuleKey, SigningKey, load_signer
+from rxoutflow_server.storage.platform_stores import Database, StorePlace
 from rxoutflow_server.telemetry import LEVELS
 from rxoutflow_server.transport.channels import edge_server_name, platform_server_name
 from rxoutflow_server.transport.identity import KINDS
@@ -45,6 +46,32 @@ LEASE_SECONDS: Final = (60, 86_400)
 """Shortest and longest time for which a claim may be reserved."""
 
 DEFAULT_LEASE_SECONDS: Final = 1800
+
+OVERDUE_HOURS: Final = (0, 8760)
+"""How long a commitment waits for its pharmacy before two people may decide; 0 means at once."""
+
+DEFAULT_OVERDUE_HOURS: Final = 48
+
+GIVE_UP_HOURS: Final = (1, 8760)
+"""For how long an event is sent to another region before it is set aside for an operator."""
+
+DEFAULT_GIVE_UP_HOURS: Final = 72
+
+DEFAULT_SCHEMA: Final = "rxoutflow"
+
+CONNECTIONS: Final = (1, 64)
+"""Connections to a database for commands, and as many for queries."""
+
+DEFAULT_CONNECTIONS: Final = 8
+
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_ADDRESS = re.compile(r"(?!.*(password\s*=|://[^/@]*:[^/@]*@)).+")
+_ADDRESS_ADVICE = "use a libpq connection string without a password; name a passfile instead"
+
+CALLS_PER_SECOND: Final = (1, 100_000)
+"""What one institution may ask a platform for; whoever asks for more is told to wait."""
+
+DEFAULT_CALLS_PER_SECOND: Final = 500
 
 FETCH_SECONDS: Final = (1, 3600)
 DEFAULT_FETCH_SECONDS: Final = 20
@@ -109,6 +136,8 @@ class ReferenceConfig:
     catalogue: Path
     insured: Path | None
     """Nothing for a region of which no insured persons are kept here."""
+    rules: Path | None = None
+    """Nothing for a region that has set nothing beside the national measures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +150,6 @@ class ServerConfig:
     tls: KeyFiles
     signing: SigningKey
     trust: TrustConfig
-    store: Path
     log_level: str
 
 
@@ -129,9 +157,17 @@ class ServerConfig:
 class PlatformConfig(ServerConfig):
     """The platform of a region."""
 
+    records: StorePlace
+    """A file, or a schema of a PostgreSQL database."""
     pickup_key_file: Path
     reference: ReferenceConfig
     lease_seconds: int
+    overdue_hours: int
+    give_up_hours: int
+    calls_per_second: int
+    """What one hospital, pharmacy or regulator may ask for in the long run."""
+    trace_code_registrars: tuple[str, ...]
+    """The regions that keep the register of trace codes together; none: this region alone."""
 
     @property
     def place(self) -> Place:
@@ -143,6 +179,7 @@ class PlatformConfig(ServerConfig):
 class EdgeConfig(ServerConfig):
     """The edge service of an institution."""
 
+    store: Path
     institution_code: str
     platform_target: str
 
@@ -173,15 +210,26 @@ def load_platform(file: Path, now: datetime) -> PlatformConfig:
     with reading(file) as root:
         common = _common(root, file)
         pickup, reference, claim = map(root.table, ("pickup", "reference", "claim"))
+        adjudication, outbox = map(root.table, ("adjudication", "outbox"))
         config = PlatformConfig(
             **common,
+            records=_platform_store(root.table("store")),
             pickup_key_file=pickup.secret_file("hash_key_file"),
             reference=ReferenceConfig(
                 reference.folder("tariffs"),
                 reference.file("catalogue"),
                 reference.optional_file("insured"),
+                reference.optional_file("rules"),
             ),
             lease_seconds=claim.integer("lease_seconds", *LEASE_SECONDS, DEFAULT_LEASE_SECONDS),
+            overdue_hours=adjudication.integer(
+                "overdue_hours", *OVERDUE_HOURS, DEFAULT_OVERDUE_HOURS
+            ),
+            give_up_hours=outbox.integer("give_up_hours", *GIVE_UP_HOURS, DEFAULT_GIVE_UP_HOURS),
+            calls_per_second=root.table("limits").integer(
+                "calls_per_second", *CALLS_PER_SECOND, DEFAULT_CALLS_PER_SECOND
+            ),
+            trace_code_registrars=_registrars(root.table("trace_codes"), common),
         )
         _check_pickup_key(config.pickup_key_file, pickup)
         if code := config.region_code:
@@ -231,7 +279,8 @@ def _load_edge(file: Path, now: datetime, make: type[_Edge], kind: CallerKind) -
             f"use the {kind}'s code: {letter}, the region and five digits",
         )
         target = root.table("platform").text("target", ADDRESS, ADDRESS_ADVICE)
-        config = make(**common, institution_code=code, platform_target=target)
+        store = root.table("store").writable_file("path")
+        config = make(**common, store=store, institution_code=code, platform_target=target)
         if code and config.region_code:
             holder = CallerName(config.region_code, kind, code)
             name = edge_server_name(config.region_code, code)
@@ -246,7 +295,6 @@ class _Common(TypedDict):
     tls: KeyFiles
     signing: SigningKey
     trust: TrustConfig
-    store: Path
     log_level: str
 
 
@@ -258,9 +306,37 @@ def _common(root: Table, file: Path) -> _Common:
         tls=_key_files(root.table("tls")),
         signing=_signing_key(root.table("signing")),
         trust=_trust(root.table("trust")),
-        store=root.table("store").writable_file("path"),
         log_level=root.table("log").choice("level", LEVELS, "info"),
     )
+
+
+def _platform_store(table: Table) -> StorePlace:
+    """A file, or a database where one is named."""
+    if not table.has("postgres"):
+        return table.writable_file("path")
+    if table.has("path"):
+        table.note("path", "stands beside postgres; name one of the two")
+    return Database(
+        table.text("postgres", _ADDRESS, _ADDRESS_ADVICE),
+        table.optional_text("schema", _SCHEMA, "use lower-case letters, digits and _")
+        or DEFAULT_SCHEMA,
+        table.integer("connections", *CONNECTIONS, DEFAULT_CONNECTIONS),
+    )
+
+
+def _registrars(table: Table, common: _Common) -> tuple[str, ...]:
+    """The regions that keep the register of trace codes; each of them must be reachable."""
+    if not table.has("registrars"):
+        return ()
+    advice = "list the six-digit codes on which the regions have agreed, the same everywhere"
+    codes = table.text_list("registrars", _REGION, advice)
+    if len(set(codes)) < len(codes):
+        table.note("registrars", f"names a region twice; {advice}")
+    known = {common["region_code"], *common["trust"].registry_roots}
+    if unknown := sorted(set(codes) - known):
+        names = ", ".join(unknown)
+        table.note("registrars", f"names {names}, which trust.registry_roots lacks; add it there")
+    return tuple(codes)
 
 
 def _trust(table: Table) -> TrustConfig:

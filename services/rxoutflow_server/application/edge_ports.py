@@ -59,6 +59,20 @@ class Handover:
     refusal: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class GoodsReturn:
+    """A return that the pharmacy's systems have made, until the platform has it."""
+
+    prescription_number: str
+    reversal_id: str
+    attempt_id: str
+    request_id: str
+    statement_sha256: bytes
+    delivered: bool
+    create_time: datetime
+    refusal: str = ""
+
+
 class EdgeRecords(Protocol):
     """What an edge alone writes."""
 
@@ -77,6 +91,9 @@ class EdgeRecords(Protocol):
     def handover(self, number: str, attempt_id: str) -> Handover | None:
         """A handover."""
 
+    def waiting_handover(self, number: str) -> Handover | None:
+        """A handover of this prescription that the platform has neither got nor refused."""
+
     def add_handover(self, handover: Handover) -> bool:
         """Store a new one; false if the attempt has one."""
 
@@ -85,6 +102,21 @@ class EdgeRecords(Protocol):
 
     def undelivered(self, limit: int) -> Sequence[Handover]:
         """Those that the platform does not have yet and has not refused, oldest first."""
+
+    def goods_return(self, number: str, reversal_id: str) -> GoodsReturn | None:
+        """A return."""
+
+    def add_goods_return(self, returned: GoodsReturn) -> bool:
+        """Store a new one; false if the id is taken."""
+
+    def save_goods_return(self, returned: GoodsReturn) -> None:
+        """Store its progress, or the corrected return in the place of a refused one."""
+
+    def undelivered_returns(self, limit: int) -> Sequence[GoodsReturn]:
+        """Those that the platform does not have yet and has not refused, oldest first.
+
+        Those whose handover waits itself are not among them.
+        """
 
     def resume_token(self, stream: str) -> str:
         """The token of the last notice stored from a stream; empty at first."""

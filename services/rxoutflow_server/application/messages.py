@@ -17,9 +17,12 @@ from rxoutflow.v1 import (
     prescription_status_pb2,
     settlement_pb2,
 )
+from rxoutflow_server.application.ports import BarredNumber
 from rxoutflow_server.domain.attempt import Attempt, AttemptState, LineQuantity
 from rxoutflow_server.domain.benefit import Category, Line
+from rxoutflow_server.domain.delivery import Delivery, DeliveryState
 from rxoutflow_server.domain.dispense import CommittedLine, Dispense, DispenseState
+from rxoutflow_server.domain.plan import Plan
 from rxoutflow_server.domain.prescription import (
     LineUse,
     Prescription,
@@ -35,7 +38,9 @@ from rxoutflow_server.domain.prescription_rules import (
     PrescriptionType,
     Severity,
 )
-from rxoutflow_server.domain.settlement import Amounts, Settlement, SettlementState
+from rxoutflow_server.domain.returns import Cause, HandedOver, Return, ReturnedLine
+from rxoutflow_server.domain.reversal import Reversal
+from rxoutflow_server.domain.settlement import NOTHING, Amounts, Settlement, SettlementState
 
 ATTEMPT_STATES = {
     AttemptState.RESERVED: attempt_pb2.Attempt.STATE_RESERVED,
@@ -61,12 +66,20 @@ REVOCATION_OUTCOMES = {
     RevocationOutcome.REST_REVOKED: prescription_status_pb2.REVOCATION_OUTCOME_REST_REVOKED,
     RevocationOutcome.EXPIRED: prescription_status_pb2.REVOCATION_OUTCOME_EXPIRED,
     RevocationOutcome.ALREADY_REVOKED: prescription_status_pb2.REVOCATION_OUTCOME_ALREADY_REVOKED,
+    RevocationOutcome.NEVER_REGISTERED: (
+        prescription_status_pb2.REVOCATION_OUTCOME_NEVER_REGISTERED
+    ),
 }
 SETTLEMENT_STATES = {
     SettlementState.HELD: settlement_pb2.Settlement.STATE_HELD,
     SettlementState.POSTED: settlement_pb2.Settlement.STATE_POSTED,
     SettlementState.VOIDED: settlement_pb2.Settlement.STATE_VOIDED,
     SettlementState.REVERSED: settlement_pb2.Settlement.STATE_REVERSED,
+}
+_DELIVERY_STATES = {
+    DeliveryState.READY: dispense_pb2.Delivery.STATE_READY,
+    DeliveryState.DISPATCHED: dispense_pb2.Delivery.STATE_DISPATCHED,
+    DeliveryState.SIGNED_FOR: dispense_pb2.Delivery.STATE_SIGNED_FOR,
 }
 DISPENSE_STATES = {
     DispenseState.COMMITTING: dispense_pb2.DispenseProgress.STATE_COMMITTING,
@@ -81,6 +94,12 @@ CATEGORIES = {
     Category.A: settlement_pb2.CataloguedLine.CATEGORY_A,
     Category.B: settlement_pb2.CataloguedLine.CATEGORY_B,
     Category.C: settlement_pb2.CataloguedLine.CATEGORY_C,
+}
+_CAUSES = {
+    dispense_pb2.DispenseReturn.CAUSE_QUALITY: Cause.QUALITY,
+    dispense_pb2.DispenseReturn.CAUSE_DISPENSING_ERROR: Cause.DISPENSING_ERROR,
+    dispense_pb2.DispenseReturn.CAUSE_NOT_DELIVERED: Cause.NOT_DELIVERED,
+    dispense_pb2.DispenseReturn.CAUSE_PATIENT: Cause.PATIENT,
 }
 SEVERITIES = {
     Severity.WARN: finding_pb2.RuleFinding.SEVERITY_WARN,
@@ -167,6 +186,8 @@ def status_message(
     """A prescription's state as its home region states it."""
     status = prescription_status_pb2.PrescriptionStatus
     live = prescription.live_attempt
+    current = prescription.with_fills_of(now)
+    next_fill_day = current.next_fill_day
     return status(
         prescription_number=prescription.number,
         issuer_institution_code=prescription.issuer_code,
@@ -176,7 +197,7 @@ def status_message(
         pharmacy_review=(
             status.REVIEW_APPROVED if prescription.pharmacy_reviewed else status.REVIEW_PENDING
         ),
-        lines=[_line_use(line) for line in prescription.lines],
+        lines=[_line_use(line, current.open_of(line)) for line in prescription.lines],
         live_attempt=attempt_message(live, prescription.payer_region_code) if live else None,
         holder_name=holder_name,
         expire_time=timestamp(prescription.expire_time),
@@ -184,10 +205,23 @@ def status_message(
         update_time=timestamp(prescription.update_time),
         version=prescription.version,
         prescription_sha256=prescription.statement_sha256,
+        opened_fills=current.opened_fills if current.plan.fill_count > 1 else 0,
+        next_fill_day=next_fill_day.isoformat() if next_fill_day else "",
     )
 
 
-def _line_use(line: LineUse) -> prescription_status_pb2.LineUse:
+def barred_message(barred: BarredNumber) -> prescription_status_pb2.PrescriptionStatus:
+    """What there is to state of a number that was revoked before it was registered."""
+    return prescription_status_pb2.PrescriptionStatus(
+        prescription_number=barred.prescription_number,
+        issuer_institution_code=barred.issuer_code,
+        validity=VALIDITIES[Validity.REVOKED],
+        update_time=timestamp(barred.time),
+        version=1,
+    )
+
+
+def _line_use(line: LineUse, open_now: int) -> prescription_status_pb2.LineUse:
     return prescription_status_pb2.LineUse(
         line_id=line.line_id,
         authorised=line.authorised,
@@ -196,6 +230,7 @@ def _line_use(line: LineUse) -> prescription_status_pb2.LineUse:
         committed=line.committed,
         dispensed=line.dispensed,
         returned=line.returned,
+        open=open_now,
     )
 
 
@@ -226,6 +261,27 @@ def settlement_message(settlement: Settlement, payer_region_code: str) -> settle
         create_time=timestamp(settlement.create_time),
         update_time=timestamp(settlement.update_time),
         cause_sha256=settlement.cause_sha256,
+        reversed_amounts=(
+            amounts_message(settlement.reversed) if settlement.reversed != NOTHING else None
+        ),
+    )
+
+
+def reversal_message(
+    reversal: Reversal, settlement: Settlement, payer_region_code: str
+) -> settlement_pb2.Reversal:
+    """A reversal as the payer region states it."""
+    return settlement_pb2.Reversal(
+        reversal_id=reversal.reversal_id,
+        settlement_id=settlement.settlement_id,
+        attempt_id=settlement.attempt_id,
+        prescription_number=settlement.prescription_number,
+        payer_region_code=payer_region_code,
+        dispensing_region_code=settlement.dispensing_region_code,
+        pharmacy_code=settlement.pharmacy_code,
+        amounts=amounts_message(reversal.amounts),
+        reverse_time=timestamp(reversal.time),
+        cause_sha256=reversal.cause_sha256,
     )
 
 
@@ -254,11 +310,54 @@ def _benefit_line(line: settlement_pb2.CataloguedLine) -> Line:
         first_self_pay_bp=line.first_self_pay_bp,
         limit_price_micro_yuan=line.limit_price_micro_yuan if limited else None,
         limited_use_unmet=line.limited_use_unmet,
+        drug_code=line.line.drug_code,
     )
 
 
-def progress_message(dispense: Dispense) -> dispense_pb2.DispenseProgress:
-    """How far the dispensing region has brought a dispense."""
+def cause_of(content: dispense_pb2.DispenseReturn) -> Cause:
+    """Why medicine comes back."""
+    return _CAUSES[content.cause]
+
+
+def returned_lines(content: dispense_pb2.DispenseReturn) -> tuple[ReturnedLine, ...]:
+    """What comes back, in the order of the lines."""
+    ordered = sorted(content.lines, key=lambda line: line.line_id)
+    return tuple(
+        ReturnedLine(line.line_id, line.quantity, tuple(line.trace_codes)) for line in ordered
+    )
+
+
+def handed_over(content: dispense_pb2.DispenseRecord) -> tuple[HandedOver, ...]:
+    """What a record says was handed over, with its boxes."""
+    return tuple(
+        HandedOver(
+            line_id=line.line_id,
+            quantity=line.quantity,
+            boxes=frozenset(each.code for each in line.trace_codes if not each.loose_sale),
+            loose_boxes=frozenset(each.code for each in line.trace_codes if each.loose_sale),
+        )
+        for line in content.lines
+    )
+
+
+def return_message(returned: Return) -> dispense_pb2.ReturnProgress:
+    """How far the dispensing region has brought a return."""
+    back = returned.amounts
+    return dispense_pb2.ReturnProgress(
+        reversal_id=returned.reversal_id,
+        prescription_number=returned.prescription_number,
+        settlement_id=returned.settlement_id,
+        booked_by_home=returned.booked,
+        reversed_by_payer=back is not None,
+        amounts=amounts_message(back) if back is not None else None,
+        update_time=timestamp(returned.update_time),
+    )
+
+
+def progress_message(
+    dispense: Dispense, returns: Iterable[Return] = ()
+) -> dispense_pb2.DispenseProgress:
+    """How far the dispensing region has brought a dispense, and what came back since."""
     return dispense_pb2.DispenseProgress(
         prescription_number=dispense.prescription_number,
         attempt_id=dispense.attempt_id,
@@ -267,6 +366,21 @@ def progress_message(dispense: Dispense) -> dispense_pb2.DispenseProgress:
         booked_by_home=dispense.booked,
         posted_by_payer=dispense.posted or not dispense.insured,
         update_time=timestamp(dispense.update_time),
+        returns=map(return_message, returns),
+    )
+
+
+def delivery_message(delivery: Delivery) -> dispense_pb2.DeliveryProgress:
+    """A delivery on the wire."""
+    return dispense_pb2.DeliveryProgress(
+        delivery=dispense_pb2.Delivery(
+            state=_DELIVERY_STATES[delivery.state],
+            carrier=delivery.carrier,
+            parcel_number=delivery.parcel_number,
+            fee_fen=delivery.fee_fen,
+        ),
+        state_time=timestamp(delivery.state_time),
+        statement_sha256=delivery.statement_sha256,
     )
 
 
@@ -294,7 +408,12 @@ def prescription_facts(
         issue_day=issue_day,
         type=_PRESCRIPTION_TYPES[content.type],
         lines=tuple(
-            PrescribedLine(line.drug_code, line.supply_days, line.quantity)
+            PrescribedLine(
+                line.drug_code,
+                line.supply_days,
+                line.quantity,
+                limited_use_stated=line.HasField("limited_use"),
+            )
             for line in content.lines
         ),
         encounter_kind=_ENCOUNTER_KINDS[encounter.kind],
@@ -314,11 +433,23 @@ def prescription_facts(
         is_long_prescription=content.HasField("long_prescription"),
         long_assessment=long_prescription.assessment,
         fill_count=max(1, long_prescription.fill_count),
+        fill_interval_days=long_prescription.fill_interval_days,
+        dose_count=content.herbal_formula.dose_count,
         is_follow_up=encounter.follow_up,
         # An internet follow-up names the diagnosis that a physical hospital made before.
         diagnosis_established=encounter.follow_up and bool(encounter.diagnoses),
         diagnosis_codes=tuple(diagnosis.code for diagnosis in encounter.diagnoses),
         guardian_present=bool(patient.guardian_name),
+    )
+
+
+def plan_of(content: prescription_pb2.Prescription) -> Plan:
+    """How the signed prescription wants to be filled."""
+    fill_count = max(1, content.long_prescription.fill_count)
+    return Plan(
+        fill_count=fill_count,
+        fill_interval_days=content.long_prescription.fill_interval_days if fill_count > 1 else 0,
+        dose_count=content.herbal_formula.dose_count,
     )
 
 

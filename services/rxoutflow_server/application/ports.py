@@ -7,9 +7,9 @@ them together; each method that loads an object for change locks it. Adapters li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
@@ -24,6 +24,8 @@ from rxoutflow.v1.clearing_service_pb2 import (
 from rxoutflow.v1.home_service_pb2 import (
     CommitAttemptRequest,
     CommitAttemptResponse,
+    CorrectAttemptRequest,
+    CorrectAttemptResponse,
     GetAttemptRequest,
     GetAttemptResponse,
     GrantClaimRequest,
@@ -41,13 +43,26 @@ from rxoutflow.v1.payer_service_pb2 import (
     QuoteBenefitRequest,
     QuoteBenefitResponse,
 )
-from rxoutflow.v1.peer_service_pb2 import DeliverEventsRequest, DeliverEventsResponse
+from rxoutflow.v1.peer_service_pb2 import (
+    DeliverEventsRequest,
+    DeliverEventsResponse,
+    GetCheckpointRequest,
+    GetCheckpointResponse,
+    SellTraceCodesRequest,
+    SellTraceCodesResponse,
+    TakeBackTraceCodesRequest,
+    TakeBackTraceCodesResponse,
+)
 from rxoutflow.v1.statement_pb2 import SignedStatement
+from rxoutflow_server.domain.accounts import AccountEntry, OpeningBalances
 from rxoutflow_server.domain.attempt import Attempt
 from rxoutflow_server.domain.clearing import Period
+from rxoutflow_server.domain.delivery import Delivery
 from rxoutflow_server.domain.dispense import Dispense
 from rxoutflow_server.domain.ledger import Book, Entry, EntryKey
 from rxoutflow_server.domain.prescription import Change, Prescription
+from rxoutflow_server.domain.returns import BookedReturn, Return
+from rxoutflow_server.domain.reversal import Reversal
 from rxoutflow_server.domain.settlement import InsuredPerson, Settlement
 
 T = TypeVar("T")
@@ -107,6 +122,22 @@ class NoticeRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class AgreementUse:
+    """What funds and accounts paid for an institution on a local day; less than zero: came back.
+
+    ``reversal_id`` is empty for a payment. The statement is the payer's Settlement or Reversal.
+    """
+
+    institution_code: str
+    day: date
+    prescription_number: str
+    settlement_id: str
+    reversal_id: str
+    fen: int
+    statement_sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class OutgoingEvent:
     """A fact on its way to another region, written with the fact itself."""
 
@@ -117,6 +148,20 @@ class OutgoingEvent:
     statement_sha256: bytes
     create_time: datetime
     tries: int = 0
+    pending_since: datetime | None = None
+    """When it was last given back to be sent; nothing for one that was never set aside."""
+
+    def waiting_at(self, now: datetime) -> timedelta:
+        """For how long it has been waiting to be delivered."""
+        return now - (self.pending_since or self.create_time)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadEvent:
+    """An event that was set aside for an operator, and why."""
+
+    event: OutgoingEvent
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +177,48 @@ class ClaimCopy:
 
 
 @dataclass(frozen=True, slots=True)
+class BoxSale:
+    """A box that an attempt sells, or a part of it (拆零)."""
+
+    code: str
+    loose: bool
+    prescription_number: str
+    attempt_id: str
+    pharmacy_code: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBox:
+    """A box about which another region, its registrar, is being asked.
+
+    ``unwanted`` boxes are to be taken back; for the others that depends on what becomes of the
+    handover.
+    """
+
+    prescription_number: str
+    attempt_id: str
+    code: str
+    unwanted: bool
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class PickupTries:
     """Wrong pickup codes tried on a prescription, and until when no code is taken."""
 
     prescription_number: str
     wrong: int
     locked_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class BarredNumber:
+    """A number that its issuer revoked before it was registered, so that it never will be."""
+
+    prescription_number: str
+    issuer_code: str
+    revocation_sha256: bytes
+    time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +247,83 @@ class Clearing:
     time: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class LogLeaf:
+    """A leaf of the region's log: that a statement is kept, and since when.
+
+    The number is how the leaf is found; it is no part of what is hashed.
+    """
+
+    index: int
+    prescription_number: str
+    statement_sha256: bytes
+    payload_type: str
+    keep_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingLeaf:
+    """A leaf that a command has appended, before the tree has grown over it."""
+
+    prescription_number: str
+    position: int
+    """Among those of the prescription that wait."""
+    statement_sha256: bytes
+    payload_type: str
+    keep_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LogCheckpoint:
+    """A signed head of a log. ``note`` and certificates are the contract's Checkpoint."""
+
+    size: int
+    root: bytes
+    time: datetime
+    note: str
+    certificate_chain: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeenCheckpoint:
+    """A checkpoint of another region's log, and whether it contradicts what was seen before."""
+
+    region_code: str
+    checkpoint: LogCheckpoint
+    contradicts: bool = False
+
+
 class Journal(Protocol):
     """Evidence and messages: what every role writes."""
 
     def keep_statement(
         self, number: str, sha256: bytes, statement: SignedStatement, time: datetime
-    ) -> None:
-        """Keep a statement byte for byte. Keeping it again changes nothing."""
+    ) -> bool:
+        """Keep a statement byte for byte; false if it was kept before, which changes nothing.
+
+        A platform makes a leaf of its log of every statement that it did not keep before: use
+        ``exchange.evidence.keep``.
+        """
+
+    def statements(self, number: str) -> Sequence[tuple[bytes, SignedStatement]]:
+        """Every statement that is kept about a prescription, with its digest."""
 
     def statement(self, number: str, sha256: bytes) -> SignedStatement:
         """A statement that was kept."""
+
+    def find_statement(self, number: str, sha256: bytes) -> SignedStatement | None:
+        """A statement, if it was kept."""
+
+    def statements_of(self, number: str, payload_type: str) -> Sequence[SignedStatement]:
+        """Statements of a type that were kept for a prescription, in the order of keeping."""
+
+    def statements_kept(
+        self, payload_type: str, begin: datetime, end: datetime
+    ) -> Sequence[SignedStatement]:
+        """What pharmacies and hospitals signed of this type, kept from a time up to another one.
+
+        Only prescriptions, dispense records and returns can be found by time.
+        """
 
     def outcome(self, number: str, caller: str, request_id: str) -> StoredOutcome | None:
         """The stored outcome of a request."""
@@ -215,6 +363,24 @@ class Journal(Protocol):
     def event_delayed(self, event: OutgoingEvent, until: datetime) -> None:
         """Send the event again later."""
 
+    def event_put_back(self, event: OutgoingEvent, until: datetime) -> None:
+        """Send the event again later, behind all that waits by then on its prescription.
+
+        For an event that follows another one: that one must not wait behind it.
+        """
+
+    def dead_events(self, after: str, limit: int) -> Sequence[DeadEvent]:
+        """Events that were set aside, with ids above ``after`` (empty: all), oldest first."""
+
+    def dead_event(self, number: str, peer: str, event_id: str) -> DeadEvent | None:
+        """An event that was set aside."""
+
+    def count_dead_events(self) -> int:
+        """How many events were set aside."""
+
+    def event_revived(self, event: OutgoingEvent, now: datetime) -> None:
+        """Give an event that was set aside back to be sent."""
+
     def receive_event(self, number: str, origin: str, event_id: str, time: datetime) -> bool:
         """Note an event of another region; false if it was noted before."""
 
@@ -229,13 +395,35 @@ class HomeRecords(Protocol):
         """Any attempt of a prescription."""
 
     def add_prescription(self, prescription: Prescription) -> bool:
-        """Store a new prescription; false if its number or the hospital's own number is taken."""
+        """Store a new prescription; false if its number or the hospital's own number is taken.
+
+        A number is also taken when it was barred.
+        """
 
     def save(self, change: Change) -> None:
         """Store the outcome of a transition."""
 
+    def bar(self, barred: BarredNumber) -> bool:
+        """Note a number that is never to be registered; false if it is registered.
+
+        Of a registration and this, at the same time, one finds the other. What was noted first
+        stays.
+        """
+
+    def barred(self, number: str) -> BarredNumber | None:
+        """What is noted of a number that is never to be registered, if it is one."""
+
     def prescriptions_of(self, issuer_code: str, before: str, limit: int) -> Sequence[Prescription]:
         """A hospital's prescriptions with numbers below ``before`` (empty: all), newest first."""
+
+    def booked_return(self, number: str, reversal_id: str) -> BookedReturn | None:
+        """A return that was booked."""
+
+    def booked_returns(self, number: str, attempt_id: str) -> Sequence[BookedReturn]:
+        """What was booked as returned of an attempt."""
+
+    def add_booked_return(self, booked: BookedReturn) -> None:
+        """Store a new return."""
 
     def pickup_tries(self, number: str) -> PickupTries | None:
         """Wrong pickup codes tried on a prescription, if any."""
@@ -246,6 +434,17 @@ class HomeRecords(Protocol):
     def overdue_leases(self, now: datetime, limit: int) -> Sequence[str]:
         """Numbers of prescriptions whose reserved attempt has run out."""
 
+    def commits_until(
+        self, end: datetime, after: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Attempt]:
+        """Attempts that have been committed since before or at a time, oldest commit first.
+
+        ``after`` is commit time and prescription number of the last one that is known already.
+        """
+
+    def count_commits_until(self, end: datetime) -> int:
+        """How many those are."""
+
 
 class PayerRecords(Protocol):
     """What the payer region alone writes."""
@@ -254,10 +453,10 @@ class PayerRecords(Protocol):
         """An insured person, locked for change."""
 
     def add_person(self, person: InsuredPerson) -> bool:
-        """Store a person; false if the person is there already."""
+        """Store a person and open the accounts; false if the person is there already."""
 
     def save_person(self, person: InsuredPerson) -> None:
-        """Store the person's standing, accounts and accumulators."""
+        """Store the person's standing, accounts, enrolments and accumulators."""
 
     def settlement(self, insured_person_id: str, settlement_id: str) -> Settlement | None:
         """A settlement of a person."""
@@ -267,11 +466,40 @@ class PayerRecords(Protocol):
     ) -> Sequence[Settlement]:
         """All settlements that were begun for an attempt."""
 
+    def settlements_of_year(self, year: int) -> Sequence[Settlement]:
+        """All settlements of a benefit year, by person, in the order in which they began."""
+
     def add_settlement(self, settlement: Settlement) -> None:
         """Store a new settlement."""
 
     def save_settlement(self, settlement: Settlement) -> None:
         """Store a settlement's new state."""
+
+    def settlements_of(self, insured_person_id: str) -> Sequence[Settlement]:
+        """All settlements of a person, in the order of the ids."""
+
+    def persons(self, after: str, limit: int) -> Sequence[str]:
+        """The ids of the insured persons behind this one, in order."""
+
+    def opening(self, insured_person_id: str) -> OpeningBalances | None:
+        """What the person's accounts held before the first entry."""
+
+    def account_entries(self, insured_person_id: str) -> Sequence[AccountEntry]:
+        """What moved on the person's accounts, by settlement, movement and reversal."""
+
+    def add_account_entries(self, entries: Iterable[AccountEntry]) -> None:
+        """Append entries. A movement that was written before is a defect and is refused."""
+
+    def reversal(
+        self, insured_person_id: str, settlement_id: str, reversal_id: str
+    ) -> Reversal | None:
+        """A reversal. Pharmacies make its id, so it is unique within a settlement only."""
+
+    def reversals(self, insured_person_id: str, settlement_id: str) -> Sequence[Reversal]:
+        """What was reversed of a settlement."""
+
+    def add_reversal(self, reversal: Reversal) -> None:
+        """Store a new reversal."""
 
     def attempt_end(self, insured_person_id: str, attempt_id: str) -> str | None:
         """The final state of an attempt that the home region has reported, if any."""
@@ -306,6 +534,9 @@ class DispensingRecords(Protocol):
     def dispense_of_attempt(self, number: str, attempt_id: str) -> Dispense | None:
         """The dispense of an attempt that stands, or the newest refused one; locked for change."""
 
+    def dispense_of_request(self, number: str, request_id: str) -> Dispense | None:
+        """The dispense that a commit with this id began; locked for change."""
+
     def add_dispense(self, dispense: Dispense) -> None:
         """Store a new dispense."""
 
@@ -318,8 +549,45 @@ class DispensingRecords(Protocol):
     def dispenses_of(self, pharmacy_code: str, before: str, limit: int) -> Sequence[Dispense]:
         """A pharmacy's dispenses, newest first, with settlement ids below ``before`` if given."""
 
-    def sell_trace_code(self, code: str, number: str, attempt_id: str, *, loose: bool) -> bool:
-        """Note a box as sold; false if it was sold before, unless both were loose sales."""
+    def open_box(self, box: OpenBox) -> None:
+        """Store that another region is asked about a box."""
+
+    def put_off_box(self, box: OpenBox) -> None:
+        """Let a box that is still open wait behind the others."""
+
+    def close_boxes(self, number: str, attempt_id: str, codes: Iterable[str]) -> None:
+        """Forget boxes of an attempt about which nobody has to be asked any more."""
+
+    def open_boxes(self, before: datetime, limit: int) -> Sequence[OpenBox]:
+        """Boxes that were not touched since that time, longest untouched first."""
+
+    def goods_return(self, number: str, reversal_id: str) -> Return | None:
+        """A return."""
+
+    def returns(self, number: str, settlement_id: str) -> Sequence[Return]:
+        """What came back of a dispense, in the order of the ids."""
+
+    def add_return(self, returned: Return) -> None:
+        """Store a new return."""
+
+    def save_return(self, returned: Return) -> None:
+        """Store how far a return has come."""
+
+    def delivery(self, number: str, settlement_id: str) -> Delivery | None:
+        """The delivery of a dispense, if it has one."""
+
+    def save_delivery(self, delivery: Delivery) -> None:
+        """Store a delivery, or its new state."""
+
+
+class TraceCodeRecords(Protocol):
+    """The register of the trace codes that this region keeps for everybody."""
+
+    def sell(self, sale: BoxSale) -> bool:
+        """Note a sale. False if another attempt has sold the box, unless both sell parts of it."""
+
+    def take_back(self, code: str, number: str, attempt_id: str, pharmacy_code: str) -> None:
+        """Undo a sale of a box, if this attempt of this pharmacy made it."""
 
 
 class ClearingRecords(Protocol):
@@ -358,6 +626,87 @@ class ClearingRecords(Protocol):
         """Every statement of a period, by role, peer and revision."""
 
 
+class AgreementRecords(Protocol):
+    """What was paid for the institutions of this region, against the quotas of their agreements."""
+
+    def add_use(self, use: AgreementUse) -> None:
+        """Count a payment or what came back of it. Counting it again changes nothing."""
+
+    def used_fen(self, institution_code: str, begin: date, end: date) -> int:
+        """What was paid for an institution from a day up to, not including, another one."""
+
+    def newest_use(self, institution_code: str, begin: date, end: date) -> AgreementUse | None:
+        """The last that was counted for an institution in a period."""
+
+    def is_above(self, institution_code: str, document: str, begin: date) -> bool:
+        """Whether the institution was last known to be above the quota of a period."""
+
+    def set_above(self, institution_code: str, document: str, begin: date, *, above: bool) -> bool:
+        """Note whether it is above; false if that was known."""
+
+
+class LogRecords(Protocol):
+    """The region's verifiable log: one for all its statements, so it has no key to shard by.
+
+    A command appends leaves; once for each commit, and before it, the store lets the tree grow over
+    all leaves that wait. Nothing is ever changed or removed.
+    """
+
+    def append(self, number: str, sha256: bytes, payload_type: str, keep_time: datetime) -> None:
+        """Append the leaf of a statement that was kept in this transaction; it waits for a place.
+
+        Leaves of one prescription get their places in the order in which they were appended.
+        """
+
+    def take_turn(self) -> None:
+        """Wait until no other transaction lets the tree grow, and keep others waiting."""
+
+    def waiting(self, limit: int) -> Sequence[WaitingLeaf]:
+        """Leaves that wait for a place, in the order of their places to come."""
+
+    def place(self, leaf: WaitingLeaf, index: int, hashes: bytes) -> None:
+        """Give a leaf its place, with the hashes of the subtrees that end with it, its own first."""
+
+    def placed(self, number: str, position: int) -> None:
+        """The leaves of a prescription wait no more, up to a position."""
+
+    def size(self) -> int:
+        """How many leaves have a place: the size of the tree."""
+
+    def leaf(self, number: str, sha256: bytes) -> LogLeaf | None:
+        """The leaf of a statement; none before it has a place."""
+
+    def leaves(self, begin: int, limit: int) -> Sequence[LogLeaf]:
+        """Leaves from an index on, in order."""
+
+    def hashes(self, subtrees: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+        """The hashes of full subtrees of the tree, each by level and position."""
+
+    def unlogged(self, limit: int) -> Sequence[tuple[str, bytes]]:
+        """Statements that are kept without a leaf, by number and digest. There must be none."""
+
+    def add_checkpoint(self, checkpoint: LogCheckpoint) -> None:
+        """Store a signed head."""
+
+    def checkpoint(self) -> LogCheckpoint | None:
+        """The newest checkpoint."""
+
+    def checkpoints(self, after: int, limit: int) -> Sequence[LogCheckpoint]:
+        """Checkpoints of sizes above ``after``, smallest first."""
+
+    def seen(self, region_code: str) -> LogCheckpoint | None:
+        """The newest checkpoint of another region's log that was found consistent."""
+
+    def see(self, seen: SeenCheckpoint) -> bool:
+        """Keep a checkpoint of another region; false if this one was kept before.
+
+        A consistent one takes the place of the one before; a contradicting one is kept beside it.
+        """
+
+    def all_seen(self) -> Sequence[SeenCheckpoint]:
+        """The newest checkpoint of every other region, and all that contradict."""
+
+
 class Transaction(Protocol):
     """Everything that one command sees and changes; committed as a whole or not at all."""
 
@@ -378,8 +727,16 @@ class Transaction(Protocol):
         """Records of the dispensing role."""
 
     @property
+    def trace_codes(self) -> TraceCodeRecords:
+        """Records of the registrar of trace codes."""
+
+    @property
     def clearing(self) -> ClearingRecords:
         """Books, and what was cleared by them."""
+
+    @property
+    def log(self) -> LogRecords:
+        """The region's verifiable log."""
 
 
 class Reader(Protocol):
@@ -423,6 +780,9 @@ class HomeGateway(Protocol):
     async def release_attempt(self, request: ReleaseAttemptRequest) -> ReleaseAttemptResponse:
         """See HomeService.ReleaseAttempt."""
 
+    async def correct_attempt(self, request: CorrectAttemptRequest) -> CorrectAttemptResponse:
+        """See HomeService.CorrectAttempt."""
+
     async def get_attempt(self, request: GetAttemptRequest) -> GetAttemptResponse:
         """See HomeService.GetAttempt."""
 
@@ -462,6 +822,17 @@ class PeerGateway(HomeGateway, PayerGateway, ClearingGateway, Protocol):
 
     async def deliver_events(self, request: DeliverEventsRequest) -> DeliverEventsResponse:
         """See PeerService.DeliverEvents."""
+
+    async def sell_trace_codes(self, request: SellTraceCodesRequest) -> SellTraceCodesResponse:
+        """See PeerService.SellTraceCodes."""
+
+    async def take_back_trace_codes(
+        self, request: TakeBackTraceCodesRequest
+    ) -> TakeBackTraceCodesResponse:
+        """See PeerService.TakeBackTraceCodes."""
+
+    async def get_checkpoint(self, request: GetCheckpointRequest) -> GetCheckpointResponse:
+        """See PeerService.GetCheckpoint."""
 
 
 class Peers(Protocol):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from rxoutflow.identity import CallerName
 from rxoutflow.numbers import NumberInvalid, PickupCode, PrescriptionNumber
@@ -20,13 +19,16 @@ from rxoutflow.trust import RegionNotTrusted, TrustStore
 from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow.v1.trust_pb2 import Institution, Signer
-from rxoutflow_server.application.ports import Seal
+from rxoutflow_server.application.log.region_log import R, RegionLog
+from rxoutflow_server.application.ports import Seal, Store
+from rxoutflow_server.domain import local_time
 from rxoutflow_server.domain.catalogue import Catalogue
 from rxoutflow_server.domain.errors import Reason, Refusal
-from rxoutflow_server.domain.prescription_rules import NATIONAL, Parameters
+from rxoutflow_server.domain.rule_book import RuleBook
 from rxoutflow_server.domain.tariff import Tariffs
+from rxoutflow_server.domain.trace_codes import registrar_of
 
-LOCAL_TIME = ZoneInfo("Asia/Shanghai")
+LOCAL_TIME = local_time.LOCAL_TIME
 """All pooling regions keep one civil time: that of the days of issue and of dispensing."""
 
 
@@ -45,7 +47,15 @@ class Region:
     lease: timedelta
     tariffs: Tariffs
     catalogue: Catalogue
-    rule_parameters: Parameters = field(default=NATIONAL)
+    rules: RuleBook = field(default=RuleBook())
+    overdue: timedelta = timedelta(hours=48)
+    """How long a committed attempt of this home region waits for its pharmacy."""
+    give_up: timedelta = timedelta(hours=72)
+    """For how long an event is sent to another region again and again."""
+    registrars: tuple[str, ...] = ()
+    """The regions that keep the register of trace codes together; none: this region alone."""
+    log: RegionLog | None = None
+    """Makes receipts. Without it answers carry none; statements are leaves of the log anyway."""
 
     def verified(
         self, statement: SignedStatement, expected: type[M], now: datetime, *, decides: bool = True
@@ -59,6 +69,10 @@ class Region:
             StatementError: see ``rxoutflow.statements``.
         """
         return self.verifier.verify(statement, expected, now, self.code if decides else None)
+
+    def registrar_of(self, trace_code: str) -> str:
+        """The region that keeps the register of a trace code."""
+        return registrar_of(trace_code, self.registrars or (self.code,))
 
     def institution(self, region_code: str, institution_code: str) -> Institution | None:
         """An institution as its own region's trust list has it, if it is there."""
@@ -149,3 +163,10 @@ def require_own_region(caller: CallerName, region_code: str) -> None:
             "a platform forwards only for institutions of its own region",
             region=region_code,
         )
+
+
+async def receipted(region: Region, store: Store, response: R, statement: SignedStatement) -> R:
+    """The answer, with a receipt of the statement that it answers if the log gives one."""
+    if region.log is None:
+        return response
+    return await region.log.attach(store, response, statement)

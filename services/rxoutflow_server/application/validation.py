@@ -9,21 +9,32 @@ numbers, formats) stands here once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from datetime import date
-from typing import Any, cast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from typing import Any
 from uuid import UUID
 
 from google.api import field_behavior_pb2
-from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type import date_pb2
 
-from rxoutflow.v1.dispense_pb2 import DispensedLine, DispenseRecord
+from rxoutflow.statements.verification import MAX_CLOCK_AHEAD
+from rxoutflow.v1.attempt_pb2 import Adjudication
+from rxoutflow.v1.dispense_pb2 import (
+    Delivery,
+    DeliveryUpdate,
+    DispensedLine,
+    DispenseRecord,
+    DispenseReturn,
+)
 from rxoutflow.v1.prescription_pb2 import Prescription, PrescriptionLine
 from rxoutflow.v1.settlement_pb2 import Amounts, CataloguedLine, PricedLine, Pricing
 from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.trace_codes import TRACE_CODE
 
 _REGION_CODE = re.compile(r"[0-9]{6}")
 _HOSPITAL_NUMBER_LENGTH = 40
@@ -32,8 +43,12 @@ _MAX_QUANTITY = 10**9
 _MAX_UNIT_PRICE = 10**12
 _MAX_AMOUNT_FEN = 10**15
 _MAX_WEIGHT_GRAMS = 1_000_000
+_CARRIER_LENGTH = 80
 _MAX_DELIVERY_FEE_FEN = 10**9
-_TRACE_CODE = re.compile(r"[0-9]{20}")
+_EVIDENCE = re.compile(r"[^\x00-\x09\x0b-\x1f\x7f]{1,2000}")
+_REASON_LENGTH = 500
+_MAX_DOCUMENTS = 20
+_SHA256_BYTES = 32
 _YEAR_9999 = 253_370_764_800
 _NANOS = 10**9
 
@@ -44,18 +59,15 @@ def check_required(message: Message, path: str = "") -> None:
     Raises:
         Refusal: FIELD_INVALID naming the field.
     """
-    for field in cast(Sequence[FieldDescriptor], message.DESCRIPTOR.fields):
-        here = f"{path}.{field.name}" if path else field.name
-        if _is_required(field) and not _is_set(message, field):
-            raise invalid(here, "is required")
-        if field.enum_type is not None:
-            _check_known(here, field, getattr(message, field.name))
-        if field.message_type is not None:
-            for index, value in _values(message, field):
-                within = f"{here}[{index}]" if index is not None else here
-                if isinstance(value, Timestamp):
-                    _check_time(within, value)
-                check_required(value, within)
+    for demand in _demands(message.DESCRIPTOR):
+        value = getattr(message, demand.name)
+        if demand.is_required and not demand.is_set(message, value):
+            raise invalid(_within(path, demand.name), "is required")
+        if demand.known is not None and not demand.known.issuperset(demand.each(value)):
+            problem = "has a value that this contract does not know"
+            raise invalid(_within(path, demand.name), problem)
+        if demand.is_message:
+            _check_inside(demand, message, value, path)
 
 
 def check_prescription(content: Prescription) -> None:
@@ -145,6 +157,21 @@ def check_amounts(field: str, amounts: Amounts) -> None:
         raise invalid(field, "does not add up: see the identities of the contract")
 
 
+def check_adjudication(content: Adjudication) -> None:
+    """Refuse a decision with missing fields, too long evidence or digests that are none.
+
+    Raises:
+        Refusal: FIELD_INVALID naming the field.
+    """
+    check_required(content)
+    check_uuid("adjudication_id", content.adjudication_id)
+    _check_form("evidence", content.evidence, _EVIDENCE)
+    if len(content.document_sha256) > _MAX_DOCUMENTS:
+        raise invalid("document_sha256", f"must be at most {_MAX_DOCUMENTS}")
+    for index, digest in enumerate(content.document_sha256):
+        _check_range(f"document_sha256[{index}]", len(digest), _SHA256_BYTES, _SHA256_BYTES)
+
+
 def check_dispense_record(content: DispenseRecord) -> None:
     """Refuse a record with missing fields, malformed trace codes or an impossible delivery fee.
 
@@ -154,8 +181,51 @@ def check_dispense_record(content: DispenseRecord) -> None:
     # A dispense that only the patient pays has a settlement id too: it names the commitment.
     check_required(content)
     _check_range("delivery.fee_fen", content.delivery.fee_fen, 0, _MAX_DELIVERY_FEE_FEN)
+    _check_parcel("delivery.", content.delivery)
     for index, line in enumerate(content.lines):
         _check_trace_codes(f"lines[{index}]", line)
+
+
+def check_delivery_update(content: DeliveryUpdate, now: datetime) -> None:
+    """Refuse an update with missing fields, too long texts, or a time that is still to come.
+
+    Raises:
+        Refusal: FIELD_INVALID naming the field.
+    """
+    check_required(content)
+    _check_parcel("", content)
+    if content.state_time.ToDatetime(UTC) > now + MAX_CLOCK_AHEAD:
+        raise invalid("state_time", "must not be ahead")
+
+
+def _check_parcel(path: str, content: Delivery | DeliveryUpdate) -> None:
+    _check_length(f"{path}carrier", content.carrier, _CARRIER_LENGTH)
+    _check_length(f"{path}parcel_number", content.parcel_number, _CARRIER_LENGTH)
+
+
+def check_dispense_return(content: DispenseReturn) -> None:
+    """Refuse a return with missing fields, impossible quantities or malformed trace codes.
+
+    Raises:
+        Refusal: FIELD_INVALID naming the field.
+    """
+    check_required(content)
+    check_uuid("reversal_id", content.reversal_id)
+    _check_length("reason", content.reason, _REASON_LENGTH)
+    for index, line in enumerate(content.lines):
+        _check_range(f"lines[{index}].quantity", line.quantity, 1, _MAX_QUANTITY)
+        for place, code in enumerate(line.trace_codes):
+            check_trace_code(f"lines[{index}].trace_codes[{place}]", code)
+
+
+def check_trace_code(field: str, code: str) -> None:
+    """Refuse a trace code in any other spelling than twenty ASCII digits.
+
+    Raises:
+        Refusal: FIELD_INVALID naming the field.
+    """
+    if not TRACE_CODE.fullmatch(code):
+        raise invalid(field, "must be 20 digits, without blanks, as the box shows them")
 
 
 def check_uuid(field: str, value: str) -> None:
@@ -180,33 +250,71 @@ def mismatch(field: str, problem: str) -> Refusal:
     return Refusal(Reason.SIGNED_CONTENT_MISMATCH, f"{field}: {problem}", field=field)
 
 
-def _is_required(field: FieldDescriptor) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Demand:
+    """What the contract asks of a field; read from the descriptors once, not for each message."""
+
+    name: str
+    is_required: bool
+    is_repeated: bool
+    is_message: bool
+    has_presence: bool
+    is_number: bool
+    known: frozenset[int] | None
+    """The numbers of an enum; None for all other types."""
+
+    def is_set(self, message: Message, value: Any) -> bool:  # noqa: ANN401 - of any field type
+        """Whether it has a value. Zero is a number; ranges are checked where they are known."""
+        if self.is_repeated or not self.has_presence:
+            return self.is_number or bool(value)
+        return message.HasField(self.name)
+
+    def each(self, value: Any) -> Iterable[Any]:  # noqa: ANN401 - of any field type
+        """The values of a field, whether it holds several or one."""
+        return value if self.is_repeated else (value,)
+
+
+@lru_cache(maxsize=512)
+def _demands(descriptor: Descriptor) -> tuple[_Demand, ...]:
+    found = map(_demand, descriptor.fields)
+    return tuple(
+        each for each in found if each.is_required or each.is_message or each.known is not None
+    )
+
+
+def _demand(field: FieldDescriptor) -> _Demand:
     behaviors = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
-    return field_behavior_pb2.REQUIRED in behaviors
+    enum = field.enum_type
+    truthy = (FieldDescriptor.CPPTYPE_STRING, FieldDescriptor.CPPTYPE_ENUM)
+    return _Demand(
+        name=field.name,
+        is_required=field_behavior_pb2.REQUIRED in behaviors,
+        is_repeated=field.is_repeated,
+        is_message=field.message_type is not None,
+        has_presence=field.has_presence,
+        is_number=not field.is_repeated and field.cpp_type not in truthy,
+        known=None if enum is None else frozenset(enum.values_by_number),
+    )
 
 
-def _is_set(message: Message, field: FieldDescriptor) -> bool:
-    if field.is_repeated:
-        return len(getattr(message, field.name)) > 0
-    if field.has_presence:
-        return message.HasField(field.name)
-    if field.cpp_type in (FieldDescriptor.CPPTYPE_STRING, FieldDescriptor.CPPTYPE_ENUM):
-        return bool(getattr(message, field.name))
-    return True  # zero is a number; ranges are checked where they are known
+def _check_inside(demand: _Demand, message: Message, value: Any, path: str) -> None:  # noqa: ANN401 - a message, or several
+    here = _within(path, demand.name)
+    if demand.is_repeated:
+        for index, each in enumerate(value):
+            _check_message(each, f"{here}[{index}]")
+    elif message.HasField(demand.name):
+        _check_message(value, here)
 
 
-def _values(message: Message, field: FieldDescriptor) -> Iterable[tuple[int | None, Message]]:
-    if field.is_repeated:
-        return enumerate(getattr(message, field.name))
-    if message.HasField(field.name):
-        return [(None, getattr(message, field.name))]
-    return []
+def _check_message(message: Message, path: str) -> None:
+    if isinstance(message, Timestamp):
+        _check_time(path, message)
+    else:
+        check_required(message, path)
 
 
-def _check_known(field: str, descriptor: FieldDescriptor, value: Any) -> None:  # noqa: ANN401 - a number, or several
-    known = cast(EnumDescriptor, descriptor.enum_type).values_by_number
-    if any(each not in known for each in (value if descriptor.is_repeated else (value,))):
-        raise invalid(field, "has a value that this contract does not know")
+def _within(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def _check_time(field: str, time: Timestamp) -> None:
@@ -263,4 +371,4 @@ def _check_herbal(content: Prescription) -> None:
 def _check_trace_codes(here: str, line: DispensedLine) -> None:
     _check_range(f"{here}.quantity", line.quantity, 1, _MAX_QUANTITY)
     for index, trace_code in enumerate(line.trace_codes):
-        _check_form(f"{here}.trace_codes[{index}].code", trace_code.code, _TRACE_CODE)
+        check_trace_code(f"{here}.trace_codes[{index}].code", trace_code.code)

@@ -39,8 +39,9 @@ class LineQuantity:
 class Attempt:
     """One attempt of one pharmacy on one prescription.
 
-    ``cause_sha256`` is the digest of the pharmacy's statement that led to the present state, empty
-    after a lease ran out. ``settlement_id`` is empty before commit and when the patient pays alone.
+    ``cause_sha256`` is the digest of the statement that led to the present state, the pharmacy's or
+    that of two adjudicators, and empty after a lease ran out. ``settlement_id`` is empty before
+    commit and when the patient pays alone.
     """
 
     attempt_id: str

@@ -3,9 +3,13 @@
 ``benefit`` is one pure function of a tariff and a case; the same input gives the same result on any
 machine on any day. Amounts are fen, unit prices 10⁻⁶ yuan, ratios basis points. Rounding is half-up
 and happens four times only: the amount, the limit amount and the first self-pay of a line, and the
-pool of the settlement. Every result proves its identities when it is built and cannot exist
-without them. ``apportion_to_lines`` says what each line took from each funding source, so that a
-return can give back exactly that.
+pool of each scheme and of ordinary care. Every result proves its identities when it is built and
+cannot exist without them. ``apportion_to_lines`` says what each line took from each funding source,
+so that a return can give back exactly that.
+
+A line belongs to one scheme or to ordinary care (R15): to the tariff's first scheme that lists the
+prescription's special disease and the line's drug, and that the person is enrolled in. Each scheme
+has a deductible and a cap of its own; what its cap leaves over stays with the person.
 
 What holds under this rounding, for a tariff that pays at most 100 %: raising a unit price never
 lowers what the person pays, exactly. Raising a quantity can, by at most one fen for each line with
@@ -16,12 +20,31 @@ Delivery fees are no input here: they stand beside the settlement and are always
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
+from functools import cache
+from typing import TypeAlias
 
 from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
-from rxoutflow_server.domain.money import WHOLE_BP, apportion, half_up, line_amount_fen, yuan
-from rxoutflow_server.domain.tariff import TIERS, AreaStatus, PersonType, Tariff
+from rxoutflow_server.domain.money import (
+    WHOLE_BP,
+    apportion,
+    half_up,
+    line_amount_fen,
+    spread,
+)
+from rxoutflow_server.domain.tariff import (
+    ANY_PART,
+    TIERS,
+    AccountRules,
+    AreaStatus,
+    Part,
+    PersonType,
+    Scheme,
+    Tariff,
+    Terms,
+)
 
 
 @unique
@@ -37,6 +60,8 @@ class Category(StrEnum):
 class Line:
     """What was dispensed, priced with the dispensing region's catalogue (R13).
 
+    ``drug_code`` decides only whether a scheme covers the line.
+
     Raises:
         Refusal: FIELD_INVALID, a figure is out of range; ``detail["field"]`` names it.
     """
@@ -47,6 +72,7 @@ class Line:
     first_self_pay_bp: int = 0
     limit_price_micro_yuan: int | None = None
     limited_use_unmet: bool = False
+    drug_code: str = ""
 
     def __post_init__(self) -> None:
         if self.quantity < 1:
@@ -65,10 +91,30 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A person's enrolment in a scheme, and what of its deductible and cap this year has used.
+
+    Raises:
+        Refusal: FIELD_INVALID, a figure is out of range; ``detail["field"]`` names it.
+    """
+
+    scheme_code: str
+    used_deductible_fen: int = 0
+    used_cap_fen: int = 0
+
+    def __post_init__(self) -> None:
+        if self.used_deductible_fen < 0:
+            raise _field_invalid("used_deductible_fen", "must not be negative")
+        if self.used_cap_fen < 0:
+            raise _field_invalid("used_cap_fen", "must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """Who the person is to the payer, and what of this year's deductible and cap is used.
 
-    ``area_status`` is none at home: where the medicine is dispensed in the payer region (R14).
+    The figures here are those of ordinary care; each enrolment has its own. ``area_status`` is none
+    at home: where the medicine is dispensed in the payer region (R14).
 
     Raises:
         Refusal: FIELD_INVALID, a figure is out of range; ``detail["field"]`` names it.
@@ -79,6 +125,7 @@ class Standing:
     area_status: AreaStatus | None
     used_deductible_fen: int = 0
     used_cap_fen: int = 0
+    enrolments: tuple[Enrolment, ...] = ()
 
     def __post_init__(self) -> None:
         if self.issuing_tier not in TIERS:
@@ -110,11 +157,15 @@ class Funding:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Everything besides the tariff that decides a settlement."""
+    """Everything besides the tariff that decides a settlement.
+
+    ``special_disease_code`` is what the prescription names, or empty.
+    """
 
     lines: tuple[Line, ...]
     standing: Standing
     funding: Funding
+    special_disease_code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +191,34 @@ class LineParts:
 
 
 @dataclass(frozen=True, slots=True)
+class SchemeShare:
+    """What of a settlement falls to one scheme, or to ordinary care (an empty code), in fen.
+
+    ``lines`` are positions from 0, ascending. What the person pays of it is ``inscope_fen`` less
+    ``pool_fen``.
+    """
+
+    scheme_code: str
+    lines: tuple[int, ...]
+    inscope_fen: int
+    deductible_fen: int
+    pool_fen: int
+
+    def __post_init__(self) -> None:
+        left = self.inscope_fen - self.deductible_fen - self.pool_fen
+        _hold(
+            self.deductible_fen >= 0 and self.pool_fen >= 0 and left >= 0,
+            "a scheme deducts and pays no more than is in its scope",
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Benefit:
     """A settlement's figures in fen, under one tariff version.
 
-    ``lines`` and ``family_accounts_fen`` are in the order of the case.
+    ``lines`` and ``family_accounts_fen`` are in the order of the case. The figures are those of the
+    whole settlement; ``schemes`` says what of them falls to which scheme, and the rest is
+    ``ordinary`` care.
 
     Raises:
         InvariantBroken: an identity of the formula does not hold.
@@ -164,10 +239,16 @@ class Benefit:
     family_fen: int
     family_accounts_fen: tuple[int, ...]
     cash_fen: int
+    schemes: tuple[SchemeShare, ...] = ()
+    accounts: AccountRules = ANY_PART
 
     def __post_init__(self) -> None:
         self._hold_sums_of_lines()
         self._hold_identities()
+        if self.schemes:
+            self._hold_schemes()
+        if self.accounts is not ANY_PART:
+            self._hold_account_rules()
         _hold(
             self.deductible_fen >= 0
             and self.pool_fen >= 0
@@ -176,6 +257,34 @@ class Benefit:
             and self.cash_fen >= 0
             and min(self.family_accounts_fen, default=0) >= 0,
             "no amount is negative",
+        )
+
+    @property
+    def ordinary(self) -> SchemeShare:
+        """What falls to no scheme."""
+        taken = {index for share in self.schemes for index in share.lines}
+        return SchemeShare(
+            scheme_code="",
+            lines=tuple([index for index in range(len(self.lines)) if index not in taken]),
+            inscope_fen=self.inscope_fen - sum(share.inscope_fen for share in self.schemes),
+            deductible_fen=self.deductible_fen
+            - sum(share.deductible_fen for share in self.schemes),
+            pool_fen=self.pool_fen - sum(share.pool_fen for share in self.schemes),
+        )
+
+    def _hold_schemes(self) -> None:
+        shares = (self.ordinary, *self.schemes)
+        positions = sorted(index for share in shares for index in share.lines)
+        _hold(positions == list(range(len(self.lines))), "every line falls to one scheme")
+        for share in shares:
+            inscope = sum(self.lines[index].inscope_fen for index in share.lines)
+            _hold(share.inscope_fen == inscope, "a scheme's scope is that of its lines")
+
+    def _hold_account_rules(self) -> None:
+        room = _account_room_fen(self.accounts, _parts(self), self.account_fen)
+        _hold(
+            self.account_fen <= room.own and self.family_fen <= room.family,
+            "accounts pay only the parts that they may",
         )
 
     def _hold_sums_of_lines(self) -> None:
@@ -230,12 +339,19 @@ def benefit(tariff: Tariff, case: Case) -> Benefit:
         excess += line.excess_fen
         first += line.first_self_pay_fen
         inscope += line.inscope_fen
-    deductible = min(inscope, _deductible_left_fen(tariff, case.standing))
-    pool = _pool_fen(tariff, case.standing, inscope - deductible)
-    person = total - pool
-    account = min(case.funding.own_account_fen, person)
-    family_accounts = _drawn_in_order(case.funding.family_accounts_fen, person - account)
-    family = sum(family_accounts)
+    schemes = _scheme_shares(tariff, case, lines)
+    deductible, pool = _terms_applied(
+        tariff,
+        case.standing,
+        inscope - sum([share.inscope_fen for share in schemes]),
+        case.standing.used_deductible_fen,
+        case.standing.used_cap_fen,
+    )
+    deductible += sum([share.deductible_fen for share in schemes])
+    pool += sum([share.pool_fen for share in schemes])
+    parts = (own, excess, first, deductible, inscope - deductible - pool)
+    account, family_accounts = _accounts_draw(tariff.accounts, parts, case.funding)
+    person, family = total - pool, sum(family_accounts)
     return Benefit(
         tariff_version_id=tariff.version_id,
         lines=lines,
@@ -252,6 +368,8 @@ def benefit(tariff: Tariff, case: Case) -> Benefit:
         family_fen=family,
         family_accounts_fen=family_accounts,
         cash_fen=person - account - family,
+        schemes=schemes,
+        accounts=tariff.accounts,
     )
 
 
@@ -276,20 +394,110 @@ def _first_self_pay_fen(line: Line, within_limit: int) -> int:
     return half_up(within_limit * line.first_self_pay_bp, WHOLE_BP)
 
 
-def _deductible_left_fen(tariff: Tariff, standing: Standing) -> int:
-    return tariff.deductible.left_fen(
-        standing.person_type, standing.issuing_tier, standing.used_deductible_fen
+def _scheme_shares(
+    tariff: Tariff, case: Case, lines: tuple[LineParts, ...]
+) -> tuple[SchemeShare, ...]:
+    """R15: the schemes that apply and cover a line, in the order of the tariff."""
+    if not case.special_disease_code or not tariff.schemes or not case.standing.enrolments:
+        return ()
+    shares = []
+    left = list(range(len(lines)))
+    for scheme, enrolment in _applicable(tariff, case):
+        covered = [index for index in left if case.lines[index].drug_code in scheme.drug_codes]
+        if covered:
+            shares.append(_scheme_share(scheme, enrolment, case.standing, lines, covered))
+            left = [index for index in left if index not in covered]
+    return tuple(shares)
+
+
+def _applicable(tariff: Tariff, case: Case) -> list[tuple[Scheme, Enrolment]]:
+    enrolled = {enrolment.scheme_code: enrolment for enrolment in case.standing.enrolments}
+    return [
+        (scheme, enrolled[scheme.scheme_code])
+        for scheme in tariff.schemes
+        if scheme.scheme_code in enrolled and case.special_disease_code in scheme.disease_codes
+    ]
+
+
+def _scheme_share(
+    scheme: Scheme,
+    enrolment: Enrolment,
+    standing: Standing,
+    lines: tuple[LineParts, ...],
+    covered: list[int],
+) -> SchemeShare:
+    inscope = sum([lines[index].inscope_fen for index in covered])
+    deductible, pool = _terms_applied(
+        scheme, standing, inscope, enrolment.used_deductible_fen, enrolment.used_cap_fen
+    )
+    return SchemeShare(scheme.scheme_code, tuple(covered), inscope, deductible, pool)
+
+
+def _terms_applied(
+    terms: Terms, standing: Standing, inscope: int, used_deductible: int, used_cap: int
+) -> tuple[int, int]:
+    """Deductible and pool of what is in scope under these terms."""
+    left = terms.deductible.left_fen(standing.person_type, standing.issuing_tier, used_deductible)
+    deductible = min(inscope, left)
+    ratio = terms.ratio_for(standing.person_type, standing.issuing_tier)
+    factor = terms.area_factor_bp.of(standing.area_status)
+    share = half_up((inscope - deductible) * ratio * factor, WHOLE_BP * WHOLE_BP)
+    return deductible, min(share, terms.cap_left_fen(standing.person_type, used_cap))
+
+
+_Parts: TypeAlias = tuple[int, int, int, int, int]
+"""What the person owes, in the order of ``Part``."""
+
+
+def _parts(bill: Benefit) -> _Parts:
+    return (
+        bill.own_fen,
+        bill.excess_fen,
+        bill.first_self_pay_fen,
+        bill.deductible_fen,
+        bill.ratio_self_fen,
     )
 
 
-def _pool_fen(tariff: Tariff, standing: Standing, base: int) -> int:
-    ratio = tariff.ratio_for(standing.person_type, standing.issuing_tier)
-    factor = tariff.area_factor_bp.of(standing.area_status)
-    return min(half_up(base * ratio * factor, WHOLE_BP * WHOLE_BP), _cap_left_fen(tariff, standing))
+def _sum_of(parts: _Parts, allowed: frozenset[Part]) -> int:
+    return sum([parts[place] for place in _places(allowed)])
 
 
-def _cap_left_fen(tariff: Tariff, standing: Standing) -> int:
-    return max(0, tariff.cap_fen.of(standing.person_type) - standing.used_cap_fen)
+@cache
+def _places(allowed: frozenset[Part]) -> tuple[int, ...]:
+    """Where these parts are in a bill; there are 32 sets of them in all."""
+    return tuple([place for place, part in enumerate(Part) if part in allowed])
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """How much of a bill the accounts may pay at most."""
+
+    own: int
+    family: int
+
+
+def _account_room_fen(rules: AccountRules, parts: _Parts, account: int | None = None) -> _Room:
+    """The room for the own account, and for the family's once the own one has paid ``account``.
+
+    The own account pays first what the family's may not, so that it takes no room from them.
+    """
+    own = _sum_of(parts, rules.own)
+    alone = _sum_of(parts, rules.own - rules.family)
+    shared = max(0, (own if account is None else account) - alone)
+    return _Room(own, _sum_of(parts, rules.family) - shared)
+
+
+def _accounts_draw(
+    rules: AccountRules, parts: _Parts, funding: Funding
+) -> tuple[int, tuple[int, ...]]:
+    if rules is ANY_PART:
+        person = sum(parts)
+        account = min(funding.own_account_fen, person)
+        return account, _drawn_in_order(funding.family_accounts_fen, person - account)
+    account = min(funding.own_account_fen, _account_room_fen(rules, parts).own)
+    room = _account_room_fen(rules, parts, account).family
+    return account, _drawn_in_order(funding.family_accounts_fen, room)
 
 
 def _drawn_in_order(granted: tuple[int, ...], needed: int) -> tuple[int, ...]:
@@ -302,85 +510,13 @@ def _drawn_in_order(granted: tuple[int, ...], needed: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One figure of a settlement and the rule that gave it."""
-
-    name: str
-    fen: int
-    because: str
-
-
-def explain(tariff: Tariff, case: Case, result: Benefit) -> list[Step]:
-    """Say where each figure comes from: which line, or which row of which tariff.
-
-    Reads the figures of ``result`` and computes none of its own, so it can never disagree.
-    """
-    steps: list[Step] = []
-    for number, (line, parts) in enumerate(zip(case.lines, result.lines, strict=True), start=1):
-        steps += _explain_line(f"line {number}", line, parts)
-    return steps + _explain_payer(tariff, case.standing, result) + _explain_person(result)
-
-
-def _explain_line(name: str, line: Line, parts: LineParts) -> list[Step]:
-    price = f"{line.quantity} × {yuan(line.unit_price_micro_yuan)} yuan"
-    steps = [Step(f"{name} amount", parts.amount_fen, price)]
-    if line.is_own_cost:
-        why = "category C" if line.category is Category.C else "limited use not met"
-        return [*steps, Step(f"{name} own", parts.own_fen, why)]
-    if line.limit_price_micro_yuan is not None and parts.excess_fen:
-        limit = f"above the limit price of {yuan(line.limit_price_micro_yuan)} yuan"
-        steps.append(Step(f"{name} excess", parts.excess_fen, limit))
-    if parts.first_self_pay_fen:
-        first = f"category B, {_percent(line.first_self_pay_bp)} before the ratio"
-        steps.append(Step(f"{name} first self-pay", parts.first_self_pay_fen, first))
-    return [*steps, Step(f"{name} inscope", parts.inscope_fen, f"category {line.category}")]
-
-
-def _explain_payer(tariff: Tariff, standing: Standing, result: Benefit) -> list[Step]:
-    source = f"tariff {tariff.version_id} ({tariff.document}"
-    source += ", unverified)" if tariff.unverified else ")"
-    left = _deductible_left_fen(tariff, standing)
-    base = result.inscope_fen - result.deductible_fen
-    ratio = tariff.ratio_for(standing.person_type, standing.issuing_tier)
-    factor = tariff.area_factor_bp.of(standing.area_status)
-    cap_left = _cap_left_fen(tariff, standing)
-    pays = (
-        f"{source}: {_percent(ratio)} for {standing.person_type}, tier {standing.issuing_tier}, "
-        f"× {_percent(factor)} {_where(standing)}, of {base} fen"
-    )
-    if result.pool_fen == cap_left:
-        pays += f", capped at the {cap_left} fen left of the yearly cap"
-    return [
-        Step("deductible", result.deductible_fen, f"{source}: {left} fen left to deduct"),
-        Step("pool", result.pool_fen, pays),
-        Step("ratio self-pay", result.ratio_self_fen, "inscope, less deductible, less pool"),
-    ]
-
-
-def _explain_person(result: Benefit) -> list[Step]:
-    return [
-        Step("person", result.person_fen, "total less pool"),
-        Step("account", result.account_fen, "own account, up to what it grants"),
-        Step("family", result.family_fen, "family accounts in order, up to what they grant"),
-        Step("cash", result.cash_fen, "the rest"),
-    ]
-
-
-def _where(standing: Standing) -> str:
-    return "at home" if standing.area_status is None else f"for {standing.area_status}"
-
-
-def _percent(basis_points: int) -> str:
-    whole, part = divmod(basis_points, 100)
-    return f"{whole}.{part:02d} %" if part else f"{whole} %"
-
-
-@dataclass(frozen=True, slots=True)
 class LineShare:
     """What one line, or a returned part of it, took from each funding source, in fen.
 
     ``deductible_fen`` is not a source beside the others: it is what a return restores to this
-    year's deductible. ``pool_fen`` is also what a return restores to the cap.
+    year's deductible. ``pool_fen`` is also what a return restores to the cap. Both are those of the
+    scheme ``scheme_code``, or of ordinary care where that is empty. Own cost, excess, first
+    self-pay, deductible and ratio self-pay together are what the person's sources paid.
     """
 
     amount_fen: int
@@ -389,12 +525,17 @@ class LineShare:
     account_fen: int
     family_accounts_fen: tuple[int, ...]
     cash_fen: int
+    scheme_code: str = ""
+    own_fen: int = 0
+    excess_fen: int = 0
+    first_self_pay_fen: int = 0
 
     def __post_init__(self) -> None:
         paid = self.pool_fen + self.account_fen + self.family_fen + self.cash_fen
         _hold(self.amount_fen == paid, "a line's share adds up to its amount")
         _hold(
-            self.deductible_fen >= 0
+            min(self.own_fen, self.excess_fen, self.first_self_pay_fen, self.ratio_self_fen) >= 0
+            and self.deductible_fen >= 0
             and self.pool_fen >= 0
             and self.account_fen >= 0
             and self.cash_fen >= 0
@@ -407,25 +548,36 @@ class LineShare:
         """What all family accounts paid together."""
         return sum(self.family_accounts_fen)
 
+    @property
+    def ratio_self_fen(self) -> int:
+        """The person's share by ratio and cap: what no other part of the amount is."""
+        outside = self.own_fen + self.excess_fen + self.first_self_pay_fen
+        return self.amount_fen - self.pool_fen - outside - self.deductible_fen
+
 
 def apportion_to_lines(result: Benefit) -> tuple[LineShare, ...]:
     """Divide a settlement over its lines, per funding source, to the fen.
 
     Each line's shares add up to its amount, and each source's shares add up to what it paid. Both
     hold at once because the sources are divided one after the other, each in proportion to what the
-    sources before it left: deductible by inscope, pool by base, account by the person's part, then
-    each family account by what is still unpaid; the rest of a line is cash.
+    sources before it left: per scheme, deductible by inscope and pool by base; then the account by
+    those parts of the line that it may pay, first the ones that only it may pay; then each family
+    account by what it may pay and is still unpaid; the rest of a line is cash.
     """
-    inscope = [line.inscope_fen for line in result.lines]
-    deductible = apportion(result.deductible_fen, inscope)
-    pool = apportion(result.pool_fen, _less(inscope, deductible))
-    unpaid = _less([line.amount_fen for line in result.lines], pool)
-    account = apportion(result.account_fen, unpaid)
-    unpaid = _less(unpaid, account)
-    family = []
-    for drawn in result.family_accounts_fen:
-        family.append(apportion(drawn, unpaid))
-        unpaid = _less(unpaid, family[-1])
+    deductible, pool = _fund_by_line(result)
+    owed = [
+        (
+            line.own_fen,
+            line.excess_fen,
+            line.first_self_pay_fen,
+            deductible[index],
+            line.inscope_fen - deductible[index] - pool[index],
+        )
+        for index, line in enumerate(result.lines)
+    ]
+    account, family = _accounts_by_line(result, owed)
+    paid = [sum(drawn) for drawn in zip(pool, account, *family, strict=True)]
+    scheme_of = {index: share.scheme_code for share in result.schemes for index in share.lines}
     return tuple(
         LineShare(
             amount_fen=line.amount_fen,
@@ -433,10 +585,44 @@ def apportion_to_lines(result: Benefit) -> tuple[LineShare, ...]:
             pool_fen=pool[index],
             account_fen=account[index],
             family_accounts_fen=tuple([drawn[index] for drawn in family]),
-            cash_fen=unpaid[index],
+            cash_fen=line.amount_fen - paid[index],
+            scheme_code=scheme_of.get(index, ""),
+            own_fen=line.own_fen,
+            excess_fen=line.excess_fen,
+            first_self_pay_fen=line.first_self_pay_fen,
         )
         for index, line in enumerate(result.lines)
     )
+
+
+def _fund_by_line(result: Benefit) -> tuple[list[int], list[int]]:
+    """Deductible and pool of each line: each scheme's own, divided over its own lines."""
+    deductible, pool = [0] * len(result.lines), [0] * len(result.lines)
+    for share in (result.ordinary, *result.schemes):
+        inscope = [result.lines[index].inscope_fen for index in share.lines]
+        deducted = apportion(share.deductible_fen, inscope)
+        paid = apportion(share.pool_fen, _less(inscope, deducted))
+        for index, taken, given in zip(share.lines, deducted, paid, strict=True):
+            deductible[index], pool[index] = taken, given
+    return deductible, pool
+
+
+def _accounts_by_line(
+    result: Benefit, owed: Sequence[_Parts]
+) -> tuple[list[int], list[tuple[int, ...]]]:
+    """What the own account, and each family account, paid of each line."""
+    rules = result.accounts
+    only_own, both = rules.own - rules.family, rules.own & rules.family
+    alone = [_sum_of(parts, only_own) for parts in owed]
+    common = [_sum_of(parts, both) for parts in owed]
+    paid_alone = apportion(min(result.account_fen, sum(alone)), alone)
+    paid_common = apportion(result.account_fen - sum(paid_alone), common)
+    unpaid = _less([_sum_of(parts, rules.family) for parts in owed], paid_common)
+    family = []
+    for drawn in result.family_accounts_fen:
+        family.append(apportion(drawn, unpaid))
+        unpaid = _less(unpaid, family[-1])
+    return [a + b for a, b in zip(paid_alone, paid_common, strict=True)], family
 
 
 def return_of_line(
@@ -450,9 +636,11 @@ def return_of_line(
         returned_before: what earlier returns of this line took back.
         returning: what comes back now; at least 1.
 
-    Each source gives back its rounded share of all that has been returned so far, less what it gave
-    back before. So the returns of a line, in any portions, add up to the line exactly, and none is
-    negative. One portion differs from its exact value by less than a fen a source.
+    What has been returned so far, rounded once, is spread over what the line took: over its
+    sources, and the person's part over own cost, excess, first self-pay, deductible and ratio
+    self-pay. A return gives back what that spread has grown by. So the returns of a line, in any
+    portions, add up to the line exactly, every portion keeps the identities of a settlement, and
+    none is negative.
 
     Raises:
         Refusal: FIELD_INVALID or QUANTITY_EXCEEDED, more comes back than went out.
@@ -466,20 +654,37 @@ def return_of_line(
             returnable=str(quantity - returned_before),
         )
 
-    def back(fen: int) -> int:
-        after = half_up(fen * (returned_before + returning), quantity)
-        return after - half_up(fen * returned_before, quantity)
-
-    pool, account, cash = back(share.pool_fen), back(share.account_fen), back(share.cash_fen)
-    family = tuple([back(drawn) for drawn in share.family_accounts_fen])
+    before = _returned_so_far(share, quantity, returned_before)
+    after = _returned_so_far(share, quantity, returned_before + returning)
+    own, excess, first, deductible, _, pool, account, *family, cash = _less(list(after), before)
     return LineShare(
         amount_fen=pool + account + sum(family) + cash,
-        deductible_fen=back(share.deductible_fen),
+        deductible_fen=deductible,
         pool_fen=pool,
         account_fen=account,
-        family_accounts_fen=family,
+        family_accounts_fen=tuple(family),
         cash_fen=cash,
+        scheme_code=share.scheme_code,
+        own_fen=own,
+        excess_fen=excess,
+        first_self_pay_fen=first,
     )
+
+
+def _returned_so_far(share: LineShare, quantity: int, returned: int) -> tuple[int, ...]:
+    """The person's parts and then the sources of what a quantity of a line took."""
+    amount = half_up(share.amount_fen * returned, quantity)
+    sources = spread(
+        amount, (share.pool_fen, share.account_fen, *share.family_accounts_fen, share.cash_fen)
+    )
+    parts = (
+        share.own_fen,
+        share.excess_fen,
+        share.first_self_pay_fen,
+        share.deductible_fen,
+        share.ratio_self_fen,
+    )
+    return spread(amount - sources[0], parts) + sources
 
 
 def _less(amounts: list[int], taken: tuple[int, ...]) -> list[int]:

@@ -41,7 +41,10 @@ class DrugFlag(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Drug:
-    """One catalogue entry; prices are for one ``unit``, the smallest that is dispensed."""
+    """One catalogue entry; prices are for one ``unit``, the smallest that is dispensed.
+
+    ``units_per_package`` of them make one ``package_unit``, where the catalogue says so.
+    """
 
     drug_code: str
     generic_name: str
@@ -55,6 +58,14 @@ class Drug:
     limit_price_micro_yuan: int | None = None
     limited_use: str | None = None
     flags: frozenset[DrugFlag] = frozenset()
+    package_unit: str | None = None
+    units_per_package: int | None = None
+
+    def packages(self, quantity: int) -> tuple[int, int]:
+        """How many whole packages a quantity is, and how many units of a broken one (拆零)."""
+        if self.units_per_package is None:
+            return 0, quantity
+        return divmod(quantity, self.units_per_package)
 
 
 class Catalogue:
@@ -101,6 +112,11 @@ class Catalogue:
         """The flags of every drug by code, as the prescription rules take them."""
         return {drug.drug_code: drug.flags for drug in self}
 
+    def is_limited(self, drug_code: str) -> bool:
+        """Whether this catalogue limits the drug's use (R16); false if it is not listed."""
+        drug = self._by_code.get(drug_code)
+        return drug is not None and drug.limited_use is not None
+
     def flags_of(self, drug_code: str) -> frozenset[DrugFlag]:
         """The flags of a drug; none if it is not, or no longer, listed."""
         drug = self._by_code.get(drug_code)
@@ -133,6 +149,7 @@ class Catalogue:
             first_self_pay_bp=drug.first_self_pay_bp,
             limit_price_micro_yuan=drug.limit_price_micro_yuan,
             limited_use_unmet=limited_use_unmet and drug.limited_use is not None,
+            drug_code=drug_code,
         )
 
 

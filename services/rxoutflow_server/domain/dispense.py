@@ -6,7 +6,9 @@ last stored step; every request it repeats is idempotent at its receiver.
 
     committing ─hold─▶ held ─commit─▶ committed ─record─▶ dispensed ─booked, posted─▶ completed
         └───────────────┴───────────────┴─release─▶ released
-        └───────────────┴─refusal─▶ refused
+        └───────────────┴─refusal, correction─▶ refused
+
+A pharmacy that stays silent after its commit is adjudicated at home: released, or found dispensed.
 """
 
 from __future__ import annotations
@@ -81,6 +83,8 @@ _NEXT = {
 }
 """A pharmacy may release while the answer to its commit is lost, so from every step before."""
 
+_OPEN = (DispenseState.COMMITTING, DispenseState.HELD, DispenseState.COMMITTED)
+
 
 def advanced(dispense: Dispense, state: DispenseState, *, now: datetime) -> Dispense:
     """The dispense at its next step.
@@ -99,10 +103,52 @@ def let_go(dispense: Dispense, *, now: datetime) -> Dispense:
     Also one whose commit was still being asked for: its answer may have been lost, and whatever
     home answers now is about an attempt that is over.
     """
-    open_steps = (DispenseState.COMMITTING, DispenseState.HELD, DispenseState.COMMITTED)
-    if dispense.state not in open_steps:
+    if dispense.state not in _OPEN:
         return dispense
     return advanced(dispense, DispenseState.RELEASED, now=now)
+
+
+def found(dispense: Dispense, *, now: datetime) -> Dispense:
+    """The dispense after two people of the home region found the handover.
+
+    From any step but those after the pharmacy's own record: the answer to the commit may have been
+    lost here, and a release or a correction that stopped the dispense came too late at home.
+    """
+    if dispense.state in (DispenseState.DISPENSED, DispenseState.COMPLETED):
+        return dispense
+    return replace(
+        dispense,
+        state=DispenseState.DISPENSED,
+        posted=dispense.posted or not dispense.insured,
+        update_time=now,
+    )
+
+
+def require_as_found(dispense: Dispense, fence: int, lines: tuple[CommittedLine, ...]) -> None:
+    """A record that comes after the handover was found says what was committed. It moves nothing.
+
+    Raises:
+        Refusal: FENCE_STALE or DISPENSE_MISMATCH.
+    """
+    if fence != dispense.fence:
+        raise Refusal(Reason.FENCE_STALE, f"the attempt's fence is {dispense.fence}, not {fence}")
+    if lines != dispense.lines:
+        raise Refusal(
+            Reason.DISPENSE_MISMATCH,
+            "lines, products and quantities must be those of the commitment",
+            field="lines",
+        )
+
+
+def corrected(dispense: Dispense, *, now: datetime) -> Dispense:
+    """The dispense after its commit was corrected: nobody drives or records it any further.
+
+    Before home has confirmed the commit, the attempt may go on without it, with another commit.
+    Afterwards the attempt ends with it.
+    """
+    if dispense.state in (DispenseState.COMMITTING, DispenseState.HELD):
+        return advanced(dispense, DispenseState.REFUSED, now=now)
+    return let_go(dispense, now=now)
 
 
 def recorded(
@@ -122,17 +168,9 @@ def recorded(
         raise Refusal(
             Reason.ATTEMPT_ENDED, f"this dispense is {dispense.state}", state=dispense.state
         )
-    if fence != dispense.fence:
-        raise Refusal(Reason.FENCE_STALE, f"the attempt's fence is {dispense.fence}, not {fence}")
-    if lines != dispense.lines:
-        raise Refusal(
-            Reason.DISPENSE_MISMATCH,
-            "lines, products and quantities must be those of the commitment",
-            field="lines",
-        )
-    return replace(
-        advanced(dispense, DispenseState.DISPENSED, now=now), posted=not dispense.insured
-    )
+    require_as_found(dispense, fence, lines)
+    handed_over = advanced(dispense, DispenseState.DISPENSED, now=now)
+    return acknowledged(handed_over, posted=not dispense.insured, now=now)
 
 
 def acknowledged(

@@ -54,6 +54,8 @@ class Reason(StrEnum):
     PICKUP_CODE_INVALID = auto()
     E_CREDENTIAL_NOT_ACCEPTED = auto()
     PICKUP_CODE_LOCKED = auto()
+    FILL_TOO_EARLY = auto()
+    DOSES_INCOMPLETE = auto()
 
     # the attempt
     ATTEMPT_NOT_FOUND = auto()
@@ -66,6 +68,8 @@ class Reason(StrEnum):
     DISPENSE_MISMATCH = auto()
     TRACE_CODE_MISSING = auto()
     TRACE_CODE_ALREADY_SOLD = auto()
+    ATTEMPT_NOT_OVERDUE = auto()
+    DELIVERY_NOT_POSSIBLE = auto()
 
     # the money
     DRUG_NOT_IN_CATALOGUE = auto()
@@ -76,6 +80,7 @@ class Reason(StrEnum):
     QUOTE_CHANGED = auto()
     SETTLEMENT_NOT_FOUND = auto()
     SETTLEMENT_ENDED = auto()
+    RETURN_EXCEEDED = auto()
 
     # the exchange itself
     REGION_UNKNOWN = auto()
@@ -85,6 +90,9 @@ class Reason(StrEnum):
     SIGNER_UNAVAILABLE = auto()
     OVERLOADED = auto()
     INTERNAL = auto()
+    REQUEST_CORRECTED = auto()
+    EARLIER_FACT_MISSING = auto()
+    EVENT_NOT_FOUND = auto()
 
 
 class Refusal(Exception):

@@ -9,12 +9,13 @@ a reversal is an entry of its own, on its own day, and never changes the one tha
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 from typing import TypeAlias
 
 from rxoutflow_server.domain.errors import InvariantBroken
+from rxoutflow_server.domain.settlement import Amounts
 
 EntryKey: TypeAlias = tuple[str, str, str]
 """Settlement, movement and reversal: unique within a book, and the order of a day's entries."""
@@ -128,6 +129,25 @@ class Totals:
 def after_settlement(settlement_id: str) -> EntryKey:
     """The place behind all entries of a settlement; of the empty id: before all entries."""
     return (settlement_id, _LAST_MOVEMENT, "") if settlement_id else ("", "", "")
+
+
+def reversal_of(posting: Entry, reversal_id: str, back: Amounts, day: date) -> Entry:
+    """The entry that takes back what a reversal gave back of a posting, in part or in whole.
+
+    Raises:
+        InvariantBroken: it is before the posting.
+    """
+    return replace(
+        posting,
+        day=day,
+        movement=Movement.REVERSAL,
+        reversal_id=reversal_id,
+        total_fen=back.total_fen,
+        pool_fen=back.pool_fen,
+        account_fen=back.account_fen,
+        family_fen=back.family_fen,
+        cash_fen=back.cash_fen,
+    )
 
 
 def totals(entries: Iterable[Entry]) -> tuple[Totals, ...]:

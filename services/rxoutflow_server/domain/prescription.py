@@ -5,19 +5,24 @@ use, which is a ledger per line:
 
     authorised = available + claimed + committed + dispensed − returned
 
+Of what is available a repeat prescription has only so much open as its plan says (``plan.py``).
+
 Each transition returns a ``Change``: the new prescription and the attempts that changed with it.
 Validity and lease are half-open intervals judged by the home region's clock alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 
 from rxoutflow_server.domain.attempt import Attempt, AttemptState, LineQuantity
 from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
+from rxoutflow_server.domain.local_time import local_day
+from rxoutflow_server.domain.plan import ONCE, Plan
+from rxoutflow_server.domain.returns import Cause, require_returnable
 
 
 class Validity(StrEnum):
@@ -38,6 +43,7 @@ class RevocationOutcome(StrEnum):
     REST_REVOKED = "rest_revoked"
     EXPIRED = "expired"
     ALREADY_REVOKED = "already_revoked"
+    NEVER_REGISTERED = "never_registered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,12 @@ class LineUse:
 
 @dataclass(frozen=True, slots=True)
 class Prescription:
-    """A registered prescription: who, for whom, until when, and what has become of it."""
+    """A registered prescription: who, for whom, until when, and what has become of it.
+
+    ``opened_fills`` and ``fill_begin_day`` are of its plan: how many fills have been open to a
+    claim, and the local day on which the last of these was first handed over. The latter stays None
+    without a repeat plan.
+    """
 
     number: str
     issuer_code: str
@@ -82,6 +93,9 @@ class Prescription:
     pharmacy_reviewed: bool = False
     fence: int = 0
     version: int = 1
+    plan: Plan = ONCE
+    opened_fills: int = 1
+    fill_begin_day: date | None = None
 
     def validity_at(self, now: datetime) -> Validity:
         """Validity including expiry. A live attempt keeps what it holds beyond the expiry."""
@@ -91,10 +105,34 @@ class Prescription:
 
     @property
     def available(self) -> tuple[LineQuantity, ...]:
-        """The lines of which something can still be claimed."""
+        """The lines of which something can still be claimed, now or in a later fill."""
         return tuple(
             LineQuantity(line.line_id, line.available) for line in self.lines if line.available
         )
+
+    @property
+    def open_lines(self) -> tuple[LineQuantity, ...]:
+        """The lines of which something can be claimed in the fills that are opened."""
+        lines = (LineQuantity(line.line_id, self.open_of(line)) for line in self.lines)
+        return tuple(line for line in lines if line.quantity)
+
+    def open_of(self, line: LineUse) -> int:
+        """What can be claimed of a line in the fills that are opened."""
+        return (
+            line.available - line.authorised + self.plan.opened(line.authorised, self.opened_fills)
+        )
+
+    @property
+    def next_fill_day(self) -> date | None:
+        """The local day on which the fill after those that are opened opens, if it is known."""
+        return self.plan.next_fill_day(self.opened_fills, self.fill_begin_day)
+
+    def with_fills_of(self, now: datetime) -> Prescription:
+        """The prescription with the fill opened whose day has come, if there is one."""
+        day = self.next_fill_day
+        if day is None or local_day(now) < day:
+            return self
+        return replace(self, opened_fills=self.opened_fills + 1, fill_begin_day=None)
 
     @property
     def has_dispensed(self) -> bool:
@@ -104,7 +142,7 @@ class Prescription:
 
 @dataclass(frozen=True, slots=True)
 class ClaimTerms:
-    """A pharmacy's claim: who wants what. Empty ``lines`` means everything that is available."""
+    """A pharmacy's claim: who wants what. Empty ``lines`` means everything that is open now."""
 
     pharmacy_code: str
     dispensing_region_code: str
@@ -123,11 +161,25 @@ class AttemptReference:
 
 
 @dataclass(frozen=True, slots=True)
+class Ruling:
+    """What two people of the home region found about an attempt whose pharmacy stays silent."""
+
+    attempt_id: str
+    fence: int
+    handed_over: bool
+    cause_sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
-    """The outcome of a transition: the new state, and the attempts that are new or different."""
+    """The outcome of a transition: the new state, and the attempts that are new or different.
+
+    ``mark_took_effect`` tells that a mark for revocation revoked what was left.
+    """
 
     prescription: Prescription
     attempts: tuple[Attempt, ...] = ()
+    mark_took_effect: bool = False
 
     @property
     def attempt(self) -> Attempt:
@@ -150,18 +202,16 @@ def claim(
 
     Raises:
         Refusal: PRESCRIPTION_HELD, PRESCRIPTION_REVOKED, PRESCRIPTION_EXPIRED,
-            PRESCRIPTION_USED_UP, LINE_UNKNOWN or QUANTITY_EXCEEDED.
+            PRESCRIPTION_USED_UP, LINE_UNKNOWN, QUANTITY_EXCEEDED, FILL_TOO_EARLY or
+            DOSES_INCOMPLETE.
     """
     expired = expire_lease(prescription, now=now)
     current = expired.prescription
     if current.live_attempt is not None:
         return Change(current, (*expired.attempts, _held_by(current.live_attempt, terms)))
     _require_claimable(current, now)
-    lines = terms.lines or current.available
-    if not lines:
-        raise Refusal(
-            Reason.PRESCRIPTION_USED_UP, "everything on this prescription has been dispensed"
-        )
+    current = current.with_fills_of(now)
+    lines = terms.lines or _everything_open(current)
     attempt = Attempt(
         attempt_id=attempt_id,
         prescription_number=current.number,
@@ -175,7 +225,8 @@ def claim(
         update_time=now,
         cause_sha256=terms.cause_sha256,
     )
-    claimed = _move(current, lines, _reserved)
+    claimed = _move(current, lines, lambda line, n: _reserved(current, line, n))
+    _require_whole_doses(current, lines)
     reserved = replace(claimed, live_attempt=attempt, fence=attempt.fence)
     return Change(_touched(reserved, now), (*expired.attempts, attempt))
 
@@ -192,15 +243,17 @@ def commit(
     """Let the pharmacy hand over. From here no timer moves the attempt.
 
     Quantities that the attempt holds and the commit does not name become available again. Asking
-    again with the same settlement and lines changes nothing.
+    again with the same settlement and lines changes nothing. A patient who pays alone has no
+    settlement here; there the commitment itself must be the same one.
 
     Raises:
         Refusal: ATTEMPT_NOT_FOUND, FENCE_STALE, ATTEMPT_ENDED, ATTEMPT_ALREADY_COMMITTED,
-            LINE_UNKNOWN, QUANTITY_EXCEEDED, or FIELD_INVALID if it names nothing.
+            LINE_UNKNOWN, QUANTITY_EXCEEDED, DOSES_INCOMPLETE, or FIELD_INVALID if it names nothing.
     """
     _require_reference(attempt, reference)
     if attempt.state is AttemptState.COMMITTED:
-        if (attempt.settlement_id, attempt.lines) != (settlement_id, lines):
+        alone_again = not settlement_id and attempt.cause_sha256 != reference.cause_sha256
+        if alone_again or (attempt.settlement_id, attempt.lines) != (settlement_id, lines):
             raise Refusal(
                 Reason.ATTEMPT_ALREADY_COMMITTED,
                 "the attempt is committed with another settlement or other quantities;"
@@ -214,6 +267,7 @@ def commit(
         prescription, attempt.lines, lambda line, n: replace(line, claimed=line.claimed - n)
     )
     taken = _move(held, lines, lambda line, n: replace(line, committed=line.committed + n))
+    _require_whole_doses(prescription, lines)
     committed = replace(
         attempt,
         state=AttemptState.COMMITTED,
@@ -234,8 +288,20 @@ def dispense(
     lines: tuple[LineQuantity, ...],
     *,
     now: datetime,
+    handover_time: datetime | None = None,
 ) -> Change:
     """Book what was handed over: exactly what was committed.
+
+    A fill of a repeat prescription begins with the handover, so the next one is counted from there
+    however late the record arrives. Nobody hands over before the commit or after now.
+
+    Args:
+        prescription: as it stands.
+        attempt: the committed attempt.
+        reference: how the pharmacy names it.
+        lines: what was handed over.
+        now: the home region's time.
+        handover_time: when the pharmacy says it was; None counts as the time of the commit.
 
     Raises:
         Refusal: ATTEMPT_NOT_FOUND, FENCE_STALE, ATTEMPT_ENDED, ATTEMPT_NOT_COMMITTED or
@@ -247,18 +313,10 @@ def dispense(
     if attempt.state is AttemptState.RESERVED:
         raise Refusal(Reason.ATTEMPT_NOT_COMMITTED, "commit the claim before handing anything over")
     _require_live(attempt, now)
-    if lines != attempt.lines:
-        raise Refusal(
-            Reason.DISPENSE_MISMATCH,
-            "lines and quantities must be those of the commitment; if less was handed over,"
-            " release the attempt and commit again",
-            field="lines",
-        )
-    booked = _move(
-        prescription,
-        lines,
-        lambda line, n: replace(line, committed=line.committed - n, dispensed=line.dispensed + n),
-    )
+    _require_committed_lines(attempt, lines)
+    commit_time = attempt.update_time
+    handed_over = min(max(handover_time or commit_time, commit_time), now)
+    booked = _booked(prescription, attempt, handed_over)
     return _ended(booked, attempt, AttemptState.DISPENSED, reference.cause_sha256, now)
 
 
@@ -276,6 +334,93 @@ def release(
     _require_live(attempt, now)
     freed = _give_back(prescription, attempt)
     return _ended(freed, attempt, AttemptState.RELEASED, reference.cause_sha256, now)
+
+
+def adjudicate(
+    prescription: Prescription,
+    attempt: Attempt,
+    ruling: Ruling,
+    *,
+    now: datetime,
+    overdue: timedelta,
+) -> Change:
+    """End a committed attempt by the decision of two people, once it is overdue.
+
+    What was handed over is what was committed: nobody can find more, or less.
+
+    Raises:
+        Refusal: ATTEMPT_NOT_FOUND, FENCE_STALE, ATTEMPT_ENDED, ATTEMPT_NOT_COMMITTED or
+            ATTEMPT_NOT_OVERDUE.
+    """
+    _require_named(attempt, ruling.attempt_id, ruling.fence)
+    ended_so = AttemptState.DISPENSED if ruling.handed_over else AttemptState.RELEASED
+    if (attempt.state, attempt.cause_sha256) == (ended_so, ruling.cause_sha256):
+        return Change(prescription, (attempt,))
+    _require_live(attempt, now)
+    if attempt.state is AttemptState.RESERVED:
+        raise Refusal(
+            Reason.ATTEMPT_NOT_COMMITTED, "the attempt is not committed; its lease will end it"
+        )
+    _require_overdue(attempt, now, overdue)
+    if ruling.handed_over:
+        after = _booked(prescription, attempt, attempt.update_time)
+    else:
+        after = _give_back(prescription, attempt)
+    return _ended(after, attempt, ended_so, ruling.cause_sha256, now)
+
+
+def require_as_found(
+    attempt: Attempt, reference: AttemptReference, lines: tuple[LineQuantity, ...]
+) -> None:
+    """A record that comes after people found the handover says what they found: what was committed.
+
+    It is kept as evidence and moves nothing.
+
+    Raises:
+        Refusal: ATTEMPT_NOT_FOUND, FENCE_STALE or DISPENSE_MISMATCH.
+    """
+    _require_reference(attempt, reference)
+    _require_committed_lines(attempt, lines)
+
+
+def take_back(
+    prescription: Prescription,
+    attempt: Attempt,
+    returning: tuple[LineQuantity, ...],
+    before: Mapping[int, int],
+    cause: Cause,
+    *,
+    now: datetime,
+    wanted_back: bool = False,
+) -> tuple[Change, bool]:
+    """Book what came back of a dispense, and whether it is available again.
+
+    It is if the cause says so, the prescription is valid now and its issuer never wanted it back
+    (``wanted_back``): a revocation that came too late must not be undone by the medicine that it
+    brought back. Nothing comes back before its handover is booked. ``before`` is what earlier returns took back of this attempt, by line.
+
+    Raises:
+        Refusal: EARLIER_FACT_MISSING while the attempt is live, ATTEMPT_ENDED if nothing was handed
+            over for it, LINE_UNKNOWN, RETURN_EXCEEDED, or DOSES_INCOMPLETE if it could be filled
+            again and is not in whole doses.
+    """
+    if attempt.state.is_live:
+        raise Refusal(
+            Reason.EARLIER_FACT_MISSING, "the handover is not booked yet; its record is on its way"
+        )
+    if attempt.state is not AttemptState.DISPENSED:
+        raise Refusal(
+            Reason.ATTEMPT_ENDED,
+            f"the attempt is {attempt.state}: nothing was handed over that could come back",
+            state=attempt.state,
+        )
+    require_returnable(attempt.lines, before, returning)
+    if cause.re_entitles:
+        _require_whole_doses(prescription, returning)
+    valid = prescription.validity_at(now) is Validity.ACTIVE
+    again = cause.re_entitles and valid and not wanted_back
+    after = _move(prescription, returning, _returned) if again else prescription
+    return Change(_touched(after, now)), again
 
 
 def expire_lease(prescription: Prescription, *, now: datetime) -> Change:
@@ -333,6 +478,54 @@ def _held_by(live: Attempt, terms: ClaimTerms) -> Attempt:
     return live
 
 
+def _everything_open(prescription: Prescription) -> tuple[LineQuantity, ...]:
+    if not prescription.available:
+        raise Refusal(
+            Reason.PRESCRIPTION_USED_UP, "everything on this prescription has been dispensed"
+        )
+    lines = prescription.open_lines
+    if not lines:
+        raise _too_early(prescription, prescription.available[0].line_id)
+    return lines
+
+
+def require_whole_doses(
+    plan: Plan, authorised: Iterable[LineQuantity], lines: Iterable[LineQuantity]
+) -> None:
+    """A formula leaves, and comes back to be filled again, by whole doses of all its herbs.
+
+    Raises:
+        Refusal: DOSES_INCOMPLETE.
+    """
+    herb = plan.line_out_of_dose(authorised, lines)
+    if herb is not None:
+        raise Refusal(
+            Reason.DOSES_INCOMPLETE,
+            "a herbal formula goes by whole doses, the same number of every herb;"
+            f" one dose of line {herb.line_id} is {herb.quantity}",
+            line_id=str(herb.line_id),
+        )
+
+
+def _require_whole_doses(prescription: Prescription, lines: Iterable[LineQuantity]) -> None:
+    authorised = [LineQuantity(line.line_id, line.authorised) for line in prescription.lines]
+    require_whole_doses(prescription.plan, authorised, lines)
+
+
+def _begun(prescription: Prescription, handover_time: datetime) -> Prescription:
+    """The present fill has begun once more is out than the fills before it opened."""
+    plan = prescription.plan
+    if plan.fill_count == 1 or prescription.fill_begin_day is not None:
+        return prescription
+    before = prescription.opened_fills - 1
+    if all(
+        line.dispensed - line.returned <= plan.opened(line.authorised, before)
+        for line in prescription.lines
+    ):
+        return prescription  # a rest of earlier fills
+    return replace(prescription, fill_begin_day=local_day(handover_time))
+
+
 def _require_claimable(prescription: Prescription, now: datetime) -> None:
     validity = prescription.validity_at(now)
     if validity is Validity.EXPIRED:
@@ -359,9 +552,34 @@ def _require_reference(attempt: Attempt, reference: AttemptReference) -> None:
         reference.pharmacy_code,
     ):
         raise unknown_attempt()
-    if attempt.fence != reference.fence:
+    _require_named(attempt, reference.attempt_id, reference.fence)
+
+
+def _require_named(attempt: Attempt, attempt_id: str, fence: int) -> None:
+    if attempt.attempt_id != attempt_id:
+        raise unknown_attempt()
+    if attempt.fence != fence:
+        raise Refusal(Reason.FENCE_STALE, f"the attempt's fence is {attempt.fence}, not {fence}")
+
+
+def _require_overdue(attempt: Attempt, now: datetime, overdue: timedelta) -> None:
+    """A committed attempt was last touched when it was committed."""
+    overdue_time = attempt.update_time + overdue
+    if now < overdue_time:
         raise Refusal(
-            Reason.FENCE_STALE, f"the attempt's fence is {attempt.fence}, not {reference.fence}"
+            Reason.ATTEMPT_NOT_OVERDUE,
+            f"its pharmacy may still finish the attempt; decide after {overdue_time.isoformat()}",
+            overdue_time=overdue_time.isoformat(),
+        )
+
+
+def _require_committed_lines(attempt: Attempt, lines: tuple[LineQuantity, ...]) -> None:
+    if lines != attempt.lines:
+        raise Refusal(
+            Reason.DISPENSE_MISMATCH,
+            "lines and quantities must be those of the commitment; if less was handed over,"
+            " release the attempt and commit again",
+            field="lines",
         )
 
 
@@ -414,10 +632,26 @@ def _move(
     return replace(prescription, lines=tuple(ledger.values()))
 
 
-def _reserved(line: LineUse, quantity: int) -> LineUse:
+def _reserved(prescription: Prescription, line: LineUse, quantity: int) -> LineUse:
     if quantity > line.available:
         raise _too_much(LineQuantity(line.line_id, quantity), line.available)
+    if quantity > prescription.open_of(line):
+        raise _too_early(prescription, line.line_id)
     return replace(line, claimed=line.claimed + quantity)
+
+
+def _returned(line: LineUse, quantity: int) -> LineUse:
+    return replace(line, returned=line.returned + quantity)
+
+
+def _booked(prescription: Prescription, attempt: Attempt, handover_time: datetime) -> Prescription:
+    """The ledger with all that was committed handed over, and the fill that this begins."""
+    booked = _move(
+        prescription,
+        attempt.lines,
+        lambda line, n: replace(line, committed=line.committed - n, dispensed=line.dispensed + n),
+    )
+    return _begun(booked, handover_time)
 
 
 def _give_back(prescription: Prescription, attempt: Attempt) -> Prescription:
@@ -446,9 +680,11 @@ def _ended(
         cause_sha256=cause_sha256,
     )
     free = replace(prescription, live_attempt=None)
-    if free.validity is Validity.MARKED_FOR_REVOCATION:
+    marked = free.validity is Validity.MARKED_FOR_REVOCATION
+    if marked:
         free = replace(free, validity=Validity.REVOKED if free.available else Validity.ACTIVE)
-    return Change(_touched(free, now), (ended,))
+    took_effect = marked and free.validity is Validity.REVOKED
+    return Change(_touched(free, now), (ended,), took_effect)
 
 
 def _touched(prescription: Prescription, now: datetime) -> Prescription:
@@ -457,6 +693,18 @@ def _touched(prescription: Prescription, now: datetime) -> Prescription:
 
 def _unknown_line(line_id: int, why: str) -> Refusal:
     return Refusal(Reason.LINE_UNKNOWN, f"line {line_id}: {why}", line_id=str(line_id))
+
+
+def _too_early(prescription: Prescription, line_id: int) -> Refusal:
+    day, days = prescription.next_fill_day, prescription.plan.fill_interval_days
+    detail = {"open_day": day.isoformat()} if day else {}
+    opens = f"opens on {day}" if day else f"opens {days} days after the present one was begun"
+    return Refusal(
+        Reason.FILL_TOO_EARLY,
+        f"line {line_id}: no more is open now; the next fill of this repeat prescription {opens}",
+        **detail,
+        line_id=str(line_id),
+    )
 
 
 def _too_much(line: LineQuantity, available: int) -> Refusal:

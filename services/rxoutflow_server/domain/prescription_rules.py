@@ -60,12 +60,17 @@ class Practitioner:
 
 @dataclass(frozen=True, slots=True)
 class PrescribedLine:
-    """One drug of the prescription; quantity in smallest units."""
+    """One drug of the prescription; quantity in smallest units.
+
+    ``limited_use_stated`` tells whether the prescriber says that a limit of use is met or not.
+    """
 
     drug_code: str
     supply_days: int
     quantity: int
     flags: frozenset[DrugFlag] = frozenset()
+    limited_use_stated: bool = False
+    is_limited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,8 @@ class PrescriptionFacts:
     ``reviewer`` is None in a pre-check, before the hospital's pharmacist has reviewed.
     ``patient_identity_number`` is None when the person is known by another document than a resident
     identity card, ``institution_credit_code`` when the sheet does not carry one. ``fill_count`` is
-    how often a long prescription may be filled in all.
+    how often a long prescription may be filled in all, ``fill_interval_days`` how far apart;
+    ``dose_count`` is that of a herbal formula, 0 without one.
     """
 
     issue_time: datetime
@@ -97,6 +103,8 @@ class PrescriptionFacts:
     is_long_prescription: bool = False
     long_assessment: str = ""
     fill_count: int = 1
+    fill_interval_days: int = 0
+    dose_count: int = 0
     is_follow_up: bool = False
     diagnosis_established: bool = False
     diagnosis_codes: tuple[str, ...] = ()
@@ -184,6 +192,7 @@ def findings(
     facts: PrescriptionFacts,
     parameters: Parameters = NATIONAL,
     catalogue_flags: Mapping[str, frozenset[DrugFlag]] | None = None,
+    limited_drugs: frozenset[str] = frozenset(),
 ) -> tuple[Finding, ...]:
     """Everything that the rules have against the prescription, in the order of the table.
 
@@ -192,8 +201,9 @@ def findings(
         parameters: the home region's figures in force on the day of issue.
         catalogue_flags: the catalogue's flags by drug code. They are added to those that the lines
             state, so leaving a flag out of a line evades nothing.
+        limited_drugs: codes of the drugs whose use the catalogue limits.
     """
-    facts = _with_catalogue_flags(facts, catalogue_flags or {})
+    facts = _as_catalogued(facts, catalogue_flags or {}, limited_drugs)
     return tuple(
         Finding(rule.id, rule.severity, field, message, rule.source)
         for rule in RULES
@@ -201,11 +211,17 @@ def findings(
     )
 
 
-def _with_catalogue_flags(
-    facts: PrescriptionFacts, catalogue_flags: Mapping[str, frozenset[DrugFlag]]
+def _as_catalogued(
+    facts: PrescriptionFacts,
+    catalogue_flags: Mapping[str, frozenset[DrugFlag]],
+    limited_drugs: frozenset[str],
 ) -> PrescriptionFacts:
     lines = tuple(
-        replace(line, flags=line.flags | catalogue_flags.get(line.drug_code, frozenset()))
+        replace(
+            line,
+            flags=line.flags | catalogue_flags.get(line.drug_code, frozenset()),
+            is_limited=line.is_limited or line.drug_code in limited_drugs,
+        )
         for line in facts.lines
     )
     return replace(facts, lines=lines)
@@ -227,11 +243,17 @@ def _validity(facts: PrescriptionFacts, parameters: Parameters) -> Iterator[Prob
         )
 
 
+def _is_repeat(facts: PrescriptionFacts) -> bool:
+    return facts.is_long_prescription and facts.fill_count > 1
+
+
 def _max_validity_days(facts: PrescriptionFacts, parameters: Parameters) -> int:
-    # A long prescription that is filled several times must outlive its last fill.
-    if facts.is_long_prescription and facts.fill_count > 1:
-        return parameters.long_max_weeks * DAYS_A_WEEK
-    return parameters.max_validity_days
+    """The days of R1 for every fill: each may be collected as late after it opens as the first."""
+    days = parameters.max_validity_days
+    if not _is_repeat(facts):
+        return days
+    last_fill_opens = (facts.fill_count - 1) * (facts.fill_interval_days + days - 1)
+    return min(last_fill_opens + days, parameters.long_max_weeks * DAYS_A_WEEK)
 
 
 def _usual_supply_days(facts: PrescriptionFacts, parameters: Parameters) -> int:
@@ -302,6 +324,51 @@ def _long_supply(facts: PrescriptionFacts, parameters: Parameters) -> Iterator[P
             yield (
                 "long_prescription.assessment",
                 f"line {index + 1} is for more than {usual} weeks: record the assessment",
+            )
+
+
+_INTERVAL = "long_prescription.fill_interval_days"
+
+
+def _repeat(facts: PrescriptionFacts, parameters: Parameters) -> Iterator[Problem]:
+    """A repeat plan can be carried out: its fills open in time, and there is enough to share."""
+    if not _is_repeat(facts):
+        return
+    if facts.fill_interval_days < 1:
+        yield _INTERVAL, "say after how many days the next fill opens, at least 1"
+        return
+    region = timezone(timedelta(minutes=parameters.utc_offset_minutes))
+    days = (facts.fill_count - 1) * facts.fill_interval_days
+    last_fill = facts.issue_day + timedelta(days=days)
+    if days >= parameters.long_max_weeks * DAYS_A_WEEK:
+        yield _INTERVAL, f"the last fill must open within {parameters.long_max_weeks} weeks"
+    elif facts.expire_time <= datetime.combine(last_fill, time(), region):
+        yield (
+            "expire_time",
+            f"the last fill opens on {last_fill.isoformat()} at the earliest: let the prescription "
+            "expire after that day, or plan fewer fills",
+        )
+    yield from _shares(facts)
+
+
+def _shares(facts: PrescriptionFacts) -> Iterator[Problem]:
+    if 0 < facts.dose_count < facts.fill_count:
+        yield "herbal_formula.dose_count", "each fill needs at least one dose: plan fewer fills"
+    for index, line in enumerate(facts.lines):
+        if line.quantity < facts.fill_count:
+            yield (
+                f"lines[{index}].quantity",
+                f"{facts.fill_count} fills need at least 1 each: prescribe more, or plan fewer",
+            )
+
+
+def _doses(facts: PrescriptionFacts, _: Parameters) -> Iterator[Problem]:
+    """A formula is so many equal doses of all its herbs (art. 6)."""
+    for index, line in enumerate(facts.lines):
+        if facts.dose_count and line.quantity % facts.dose_count:
+            yield (
+                f"lines[{index}].quantity",
+                f"give what {facts.dose_count} doses hold together: a multiple of the doses",
             )
 
 
@@ -399,6 +466,15 @@ def same_person(codes_by_role: Mapping[str, str]) -> Iterator[Problem]:
             yield f"{role}.person_code", f"{earlier} and {role} must be different people"
 
 
+def _limited_use(facts: PrescriptionFacts, _: Parameters) -> Iterator[Problem]:
+    for index, line in enumerate(facts.lines):
+        if line.is_limited and not line.limited_use_stated:
+            yield (
+                f"lines[{index}].limited_use",
+                "the use of this drug is limited: say whether the patient fulfils it, and why"
+            )
+
+
 _RESIDENT_NUMBER = re.compile(r"[0-9]{17}[0-9X]")
 _INSTITUTION_CODE = re.compile(r"H[0-9]{11}")
 
@@ -441,7 +517,9 @@ RULES: tuple[Rule, ...] = (
     Rule("R2", "处方管理办法 art. 19", Severity.REFUSE, _supply),
     Rule("R2", "处方管理办法 art. 19", Severity.WARN, _supply_reminder),
     Rule("R3", "处方管理办法 art. 6", Severity.REFUSE, _sheet),
+    Rule("R3", "处方管理办法 art. 6", Severity.REFUSE, _doses),
     Rule("R6", "长期处方管理规范（试行） 2021", Severity.REFUSE, _long_supply),
+    Rule("R6", "长期处方管理规范（试行） 2021", Severity.REFUSE, _repeat),
     Rule("R6", "长期处方管理规范（试行） 2021", Severity.REFUSE, _long_drugs),
     Rule(
         "R7",
@@ -452,5 +530,6 @@ RULES: tuple[Rule, ...] = (
     Rule("R8", "互联网诊疗管理办法（试行）; Xiamen 2020", Severity.REFUSE, _internet),
     Rule("R9", "互联网诊疗监管细则（试行） 2022", Severity.REFUSE, _names),
     Rule("R10", "national interface fields", Severity.REFUSE, _distinct_people),
+    Rule("R16", "national interface fields", Severity.WARN, _limited_use),
     Rule("R22", "GB 11643; GB 32100", Severity.REFUSE, _identifiers),
 )

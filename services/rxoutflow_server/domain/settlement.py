@@ -8,12 +8,20 @@ booking of it are both there, or voided when home shows that the attempt came to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeAlias
 
-from rxoutflow_server.domain.benefit import Benefit, Funding, Standing
+from rxoutflow_server.domain.benefit import (
+    Benefit,
+    Enrolment,
+    Funding,
+    LineShare,
+    SchemeShare,
+    Standing,
+)
 from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
 from rxoutflow_server.domain.tariff import AreaStatus, PersonType
 
@@ -49,12 +57,62 @@ class Amounts:
         """The header of a computed benefit."""
         return cls(**{name: getattr(benefit, name) for name in cls.__slots__})
 
+    @classmethod
+    def of_lines(cls, shares: Iterable[LineShare]) -> Amounts:
+        """What lines, or returned parts of them, took together."""
+        figures = dict.fromkeys(cls.__slots__, 0)
+        for share in shares:
+            for name, fen in _figures_of(share).items():
+                figures[name] += fen
+        return cls(**figures)
+
+    def plus(self, other: Amounts) -> Amounts:
+        """Both together."""
+        return Amounts(
+            **{name: getattr(self, name) + getattr(other, name) for name in self.__slots__}
+        )
+
+    def is_within(self, limit: Amounts) -> bool:
+        """Whether no amount is larger than that of the limit."""
+        return all(getattr(self, name) <= getattr(limit, name) for name in self.__slots__)
+
+
+NOTHING = Amounts(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+"""No fen of anything."""
+
+
+def _figures_of(share: LineShare) -> dict[str, int]:
+    return {
+        "total_fen": share.amount_fen,
+        "own_fen": share.own_fen,
+        "excess_fen": share.excess_fen,
+        "first_self_pay_fen": share.first_self_pay_fen,
+        "inscope_fen": share.deductible_fen + share.pool_fen + share.ratio_self_fen,
+        "deductible_fen": share.deductible_fen,
+        "pool_fen": share.pool_fen,
+        "ratio_self_fen": share.ratio_self_fen,
+        "person_fen": share.amount_fen - share.pool_fen,
+        "account_fen": share.account_fen,
+        "family_fen": share.family_fen,
+        "cash_fen": share.cash_fen,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class SettledLine:
+    """A line of a settlement, and what it took from whom: a return gives back exactly that."""
+
+    line_id: int
+    quantity: int
+    share: LineShare
+
 
 @dataclass(frozen=True, slots=True)
 class InsuredPerson:
     """An insured person: standing, accounts, and what of the year's benefit is used.
 
-    ``year`` is the benefit year of the two accumulators; another year begins at zero.
+    ``year`` is the benefit year of the accumulators, here and in the enrolments; another one begins
+    at zero.
     """
 
     insured_person_id: str
@@ -66,6 +124,7 @@ class InsuredPerson:
     used_deductible_fen: int
     used_cap_fen: int
     direct_settlement_suspended: bool = False
+    enrolments: tuple[Enrolment, ...] = ()
 
     def in_year(self, year: int) -> InsuredPerson:
         """The person with the accumulators of a benefit year.
@@ -81,7 +140,13 @@ class InsuredPerson:
                 f"the benefit year {year} is closed for this person; settle as self-pay",
                 day=str(year),
             )
-        return replace(self, year=year, used_deductible_fen=0, used_cap_fen=0)
+        return replace(
+            self,
+            year=year,
+            used_deductible_fen=0,
+            used_cap_fen=0,
+            enrolments=tuple(Enrolment(each.scheme_code) for each in self.enrolments),
+        )
 
     def standing(self, issuing_tier: int, *, away: bool) -> Standing:
         """What the benefit formula needs to know of the person.
@@ -95,6 +160,7 @@ class InsuredPerson:
             area_status=self.area_status if away else None,
             used_deductible_fen=self.used_deductible_fen,
             used_cap_fen=self.used_cap_fen,
+            enrolments=self.enrolments,
         )
 
     @property
@@ -107,9 +173,16 @@ class InsuredPerson:
 class Settlement:
     """One settlement of one attempt. ``cause_sha256`` names the statement that led to its state.
 
-    A handover is shown by two: the pharmacy by its record (``record_sha256``), and the home region,
+    A handover is shown by two: the pharmacy by its record (``record_sha256``), in whose place two
+    people of the home region may find it if the pharmacy stays silent, and the home region,
     which says that it booked this very record for this very settlement (``booked_sha256``). Neither
     alone is paid, so a pharmacy and its region cannot be paid for what home never committed.
+
+    ``schemes`` says what of the figures belongs to which scheme; ``pricing_sha256`` names the
+    pricing whose lines, in their order, the figures were computed from. ``lines`` says what of them
+    each line took, fixed with the hold, so that no later tariff changes what a return gives back.
+    ``reversed`` is what reversals have given back so far; while it is not everything, the
+    settlement stays posted.
     """
 
     settlement_id: str
@@ -128,6 +201,10 @@ class Settlement:
     cause_sha256: bytes
     record_sha256: bytes = b""
     booked_sha256: bytes = b""
+    schemes: tuple[SchemeShare, ...] = ()
+    pricing_sha256: bytes = b""
+    lines: tuple[SettledLine, ...] = ()
+    reversed: Amounts = NOTHING
 
     @property
     def is_payable(self) -> bool:
@@ -180,12 +257,12 @@ def give_back(person: InsuredPerson, settlement: Settlement) -> InsuredPerson:
 
 
 def post(settlement: Settlement, *, cause_sha256: bytes, now: datetime) -> Settlement:
-    """Pay. Posting again changes nothing.
+    """Pay. Posting again changes nothing, also after it was given back.
 
     Raises:
-        Refusal: SETTLEMENT_ENDED if it was voided or reversed.
+        Refusal: SETTLEMENT_ENDED if it was voided.
     """
-    if settlement.state is SettlementState.POSTED:
+    if settlement.state in (SettlementState.POSTED, SettlementState.REVERSED):
         return settlement
     if settlement.state is not SettlementState.HELD:
         raise Refusal(
@@ -227,9 +304,57 @@ def _moved(
     )
     if settlement.year != person.year:
         return moved
+    return with_use(moved, use_of(settlement), apply)
+
+
+Use: TypeAlias = Mapping[str, tuple[int, int]]
+"""Deductible and pool in fen, of each scheme by its code; of ordinary care under an empty code."""
+
+
+def use_of(settlement: Settlement) -> Use:
+    """What a settlement took of this year's deductibles and caps."""
+    deductible, pool = settlement.amounts.deductible_fen, settlement.amounts.pool_fen
+    used = {}
+    for share in settlement.schemes:
+        used[share.scheme_code] = (share.deductible_fen, share.pool_fen)
+        deductible, pool = deductible - share.deductible_fen, pool - share.pool_fen
+    return {"": (deductible, pool), **used}
+
+
+def use_of_lines(shares: Iterable[LineShare]) -> Use:
+    """What lines, or returned parts of them, took of this year's deductibles and caps."""
+    used: dict[str, tuple[int, int]] = {}
+    for share in shares:
+        deductible, pool = used.get(share.scheme_code, (0, 0))
+        used[share.scheme_code] = (deductible + share.deductible_fen, pool + share.pool_fen)
+    return used
+
+
+def with_use(person: InsuredPerson, use: Use, apply: Callable[[int, int], int]) -> InsuredPerson:
+    """The person with accumulators moved by what was used, or is given back.
+
+    ``apply`` is what happens to a balance: a part is taken off when it is consumed, and added when
+    it is given back. What is used moves the other way. A scheme that the person is no longer
+    enrolled in has no accumulator.
+    """
+    deductible, pool = use.get("", (0, 0))
     return replace(
-        moved,
-        # Consuming raises what is used, giving back lowers it: the opposite of a balance.
-        used_deductible_fen=-apply(-person.used_deductible_fen, amounts.deductible_fen),
-        used_cap_fen=-apply(-person.used_cap_fen, amounts.pool_fen),
+        person,
+        used_deductible_fen=-apply(-person.used_deductible_fen, deductible),
+        used_cap_fen=-apply(-person.used_cap_fen, pool),
+        enrolments=tuple(
+            _enrolment_with(each, use.get(each.scheme_code, (0, 0)), apply)
+            for each in person.enrolments
+        ),
+    )
+
+
+def _enrolment_with(
+    enrolment: Enrolment, used: tuple[int, int], apply: Callable[[int, int], int]
+) -> Enrolment:
+    deductible, pool = used
+    return replace(
+        enrolment,
+        used_deductible_fen=-apply(-enrolment.used_deductible_fen, deductible),
+        used_cap_fen=-apply(-enrolment.used_cap_fen, pool),
     )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rxoutflow.v1.hospital_service_pb2 import (
     GetPrescriptionRequest,
     GetPrescriptionResponse,
+    HospitalServiceListStatementsRequest,
+    HospitalServiceListStatementsResponse,
     HospitalServiceWatchNoticesRequest,
     PrecheckPrescriptionRequest,
     PrecheckPrescriptionResponse,
@@ -55,6 +57,12 @@ class RemoteHospitalPlatform:
     async def get_prescription(self, request: GetPrescriptionRequest) -> GetPrescriptionResponse:
         """See HospitalService.GetPrescription."""
         return await self._uplink.call(self._uplink.stub.GetPrescription, request, SOON_SECONDS)
+
+    async def list_statements(
+        self, request: HospitalServiceListStatementsRequest
+    ) -> HospitalServiceListStatementsResponse:
+        """See HospitalService.ListStatements."""
+        return await self._uplink.call(self._uplink.stub.ListStatements, request)
 
     def watch_notices(self, resume_token: str) -> AsyncGenerator[Notice, None]:
         """See HospitalService.WatchNotices."""

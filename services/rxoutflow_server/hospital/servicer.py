@@ -56,6 +56,13 @@ class HisServicer(his_service_pb2_grpc.HisServiceServicer):
         check_required(request)
         return await hospital.get(self._edge, self._platform, request)
 
+    async def ListStatements(
+        self, request: his_service_pb2.HisServiceListStatementsRequest, context: Context
+    ) -> his_service_pb2.HisServiceListStatementsResponse:
+        """See the contract."""
+        check_required(request)
+        return await hospital.list_statements(self._platform, request)
+
     async def GetOutcome(
         self, request: his_service_pb2.HisServiceGetOutcomeRequest, context: Context
     ) -> his_service_pb2.HisServiceGetOutcomeResponse:

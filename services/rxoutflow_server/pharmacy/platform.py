@@ -11,10 +11,14 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     ClaimPrescriptionResponse,
     CommitClaimRequest,
     CommitClaimResponse,
+    CorrectCallRequest,
+    CorrectCallResponse,
     FindPrescriptionRequest,
     FindPrescriptionResponse,
     GetDispenseRequest,
     GetDispenseResponse,
+    PharmacyServiceListStatementsRequest,
+    PharmacyServiceListStatementsResponse,
     PharmacyServiceReconcileDayRequest,
     PharmacyServiceReconcileDayResponse,
     PharmacyServiceWatchNoticesRequest,
@@ -26,6 +30,10 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     RecordDispenseResponse,
     ReleaseClaimRequest,
     ReleaseClaimResponse,
+    ReturnDispenseRequest,
+    ReturnDispenseResponse,
+    UpdateDeliveryRequest,
+    UpdateDeliveryResponse,
 )
 from rxoutflow_server.edge.uplink import SOON_SECONDS, Uplink
 
@@ -75,9 +83,27 @@ class RemotePharmacyPlatform:
         """See PharmacyService.RecordDispense."""
         return await self._uplink.call(self._uplink.stub.RecordDispense, request, SOON_SECONDS)
 
+    async def correct_call(self, request: CorrectCallRequest) -> CorrectCallResponse:
+        """See PharmacyService.CorrectCall."""
+        return await self._uplink.call(self._uplink.stub.CorrectCall, request)
+
+    async def update_delivery(self, request: UpdateDeliveryRequest) -> UpdateDeliveryResponse:
+        """See PharmacyService.UpdateDelivery."""
+        return await self._uplink.call(self._uplink.stub.UpdateDelivery, request)
+
+    async def return_dispense(self, request: ReturnDispenseRequest) -> ReturnDispenseResponse:
+        """See PharmacyService.ReturnDispense."""
+        return await self._uplink.call(self._uplink.stub.ReturnDispense, request, SOON_SECONDS)
+
     async def get_dispense(self, request: GetDispenseRequest) -> GetDispenseResponse:
         """See PharmacyService.GetDispense."""
         return await self._uplink.call(self._uplink.stub.GetDispense, request)
+
+    async def list_statements(
+        self, request: PharmacyServiceListStatementsRequest
+    ) -> PharmacyServiceListStatementsResponse:
+        """See PharmacyService.ListStatements."""
+        return await self._uplink.call(self._uplink.stub.ListStatements, request)
 
     async def reconcile_day(
         self, request: PharmacyServiceReconcileDayRequest

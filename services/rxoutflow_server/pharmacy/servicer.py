@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from rxoutflow.v1 import pos_service_pb2, pos_service_pb2_grpc
-from rxoutflow_server.application.edge import handovers, notices, pharmacy
+from rxoutflow_server.application.edge import goods_returns, handovers, notices, pharmacy
 from rxoutflow_server.application.edge.platform import PharmacyPlatform
 from rxoutflow_server.application.edge.surroundings import Edge
 from rxoutflow_server.application.validation import check_required
@@ -77,12 +77,40 @@ class PosServicer(pos_service_pb2_grpc.PosServiceServicer):
         check_required(request)
         return await handovers.record(self._edge, self._platform, request)
 
+    async def CorrectCall(
+        self, request: pos_service_pb2.PosServiceCorrectCallRequest, context: Context
+    ) -> pos_service_pb2.PosServiceCorrectCallResponse:
+        """See the contract."""
+        check_required(request)
+        return await pharmacy.correct(self._edge, self._platform, request)
+
+    async def UpdateDelivery(
+        self, request: pos_service_pb2.PosServiceUpdateDeliveryRequest, context: Context
+    ) -> pos_service_pb2.PosServiceUpdateDeliveryResponse:
+        """See the contract."""
+        check_required(request)
+        return await pharmacy.update_delivery(self._edge, self._platform, request)
+
+    async def ReturnDispense(
+        self, request: pos_service_pb2.PosServiceReturnDispenseRequest, context: Context
+    ) -> pos_service_pb2.PosServiceReturnDispenseResponse:
+        """See the contract."""
+        check_required(request)
+        return await goods_returns.take_back(self._edge, self._platform, request)
+
     async def GetDispense(
         self, request: pos_service_pb2.PosServiceGetDispenseRequest, context: Context
     ) -> pos_service_pb2.PosServiceGetDispenseResponse:
         """See the contract."""
         check_required(request)
         return await pharmacy.get_dispense(self._edge, self._platform, request)
+
+    async def ListStatements(
+        self, request: pos_service_pb2.PosServiceListStatementsRequest, context: Context
+    ) -> pos_service_pb2.PosServiceListStatementsResponse:
+        """See the contract."""
+        check_required(request)
+        return await pharmacy.list_statements(self._platform, request)
 
     async def ReconcileDay(
         self, request: pos_service_pb2.PosServiceReconcileDayRequest, context: Context

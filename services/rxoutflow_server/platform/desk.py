@@ -24,6 +24,8 @@ from rxoutflow.v1.clearing_service_pb2 import (
 from rxoutflow.v1.home_service_pb2 import (
     CommitAttemptRequest,
     CommitAttemptResponse,
+    CorrectAttemptRequest,
+    CorrectAttemptResponse,
     GetAttemptRequest,
     GetAttemptResponse,
     GrantClaimRequest,
@@ -46,15 +48,23 @@ from rxoutflow.v1.payer_service_pb2 import (
 from rxoutflow.v1.peer_service_pb2 import (
     DeliverEventsRequest,
     DeliverEventsResponse,
+    GetCheckpointRequest,
+    GetCheckpointResponse,
     PeerEvent,
+    SellTraceCodesRequest,
+    SellTraceCodesResponse,
+    TakeBackTraceCodesRequest,
+    TakeBackTraceCodesResponse,
 )
+from rxoutflow_server.application import trace_codes
 from rxoutflow_server.application.clearing import reconciling, stating
 from rxoutflow_server.application.exchange import inbox
 from rxoutflow_server.application.exchange.outbox import BATCH
-from rxoutflow_server.application.home import attempts, collecting
+from rxoutflow_server.application.home import attempts, collecting, corrections
+from rxoutflow_server.application.log import showing
 from rxoutflow_server.application.payer import benefits, credentials
 from rxoutflow_server.application.ports import Store, Transaction
-from rxoutflow_server.application.region import Region
+from rxoutflow_server.application.region import Region, receipted
 from rxoutflow_server.application.validation import invalid
 from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
 from rxoutflow_server.transport.errors import reason_of, status_of
@@ -85,7 +95,8 @@ class Desk:
     ) -> GrantClaimResponse:
         """See HomeService.GrantClaim."""
         answer = self._command(attempts.grant_claim, caller, request)
-        return await self._counting_tries(request.pickup_code, answer)
+        granted = await self._counting_tries(request.pickup_code, answer)
+        return await receipted(self._region, self._store, granted, request.claim)
 
     async def commit_attempt(
         self, caller: CallerName, request: CommitAttemptRequest
@@ -97,7 +108,14 @@ class Desk:
         self, caller: CallerName, request: ReleaseAttemptRequest
     ) -> ReleaseAttemptResponse:
         """See HomeService.ReleaseAttempt."""
-        return await self._command(attempts.release_attempt, caller, request)
+        released = await self._command(attempts.release_attempt, caller, request)
+        return await receipted(self._region, self._store, released, request.release)
+
+    async def correct_attempt(
+        self, caller: CallerName, request: CorrectAttemptRequest
+    ) -> CorrectAttemptResponse:
+        """See HomeService.CorrectAttempt."""
+        return await self._command(corrections.correct_attempt, caller, request)
 
     async def get_attempt(
         self, caller: CallerName, request: GetAttemptRequest
@@ -138,6 +156,18 @@ class Desk:
         decided = await asyncio.gather(*(self._receive(caller, event) for event in request.events))
         return DeliverEventsResponse(acknowledgements=[each for each in decided if each])
 
+    async def sell_trace_codes(
+        self, caller: CallerName, request: SellTraceCodesRequest
+    ) -> SellTraceCodesResponse:
+        """See PeerService.SellTraceCodes."""
+        return await self._command(trace_codes.sell, caller, request)
+
+    async def take_back_trace_codes(
+        self, caller: CallerName, request: TakeBackTraceCodesRequest
+    ) -> TakeBackTraceCodesResponse:
+        """See PeerService.TakeBackTraceCodes."""
+        return await self._command(trace_codes.take_back, caller, request)
+
     async def reconcile_day(
         self, caller: CallerName, request: ClearingServiceReconcileDayRequest
     ) -> ClearingServiceReconcileDayResponse:
@@ -149,6 +179,12 @@ class Desk:
     ) -> ProposeClearingResponse:
         """See ClearingService.ProposeClearing."""
         return await stating.consider(self._region, self._store, caller, request)
+
+    async def get_checkpoint(
+        self, caller: CallerName, request: GetCheckpointRequest
+    ) -> GetCheckpointResponse:
+        """See PeerService.GetCheckpoint."""
+        return await self._query(showing.checkpoint_for_platform, caller, request)
 
     async def _receive(
         self, caller: CallerName, event: PeerEvent
@@ -213,6 +249,10 @@ class LocalPeer:
         """See HomeService.ReleaseAttempt."""
         return await self._desk.release_attempt(self._caller, request)
 
+    async def correct_attempt(self, request: CorrectAttemptRequest) -> CorrectAttemptResponse:
+        """See HomeService.CorrectAttempt."""
+        return await self._desk.correct_attempt(self._caller, request)
+
     async def get_attempt(self, request: GetAttemptRequest) -> GetAttemptResponse:
         """See HomeService.GetAttempt."""
         return await self._desk.get_attempt(self._caller, request)
@@ -234,6 +274,20 @@ class LocalPeer:
     async def deliver_events(self, request: DeliverEventsRequest) -> DeliverEventsResponse:
         """See PeerService.DeliverEvents."""
         return await self._desk.deliver_events(self._caller, request)
+
+    async def get_checkpoint(self, request: GetCheckpointRequest) -> GetCheckpointResponse:
+        """See PeerService.GetCheckpoint."""
+        return await self._desk.get_checkpoint(self._caller, request)
+
+    async def sell_trace_codes(self, request: SellTraceCodesRequest) -> SellTraceCodesResponse:
+        """See PeerService.SellTraceCodes."""
+        return await self._desk.sell_trace_codes(self._caller, request)
+
+    async def take_back_trace_codes(
+        self, request: TakeBackTraceCodesRequest
+    ) -> TakeBackTraceCodesResponse:
+        """See PeerService.TakeBackTraceCodes."""
+        return await self._desk.take_back_trace_codes(self._caller, request)
 
     async def reconcile_day(
         self, request: ClearingServiceReconcileDayRequest

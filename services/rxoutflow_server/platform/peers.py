@@ -18,6 +18,8 @@ from rxoutflow.v1.clearing_service_pb2_grpc import ClearingServiceStub
 from rxoutflow.v1.home_service_pb2 import (
     CommitAttemptRequest,
     CommitAttemptResponse,
+    CorrectAttemptRequest,
+    CorrectAttemptResponse,
     GetAttemptRequest,
     GetAttemptResponse,
     GrantClaimRequest,
@@ -37,7 +39,16 @@ from rxoutflow.v1.payer_service_pb2 import (
     QuoteBenefitResponse,
 )
 from rxoutflow.v1.payer_service_pb2_grpc import PayerServiceStub
-from rxoutflow.v1.peer_service_pb2 import DeliverEventsRequest, DeliverEventsResponse
+from rxoutflow.v1.peer_service_pb2 import (
+    DeliverEventsRequest,
+    DeliverEventsResponse,
+    GetCheckpointRequest,
+    GetCheckpointResponse,
+    SellTraceCodesRequest,
+    SellTraceCodesResponse,
+    TakeBackTraceCodesRequest,
+    TakeBackTraceCodesResponse,
+)
 from rxoutflow.v1.peer_service_pb2_grpc import PeerServiceStub
 from rxoutflow_server.application.ports import PeerGateway
 from rxoutflow_server.domain.errors import Reason, Refusal
@@ -80,6 +91,10 @@ class RemotePeer:
         """See HomeService.ReleaseAttempt."""
         return await self._call(self._home.ReleaseAttempt, request)
 
+    async def correct_attempt(self, request: CorrectAttemptRequest) -> CorrectAttemptResponse:
+        """See HomeService.CorrectAttempt."""
+        return await self._call(self._home.CorrectAttempt, request)
+
     async def get_attempt(self, request: GetAttemptRequest) -> GetAttemptResponse:
         """See HomeService.GetAttempt."""
         return await self._call(self._home.GetAttempt, request)
@@ -101,6 +116,20 @@ class RemotePeer:
     async def deliver_events(self, request: DeliverEventsRequest) -> DeliverEventsResponse:
         """See PeerService.DeliverEvents."""
         return await self._call(self._peer.DeliverEvents, request)
+
+    async def get_checkpoint(self, request: GetCheckpointRequest) -> GetCheckpointResponse:
+        """See PeerService.GetCheckpoint."""
+        return await self._call(self._peer.GetCheckpoint, request)
+
+    async def sell_trace_codes(self, request: SellTraceCodesRequest) -> SellTraceCodesResponse:
+        """See PeerService.SellTraceCodes."""
+        return await self._call(self._peer.SellTraceCodes, request)
+
+    async def take_back_trace_codes(
+        self, request: TakeBackTraceCodesRequest
+    ) -> TakeBackTraceCodesResponse:
+        """See PeerService.TakeBackTraceCodes."""
+        return await self._call(self._peer.TakeBackTraceCodes, request)
 
     async def reconcile_day(
         self, request: ClearingServiceReconcileDayRequest

@@ -13,6 +13,8 @@ from rxoutflow.identity import CallerKind, CallerName
 from rxoutflow.statements import Verifier
 from rxoutflow.trust import TrustStore
 from rxoutflow.v1 import (
+    administration_service_pb2,
+    administration_service_pb2_grpc,
     clearing_service_pb2,
     clearing_service_pb2_grpc,
     home_service_pb2,
@@ -29,16 +31,20 @@ from rxoutflow.v1 import (
     supervision_service_pb2_grpc,
 )
 from rxoutflow_server.application.dispensing.exchange import Exchange
+from rxoutflow_server.application.exchange.outbox import Pauses
+from rxoutflow_server.application.log.region_log import RegionLog
 from rxoutflow_server.application.ports import Store, Transaction
 from rxoutflow_server.application.region import LOCAL_TIME, Region
 from rxoutflow_server.config import PlatformConfig, read_pickup_key
 from rxoutflow_server.credential_codes import CredentialCodes
+from rxoutflow_server.domain.rule_book import RuleBook
 from rxoutflow_server.domain.settlement import InsuredPerson
 from rxoutflow_server.platform import tasks
 from rxoutflow_server.platform.changes import AnnouncingStore, Changes
 from rxoutflow_server.platform.desk import Desk, LocalPeer
 from rxoutflow_server.platform.peers import RegionalPeers
 from rxoutflow_server.platform.servicers import (
+    AdministrationServicer,
     ClearingServicer,
     HomeServicer,
     HospitalServicer,
@@ -49,10 +55,13 @@ from rxoutflow_server.platform.servicers import (
 )
 from rxoutflow_server.reference.catalogues import load_catalogue
 from rxoutflow_server.reference.insured import load_insured
+from rxoutflow_server.reference.rules import load_rules
 from rxoutflow_server.reference.tariffs import load_tariffs
 from rxoutflow_server.registry.fetching import keep_trust, peers_of
-from rxoutflow_server.storage.sqlite import SqliteStore
+from rxoutflow_server.storage.platform_stores import commits_alone, open_platform
 from rxoutflow_server.transport.channels import PeerChannels
+from rxoutflow_server.transport.interceptor import CallLimits
+from rxoutflow_server.transport.rates import Rate
 from rxoutflow_server.transport.server import Service, build_server, serve
 from rxoutflow_server.wiring import (
     StoreFailure,
@@ -76,7 +85,7 @@ async def serve_platform(config: PlatformConfig) -> None:
     async with AsyncExitStack() as stack:
         region = build_region(config, load_trust(config))
         failure = StoreFailure()
-        disk = SqliteStore.open(config.store, "platform", on_failure=failure)
+        disk = open_platform(config.records, on_failure=failure, before_commit=growing(region))
         changes = Changes()
         store = AnnouncingStore(await stack.enter_async_context(disk), changes)
         await _admit_insured(store, config)
@@ -85,7 +94,7 @@ async def serve_platform(config: PlatformConfig) -> None:
         desk = Desk(region, store)
         itself = CallerName(region.code, CallerKind.PLATFORM, region.code)
         peers = RegionalPeers(region.code, LocalPeer(desk, itself), channels)
-        exchange = Exchange(region, store, peers)
+        exchange, pauses = Exchange(region, store, peers), Pauses()
         server = build_server(
             _services(exchange, desk, changes),
             listen=config.listen,
@@ -93,11 +102,17 @@ async def serve_platform(config: PlatformConfig) -> None:
             trust=region.trust,
             place=config.place,
             clock=utc_now,
+            limits=_limits(config),
         )
         async with running(
-            tasks.repeat("outbox", lambda: tasks.deliver_facts(exchange, _jitter), changes),
+            tasks.repeat("outbox", lambda: tasks.deliver_facts(exchange, _jitter, pauses), changes),
+            tasks.repeat("work_for_people", tasks.WorkForPeople(exchange).tell),
             tasks.repeat("leases", lambda: tasks.end_leases(exchange)),
+            tasks.repeat(
+                "logs", lambda: tasks.watch_logs(exchange), seconds=tasks.WATCHING_SECONDS
+            ),
             tasks.repeat("commitments", lambda: tasks.finish_commitments(exchange)),
+            tasks.repeat("boxes", lambda: tasks.finish_boxes(exchange)),
             keep_trust(config, region.trust, peers_of(config, region.trust, channels), utc_now),
         ):
             await serve(server, failure.happened)
@@ -110,20 +125,48 @@ def build_region(config: PlatformConfig, trust: TrustStore) -> Region:
     Raises:
         ReferenceDataError: tariffs or catalogue cannot be used.
     """
-    key = read_pickup_key(config.pickup_key_file)
+    key, signer = read_pickup_key(config.pickup_key_file), load_signer(config.signing)
     return Region(
         code=config.region_code,
         trust=trust,
         verifier=Verifier(trust),
-        seal=platform_seal(load_signer(config.signing)),
+        seal=platform_seal(signer),
         now=utc_now,
         new_id=fresh_id,
         hash_pickup_secret=pickup_hasher(key),
         holder_of_credential=CredentialCodes(config.region_code, key).holder,
         lease=timedelta(seconds=config.lease_seconds),
+        overdue=timedelta(hours=config.overdue_hours),
+        registrars=config.trace_code_registrars,
+        give_up=timedelta(hours=config.give_up_hours),
         tariffs=load_tariffs(config.reference.tariffs),
         catalogue=load_catalogue(config.reference.catalogue),
+        rules=load_region_rules(config),
+        log=RegionLog(
+            config.region_code, signer, utc_now, with_commits=commits_alone(config.records)
+        ),
     )
+
+
+def growing(region: Region) -> Callable[[Transaction], None]:
+    """What a region's store does before each commit: the log grows, and its head is signed."""
+    return region.log.grow_now if region.log is not None else lambda tx: None
+
+
+def _limits(config: PlatformConfig) -> CallLimits:
+    """The configured rate of an institution, and twice as much at once after a pause."""
+    rate = Rate(config.calls_per_second, 2 * config.calls_per_second)
+    return CallLimits(institution_rate=rate)
+
+
+def load_region_rules(config: PlatformConfig) -> RuleBook:
+    """The region's own figures of the rules, if it has set any.
+
+    Raises:
+        ReferenceDataError: the rules file cannot be used.
+    """
+    file = config.reference.rules
+    return RuleBook() if file is None else load_rules(file, config.region_code)
 
 
 def pickup_hasher(key: bytes) -> Callable[[str, str], bytes]:
@@ -186,6 +229,11 @@ def _services(exchange: Exchange, desk: Desk, changes: Changes) -> list[Service]
             supervision_service_pb2_grpc.add_SupervisionServiceServicer_to_server,
             SupervisionServicer(region, store),
             supervision_service_pb2.DESCRIPTOR.services_by_name["SupervisionService"],
+        ),
+        Service(
+            administration_service_pb2_grpc.add_AdministrationServiceServicer_to_server,
+            AdministrationServicer(region, store),
+            administration_service_pb2.DESCRIPTOR.services_by_name["AdministrationService"],
         ),
     ]
 

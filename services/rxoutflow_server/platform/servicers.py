@@ -15,6 +15,8 @@ import grpc
 from rxoutflow.identity import CallerName
 from rxoutflow.statements import StatementError
 from rxoutflow.v1 import (
+    administration_service_pb2,
+    administration_service_pb2_grpc,
     clearing_service_pb2,
     clearing_service_pb2_grpc,
     home_service_pb2,
@@ -30,14 +32,26 @@ from rxoutflow.v1 import (
     supervision_service_pb2,
     supervision_service_pb2_grpc,
 )
-from rxoutflow_server.application import supervision
+from rxoutflow_server.application import administration, supervision
 from rxoutflow_server.application.clearing import reconciling, stating
-from rxoutflow_server.application.dispensing import claims, records, settling
+from rxoutflow_server.application.dispensing import (
+    claims,
+    corrections,
+    deliveries,
+    records,
+    returns,
+    settling,
+)
+from rxoutflow_server.application.dispensing import (
+    history as dispensing_history,
+)
 from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.exchange import trust_lists
+from rxoutflow_server.application.home import history as home_history
 from rxoutflow_server.application.home import registration
+from rxoutflow_server.application.log import showing
 from rxoutflow_server.application.ports import Store
-from rxoutflow_server.application.region import Region
+from rxoutflow_server.application.region import Region, receipted
 from rxoutflow_server.application.validation import invalid
 from rxoutflow_server.domain.errors import Refusal, Unavailable
 from rxoutflow_server.platform import notices
@@ -74,10 +88,7 @@ class HospitalServicer(hospital_service_pb2_grpc.HospitalServiceServicer):
         self, request: hospital_service_pb2.RegisterPrescriptionRequest, context: Context
     ) -> hospital_service_pb2.RegisterPrescriptionResponse:
         """See the contract."""
-        caller = _caller()
-        return await self._store.transact(
-            lambda tx: registration.register(tx, self._region, caller, request)
-        )
+        return await self._registered(_caller(), request)
 
     async def BatchRegisterPrescriptions(
         self, request: hospital_service_pb2.BatchRegisterPrescriptionsRequest, context: Context
@@ -95,23 +106,30 @@ class HospitalServicer(hospital_service_pb2_grpc.HospitalServiceServicer):
     ) -> hospital_service_pb2.BatchRegisterPrescriptionsResponse.Result:
         result = hospital_service_pb2.BatchRegisterPrescriptionsResponse.Result()
         try:
-            response = await self._store.transact(
-                lambda tx: registration.register(tx, self._region, caller, request)
-            )
+            response = await self._registered(caller, request)
         except (Refusal, StatementError, Unavailable) as error:
             result.error.CopyFrom(status_of(error))
         else:
             result.response.CopyFrom(response)
         return result
 
+    async def _registered(
+        self, caller: CallerName, request: hospital_service_pb2.RegisterPrescriptionRequest
+    ) -> hospital_service_pb2.RegisterPrescriptionResponse:
+        response = await self._store.transact(
+            lambda tx: registration.register(tx, self._region, caller, request)
+        )
+        return await receipted(self._region, self._store, response, request.prescription)
+
     async def RevokePrescription(
         self, request: hospital_service_pb2.RevokePrescriptionRequest, context: Context
     ) -> hospital_service_pb2.RevokePrescriptionResponse:
         """See the contract."""
         caller = _caller()
-        return await self._store.transact(
+        response = await self._store.transact(
             lambda tx: registration.revoke(tx, self._region, caller, request)
         )
+        return await receipted(self._region, self._store, response, request.revocation)
 
     async def GetPrescription(
         self, request: hospital_service_pb2.GetPrescriptionRequest, context: Context
@@ -120,6 +138,15 @@ class HospitalServicer(hospital_service_pb2_grpc.HospitalServiceServicer):
         caller = _caller()
         return await self._store.read(
             lambda tx: registration.get(tx, self._region, caller, request)
+        )
+
+    async def ListStatements(
+        self, request: hospital_service_pb2.HospitalServiceListStatementsRequest, context: Context
+    ) -> hospital_service_pb2.HospitalServiceListStatementsResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.read(
+            lambda tx: home_history.list_statements(tx, self._region, caller, request)
         )
 
     async def ListPrescriptions(
@@ -198,9 +225,32 @@ class PharmacyServicer(pharmacy_service_pb2_grpc.PharmacyServiceServicer):
         self, request: pharmacy_service_pb2.RecordDispenseRequest, context: Context
     ) -> pharmacy_service_pb2.RecordDispenseResponse:
         """See the contract."""
+        response = await records.record_dispense(self._exchange, _caller(), request)
+        return await receipted(self._region, self._store, response, request.dispense_record)
+
+    async def CorrectCall(
+        self, request: pharmacy_service_pb2.CorrectCallRequest, context: Context
+    ) -> pharmacy_service_pb2.CorrectCallResponse:
+        """See the contract."""
+        return await corrections.correct(self._exchange, _caller(), request)
+
+    async def ReturnDispense(
+        self, request: pharmacy_service_pb2.ReturnDispenseRequest, context: Context
+    ) -> pharmacy_service_pb2.ReturnDispenseResponse:
+        """See the contract."""
+        caller = _caller()
+        response = await self._store.transact(
+            lambda tx: returns.take_back(tx, self._region, caller, request)
+        )
+        return await receipted(self._region, self._store, response, request.dispense_return)
+
+    async def UpdateDelivery(
+        self, request: pharmacy_service_pb2.UpdateDeliveryRequest, context: Context
+    ) -> pharmacy_service_pb2.UpdateDeliveryResponse:
+        """See the contract."""
         caller = _caller()
         return await self._store.transact(
-            lambda tx: records.record(tx, self._region, caller, request)
+            lambda tx: deliveries.update(tx, self._region, caller, request)
         )
 
     async def GetDispense(
@@ -209,6 +259,15 @@ class PharmacyServicer(pharmacy_service_pb2_grpc.PharmacyServiceServicer):
         """See the contract."""
         caller = _caller()
         return await self._store.read(lambda tx: records.get(tx, caller, request))
+
+    async def ListStatements(
+        self, request: pharmacy_service_pb2.PharmacyServiceListStatementsRequest, context: Context
+    ) -> pharmacy_service_pb2.PharmacyServiceListStatementsResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.read(
+            lambda tx: dispensing_history.list_statements(tx, self._region, caller, request)
+        )
 
     async def ListDispenses(
         self, request: pharmacy_service_pb2.ListDispensesRequest, context: Context
@@ -272,6 +331,12 @@ class HomeServicer(home_service_pb2_grpc.HomeServiceServicer):
         """See the contract."""
         return await self._desk.release_attempt(_caller(), request)
 
+    async def CorrectAttempt(
+        self, request: home_service_pb2.CorrectAttemptRequest, context: Context
+    ) -> home_service_pb2.CorrectAttemptResponse:
+        """See the contract."""
+        return await self._desk.correct_attempt(_caller(), request)
+
     async def GetAttempt(
         self, request: home_service_pb2.GetAttemptRequest, context: Context
     ) -> home_service_pb2.GetAttemptResponse:
@@ -323,6 +388,24 @@ class PeerServicer(peer_service_pb2_grpc.PeerServiceServicer):
         """See the contract."""
         return await self._desk.deliver_events(_caller(), request)
 
+    async def GetCheckpoint(
+        self, request: peer_service_pb2.GetCheckpointRequest, context: Context
+    ) -> peer_service_pb2.GetCheckpointResponse:
+        """See the contract."""
+        return await self._desk.get_checkpoint(_caller(), request)
+
+    async def SellTraceCodes(
+        self, request: peer_service_pb2.SellTraceCodesRequest, context: Context
+    ) -> peer_service_pb2.SellTraceCodesResponse:
+        """See the contract."""
+        return await self._desk.sell_trace_codes(_caller(), request)
+
+    async def TakeBackTraceCodes(
+        self, request: peer_service_pb2.TakeBackTraceCodesRequest, context: Context
+    ) -> peer_service_pb2.TakeBackTraceCodesResponse:
+        """See the contract."""
+        return await self._desk.take_back_trace_codes(_caller(), request)
+
     async def GetTrustList(
         self, request: peer_service_pb2.GetTrustListRequest, context: Context
     ) -> peer_service_pb2.GetTrustListResponse:
@@ -368,3 +451,86 @@ class SupervisionServicer(supervision_service_pb2_grpc.SupervisionServiceService
     ) -> supervision_service_pb2.TracePrescriptionResponse:
         """See the contract."""
         return await self._store.read(lambda tx: supervision.trace(tx, self._region, request))
+
+    async def ExportEvidence(
+        self, request: supervision_service_pb2.ExportEvidenceRequest, context: Context
+    ) -> supervision_service_pb2.ExportEvidenceResponse:
+        """See the contract."""
+        return await self._store.read(lambda tx: showing.export(tx, self._region, request))
+
+    async def GetCheckpoint(
+        self,
+        request: supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
+        context: Context,
+    ) -> supervision_service_pb2.SupervisionServiceGetCheckpointResponse:
+        """See the contract."""
+        return await self._store.read(lambda tx: showing.checkpoint(tx, self._region, request))
+
+    async def GetConsistencyProof(
+        self, request: supervision_service_pb2.GetConsistencyProofRequest, context: Context
+    ) -> supervision_service_pb2.GetConsistencyProofResponse:
+        """See the contract."""
+        return await self._store.read(
+            lambda tx: showing.consistency_proof(tx, self._region, request)
+        )
+
+    async def GetInclusionProof(
+        self, request: supervision_service_pb2.GetInclusionProofRequest, context: Context
+    ) -> supervision_service_pb2.GetInclusionProofResponse:
+        """See the contract."""
+        return await self._store.read(lambda tx: showing.inclusion_proof(tx, self._region, request))
+
+    async def ListLogEntries(
+        self, request: supervision_service_pb2.ListLogEntriesRequest, context: Context
+    ) -> supervision_service_pb2.ListLogEntriesResponse:
+        """See the contract."""
+        return await self._store.read(lambda tx: showing.list_entries(tx, self._region, request))
+
+
+class AdministrationServicer(administration_service_pb2_grpc.AdministrationServiceServicer):
+    """AdministrationService."""
+
+    def __init__(self, region: Region, store: Store) -> None:
+        self._region = region
+        self._store = store
+
+    async def ListOverdueAttempts(
+        self, request: administration_service_pb2.ListOverdueAttemptsRequest, context: Context
+    ) -> administration_service_pb2.ListOverdueAttemptsResponse:
+        """See the contract."""
+        return await self._store.read(
+            lambda tx: administration.list_overdue(tx, self._region, request)
+        )
+
+    async def AdjudicateAttempt(
+        self, request: administration_service_pb2.AdjudicateAttemptRequest, context: Context
+    ) -> administration_service_pb2.AdjudicateAttemptResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.transact(
+            lambda tx: administration.adjudicate(tx, self._region, caller, request)
+        )
+
+    async def ListDeadLetters(
+        self, request: administration_service_pb2.ListDeadLettersRequest, context: Context
+    ) -> administration_service_pb2.ListDeadLettersResponse:
+        """See the contract."""
+        return await self._store.read(lambda tx: administration.list_dead_letters(tx, request))
+
+    async def RetryDeadLetter(
+        self, request: administration_service_pb2.RetryDeadLetterRequest, context: Context
+    ) -> administration_service_pb2.RetryDeadLetterResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.transact(
+            lambda tx: administration.retry(tx, self._region, caller, request)
+        )
+
+    async def DiscardDeadLetter(
+        self, request: administration_service_pb2.DiscardDeadLetterRequest, context: Context
+    ) -> administration_service_pb2.DiscardDeadLetterResponse:
+        """See the contract."""
+        caller = _caller()
+        return await self._store.transact(
+            lambda tx: administration.discard(tx, self._region, caller, request)
+        )

@@ -12,17 +12,22 @@ from datetime import timedelta
 
 import structlog
 
-from rxoutflow_server.application.dispensing import settling
+from rxoutflow_server.application.dispensing import boxes, settling
 from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.exchange import outbox
 from rxoutflow_server.application.home import attempts
+from rxoutflow_server.application.log import witnessing
+from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.domain.dispense import Dispense
 from rxoutflow_server.platform.changes import Changes, wait
 from rxoutflow_server.transport.errors import reason_of
 
 TICK_SECONDS = 1.0
+WATCHING_SECONDS = 60.0
+"""Between two looks at the logs of other regions."""
 LEASES_AT_ONCE = 200
 UNDECIDED_AT_ONCE = 50
+BOXES_AT_ONCE = 200
 SETTLING_TIME = timedelta(seconds=10)
 """A call that is still deciding is left alone that long; then it is taken for lost."""
 
@@ -31,7 +36,9 @@ log = structlog.get_logger()
 Round = Callable[[], Awaitable[None]]
 
 
-async def repeat(name: str, work: Round, changes: Changes | None = None) -> None:
+async def repeat(
+    name: str, work: Round, changes: Changes | None = None, *, seconds: float = TICK_SECONDS
+) -> None:
     """Do the work again and again: every tick, and where ``changes`` are given, at each of them."""
     while True:
         expected = changes.expected() if changes is not None else asyncio.Event()
@@ -39,19 +46,58 @@ async def repeat(name: str, work: Round, changes: Changes | None = None) -> None
             await work()
         except Exception as error:  # a defect in one round must not end the task
             log.warning("task_failed", component=name, reason=reason_of(error))
-        await wait(expected, TICK_SECONDS)
+        await wait(expected, seconds)
 
 
-async def deliver_facts(exchange: Exchange, jitter: outbox.Jitter) -> None:
-    """Send everything that is due to every region, to all regions at once."""
+async def watch_logs(exchange: Exchange) -> None:
+    """Look at the log of every other region that is trusted here, at all of them at once."""
+    region = exchange.region
+    others = [code for code in region.trust.regions() if code != region.code]
+    await asyncio.gather(*(_watch(exchange, peer) for peer in others))
+
+
+async def _watch(exchange: Exchange, peer: str) -> None:
+    try:
+        await witnessing.watch(exchange, peer)
+    except Exception as error:  # the others are watched all the same
+        log.info("peer_log_not_seen", peer=peer, reason=reason_of(error))
+
+
+async def deliver_facts(
+    exchange: Exchange, jitter: outbox.Jitter, pauses: outbox.Pauses | None = None
+) -> None:
+    """Send everything that is due to every region that answers, to all regions at once."""
     due = await outbox.peers_with_events(exchange.region, exchange.store)
-    await asyncio.gather(*(_deliver_all(exchange, peer, jitter) for peer in due))
+    await asyncio.gather(*(_deliver_all(exchange, peer, jitter, pauses) for peer in due))
 
 
-async def _deliver_all(exchange: Exchange, peer: str, jitter: outbox.Jitter) -> None:
+async def _deliver_all(
+    exchange: Exchange, peer: str, jitter: outbox.Jitter, pauses: outbox.Pauses | None
+) -> None:
     region, store, peers = exchange.region, exchange.store, exchange.peers
-    while await outbox.deliver(region, store, peers, peer, jitter):
+    while await outbox.deliver(region, store, peers, peer, jitter, pauses):
         """Call by call, for as long as the region takes something."""
+
+
+class WorkForPeople:
+    """Says in the log how much waits for an operator, whenever that has changed."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._told: dict[str, int] = {"attempts_overdue": 0, "events_set_aside": 0}
+
+    async def tell(self) -> None:
+        """Count, and tell what is other than it was."""
+        counted = await self._exchange.store.read(self._count)
+        for event, count in counted.items():
+            if count != self._told[event]:
+                log.warning(event, count=count)
+        self._told = counted
+
+    def _count(self, tx: Transaction) -> dict[str, int]:
+        region = self._exchange.region
+        overdue = tx.home.count_commits_until(region.now() - region.overdue)
+        return {"attempts_overdue": overdue, "events_set_aside": tx.journal.count_dead_events()}
 
 
 async def end_leases(exchange: Exchange) -> None:
@@ -68,6 +114,11 @@ async def finish_commitments(exchange: Exchange) -> None:
     for dispense in await settling.undecided(exchange, UNDECIDED_AT_ONCE):
         if now - dispense.update_time >= SETTLING_TIME:
             await _finish(exchange, dispense)
+
+
+async def finish_boxes(exchange: Exchange) -> None:
+    """Have other regions take back boxes that they noted as sold and that were not handed over."""
+    await boxes.finish(exchange, BOXES_AT_ONCE)
 
 
 async def _finish(exchange: Exchange, dispense: Dispense) -> None:

@@ -13,20 +13,36 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault: ``where`` is a key path, or a row and a column."""
+    """One fault: ``where`` is a key path, or a row and a column.
+
+    ``line`` is the line of the file, from 1, where ``where`` does not say it already.
+    """
 
     where: str
     problem: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        place = self.where if self.line is None else f"line {self.line}, {self.where}"
+        return f"{place}: {self.problem}"
 
 
 class ReferenceDataError(Exception):
     """A reference data file cannot be used."""
 
-    def __init__(self, file: Path, where: str, problem: str, more: Sequence[Problem] = ()) -> None:
+    def __init__(
+        self,
+        file: Path,
+        where: str,
+        problem: str,
+        more: Sequence[Problem] = (),
+        *,
+        line: int | None = None,
+    ) -> None:
         """Keep the file and every fault found in it, the first one apart."""
         self.file = file
         self.where = where
         self.problem = problem
-        self.problems = (Problem(where, problem), *more)
-        faults = "\n".join(f"  {fault.where}: {fault.problem}" for fault in self.problems)
+        self.problems = (Problem(where, problem, line), *more)
+        faults = "\n".join(f"  {fault}" for fault in self.problems)
         super().__init__(f"{file} cannot be used:\n{faults}")

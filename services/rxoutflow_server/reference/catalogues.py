@@ -1,9 +1,9 @@
 """A region's drug catalogue from CSV, all faults reported at once.
 
-The file is UTF-8, named after its region (``350500.csv``), with the columns of ``COLUMNS`` in any
-order. Prices are decimal yuan for one smallest unit, with at most six decimals, and are read
-exactly: no float is ever made. The version id is the region and a digest of the file's bytes, so
-two catalogues with one version id hold the same prices.
+The file is UTF-8, named after its region (``350500.csv``), with the columns of ``COLUMNS`` and, as
+it likes, of ``OPTIONAL_COLUMNS``, in any order. Prices are decimal yuan for one smallest unit, with
+at most six decimals, and are read exactly: no float is ever made. The version id is the region and
+a digest of the file's bytes, so two catalogues with one version id hold the same prices.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rxoutflow_server.domain.benefit import Category
 from rxoutflow_server.domain.catalogue import DRUG_CODE_LENGTH, Catalogue, Drug, DrugFlag
 from rxoutflow_server.domain.money import WHOLE_BP
 from rxoutflow_server.reference import ReferenceDataError
-from rxoutflow_server.reference.rows import Row, read_bytes, read_rows
+from rxoutflow_server.reference.rows import Columns, Row, read_bytes, read_rows
 
 COLUMNS = (
     "drug_code",
@@ -35,10 +35,16 @@ COLUMNS = (
 """``first_self_pay_bp``, ``limit_price_yuan``, ``limited_use`` and ``flags`` may be empty; several
 flags are separated by blanks."""
 
+OPTIONAL_COLUMNS = ("package_unit", "units_per_package")
+"""How many of the smallest unit make a package, and what that is called; both or neither."""
+
 _REGION_CODE = re.compile(r"[0-9]{6}")
 _DRUG_CODE = re.compile(rf"[0-9A-Z]{{{DRUG_CODE_LENGTH}}}")
 _YUAN = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,6}))?")
 _BASIS_POINTS = re.compile(r"[0-9]{1,5}")
+_CATEGORIES = frozenset(Category)
+_KNOWN_FLAGS = frozenset(DrugFlag)
+_UNITS = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def load_catalogue(path: Path) -> Catalogue:
@@ -49,10 +55,19 @@ def load_catalogue(path: Path) -> Catalogue:
     """
     if not _REGION_CODE.fullmatch(path.stem):
         raise ReferenceDataError(path, "file name", "must be the six-digit region code and .csv")
-    content = read_bytes(path)
+    return parse_catalogue(path, read_bytes(path))
+
+
+def parse_catalogue(path: Path, content: bytes) -> Catalogue:
+    """The catalogue in this content of a file that is named after its region.
+
+    Raises:
+        ReferenceDataError: rows are wrong; it names all of them.
+    """
     digest = sha256(content).hexdigest()[:12]
     seen: set[str] = set()
-    drugs = read_rows(path, content, COLUMNS, lambda row: _drug(row, seen))
+    columns = Columns(COLUMNS, OPTIONAL_COLUMNS)
+    drugs = read_rows(path, content, columns, lambda row: _drug(row, seen))
     return Catalogue(region_code=path.stem, version_id=f"{path.stem}-{digest}", drugs=drugs)
 
 
@@ -71,7 +86,11 @@ def _drug(row: Row, seen: set[str]) -> Drug:
         limit_price_micro_yuan=row.read("limit_price_yuan", _limit_price, None),
         limited_use=row.read("limited_use", _limited_use, None),
         flags=row.read("flags", _flags, frozenset()),
+        package_unit=row.read_optional("package_unit", _package_unit, None),
+        units_per_package=row.read_optional("units_per_package", _units, None),
     )
+    if (drug.package_unit is None) != (drug.units_per_package is None):
+        row.fault("units_per_package", "give package_unit and units_per_package, or neither")
     if drug.first_self_pay_bp and drug.category is not Category.B:
         row.fault("first_self_pay_bp", "only category B has a first self-pay: leave it empty")
     if drug.drug_code in seen:
@@ -105,7 +124,7 @@ def _limit_price(text: str) -> int | None:
 
 
 def _category(text: str) -> Category:
-    if text not in set(Category):
+    if text not in _CATEGORIES:
         raise ValueError("must be A, B or C")
     return Category(text)
 
@@ -122,8 +141,18 @@ def _limited_use(text: str) -> str | None:
     return text or None
 
 
+def _package_unit(text: str) -> str | None:
+    return text or None
+
+
+def _units(text: str) -> int | None:
+    if text and not _UNITS.fullmatch(text):
+        raise ValueError("must be a whole number of at least 1")
+    return int(text) if text else None
+
+
 def _flags(text: str) -> frozenset[DrugFlag]:
     words = text.split()
-    if unknown := [word for word in words if word not in set(DrugFlag)]:
+    if unknown := [word for word in words if word not in _KNOWN_FLAGS]:
         raise ValueError(f"unknown flags: {', '.join(unknown)}; known are {', '.join(DrugFlag)}")
     return frozenset(DrugFlag(word) for word in words)

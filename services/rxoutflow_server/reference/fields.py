@@ -60,6 +60,17 @@ class Fields:
             raise FieldError(self.path(key), "must be text in quotes")
         return value
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts, none blank and none twice; it may be empty."""
+        texts: dict[str, None] = {}
+        for path, value in self._items(key):
+            if not isinstance(value, str) or not value.strip():
+                raise FieldError(path, "must be text in quotes")
+            if value in texts:
+                raise FieldError(path, "is in the list before: remove it here")
+            texts[value] = None
+        return tuple(texts)
+
     def integer(self, key: str) -> int:
         """A whole number from 0 to ``MAX_INTEGER``."""
         return _whole_number(self.value(key), self.path(key))
@@ -79,10 +90,10 @@ class Fields:
         """A table inside this one."""
         return Fields(self.value(key), self.path(key))
 
-    def tables(self, key: str) -> Iterator[Fields]:
-        """A list of tables, at least one."""
+    def tables(self, key: str, *, may_be_empty: bool = False) -> Iterator[Fields]:
+        """A list of tables, at least one unless it may be empty."""
         items = list(self._items(key))
-        if not items:
+        if not items and not may_be_empty:
             raise FieldError(self.path(key), "must hold at least one")
         return (Fields(value, path) for path, value in items)
 

@@ -11,9 +11,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
+from rxoutflow_server.domain.benefit import Enrolment
 from rxoutflow_server.domain.settlement import InsuredPerson
 from rxoutflow_server.domain.tariff import AreaStatus, PersonType
-from rxoutflow_server.reference.rows import Row, read_bytes, read_rows
+from rxoutflow_server.reference.rows import Columns, Row, read_bytes, read_rows
+from rxoutflow_server.reference.tariffs import SCHEME_CODE
 
 COLUMNS = (
     "insured_person_id",
@@ -27,6 +29,9 @@ COLUMNS = (
 )
 """``family_accounts_fen`` holds balances in the order of use, separated by semicolons."""
 
+OPTIONAL_COLUMNS = ("enrolled_schemes",)
+"""``enrolled_schemes`` holds codes of the tariff's schemes, separated by semicolons."""
+
 _PERSON_ID = re.compile(r"[0-9A-Z]{1,40}")
 _FEN = re.compile(r"[0-9]{1,12}")
 E = TypeVar("E", bound=StrEnum)
@@ -39,7 +44,8 @@ def load_insured(path: Path, year: int) -> list[InsuredPerson]:
         ReferenceDataError: the file cannot be read, or rows are wrong; it names all of them.
     """
     seen: set[str] = set()
-    return read_rows(path, read_bytes(path), COLUMNS, lambda row: _person(row, year, seen))
+    columns = Columns(COLUMNS, OPTIONAL_COLUMNS)
+    return read_rows(path, read_bytes(path), columns, lambda row: _person(row, year, seen))
 
 
 def _person(row: Row, year: int, seen: set[str]) -> InsuredPerson:
@@ -57,6 +63,7 @@ def _person(row: Row, year: int, seen: set[str]) -> InsuredPerson:
         used_deductible_fen=row.read("used_deductible_fen", _fen, 0),
         used_cap_fen=row.read("used_cap_fen", _fen, 0),
         direct_settlement_suspended=row.read("direct_settlement_suspended", _boolean, False),
+        enrolments=row.read_optional("enrolled_schemes", _enrolments, ()),
     )
     if person.insured_person_id in seen:
         row.fault("insured_person_id", "used in an earlier row too")
@@ -84,6 +91,15 @@ def _fen(text: str) -> int:
 
 def _fens(text: str) -> tuple[int, ...]:
     return tuple(_fen(part.strip()) for part in text.split(";")) if text else ()
+
+
+def _enrolments(text: str) -> tuple[Enrolment, ...]:
+    codes = [part.strip() for part in text.split(";")] if text else []
+    if wrong := [code for code in codes if not SCHEME_CODE.fullmatch(code)]:
+        raise ValueError(f"not scheme codes: {', '.join(map(repr, wrong))}")
+    if len(set(codes)) < len(codes):
+        raise ValueError("a scheme is named twice")
+    return tuple(Enrolment(code) for code in sorted(codes))
 
 
 def _boolean(text: str) -> bool:

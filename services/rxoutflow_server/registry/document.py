@@ -36,6 +36,7 @@ from rxoutflow.statements.algorithms import KeyUnsupported, verification_key
 from rxoutflow.statements.payloads import PURPOSES
 from rxoutflow.v1.annotations_pb2 import CALLER_KIND_UNSPECIFIED
 from rxoutflow.v1.statement_pb2 import (
+    SIGNER_ROLE_ADJUDICATOR,
     SIGNER_ROLE_CHECKER,
     SIGNER_ROLE_DISPENSER,
     SIGNER_ROLE_HOSPITAL_SEAL,
@@ -73,6 +74,7 @@ _MAY_SIGN = {
     SIGNER_ROLE_HOSPITAL_SEAL: (_HOSPITAL,),
     SIGNER_ROLE_PHARMACY_SEAL: (_PHARMACY,),
     SIGNER_ROLE_PLATFORM: (CallerKind.PLATFORM,),
+    SIGNER_ROLE_ADJUDICATOR: (CallerKind.PLATFORM,),
 }
 """The kinds of institutions for which somebody signs in a role."""
 

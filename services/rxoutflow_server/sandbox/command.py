@@ -1,9 +1,13 @@
-"""``sandbox``: three regions with their platforms, hospitals and pharmacies, on this machine.
+"""``sandbox``: five regions with their platforms, hospitals and pharmacies, on this machine.
+
+Two of the regions only pay.
 
 Without ``--run`` it stays up until Ctrl-C and shows whom to call where. With ``--run`` it runs a
 Python script against the constellation and ends with the script's exit status. Either way nothing
 is left running. Everything in it is synthetic, and its servers listen on the loopback interface
 only. An error that the user can mend ends with exit status 2, a failed server with 1.
+
+``sandbox-region`` stops a region of a running sandbox, as a power cut does, and starts it again.
 """
 
 from __future__ import annotations
@@ -12,7 +16,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -24,16 +27,21 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from rxoutflow.errors import InvalidInput
+from rxoutflow.sandbox_switch import start_region, stop_region
 from rxoutflow_server.reference import ReferenceDataError
+from rxoutflow_server.sandbox.constellation import CONSTELLATION_FILE, PAYERS_FILE
 from rxoutflow_server.sandbox.layout import Outcome, Prepared, SandboxError, prepare
 from rxoutflow_server.sandbox.running import Running, running
 from rxoutflow_server.sandbox.supervisor import GRACE_SECONDS, ProcessError, leash
+from rxoutflow_server.sandbox.switch import Switch, switch_of
 from rxoutflow_server.sandbox.wiring import platform_service
 
 DEFAULT_DIRECTORY = Path("sandbox")
 
 _INTERRUPTED = 130
 _WATCH_SECONDS = 0.5
+_SCRIPT_SECONDS = 0.05
 _OUTCOMES = {
     Outcome.MADE: "made a sandbox in",
     Outcome.REUSED: "using the sandbox in",
@@ -72,7 +80,7 @@ class BadInput(click.ClickException):
 def sandbox(
     directory: Path | None, keep_data: bool, script: Path | None, arguments: tuple[str, ...]
 ) -> None:
-    """Run a synthetic constellation of three regions; ARGS go to SCRIPT."""
+    """Run a synthetic constellation of five regions; ARGS go to SCRIPT."""
     if arguments and script is None:
         raise click.UsageError(f"unexpected {shlex.join(arguments)}: arguments go to --run SCRIPT")
     try:
@@ -90,6 +98,27 @@ def sandbox(
     sys.exit(status)
 
 
+@click.command("sandbox-region")
+@click.argument("verb", type=click.Choice(["stop", "start"]))
+@click.argument("code")
+@click.option(
+    "--dir",
+    "directory",
+    metavar="DIR",
+    default=DEFAULT_DIRECTORY,
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder of a sandbox that runs.",
+)
+def sandbox_region(verb: str, code: str, directory: Path) -> None:
+    """Stop or start the platform of region CODE in a sandbox, to see what the others do."""
+    turn = stop_region if verb == "stop" else start_region
+    try:
+        turn(directory, code)
+    except InvalidInput as error:
+        raise BadInput(str(error)) from error
+
+
 def _default_directory(stack: ExitStack, *, temporary: bool) -> Path:
     if not temporary:
         return DEFAULT_DIRECTORY
@@ -98,32 +127,34 @@ def _default_directory(stack: ExitStack, *, temporary: bool) -> Path:
 
 
 def _run(directory: Path, *, fresh: bool, script: Path | None, arguments: tuple[str, ...]) -> int:
-    prepared = prepare(directory, _now(), fresh=fresh)
+    prepared = prepare(directory, _now(), fresh=fresh, files=(CONSTELLATION_FILE, PAYERS_FILE))
     _tell(f"{_OUTCOMES[prepared.outcome]} {prepared.layout.directory}")
     _tell(f"starting {_described(prepared)} ...")
-    with running(prepared, _now, tell=_tell) as up:
+    with running(prepared, _now, tell=_tell) as up, switch_of(up) as switch:
         if script is not None:
-            return _run_script(up, script, arguments)
-        return _stay(up)
+            return _run_script(up, switch, script, arguments)
+        return _stay(up, switch)
 
 
-def _stay(up: Running) -> int:
+def _stay(up: Running, switch: Switch) -> int:
     """Stay until somebody interrupts, which is the ordinary end."""
     try:
         show(up, Console())
         while True:
-            time.sleep(_WATCH_SECONDS)
+            switch.serve(_WATCH_SECONDS)
             up.supervisor.check()
     except KeyboardInterrupt:
         _tell("stopping ...")
         return 0
 
 
-def _run_script(up: Running, script: Path, arguments: tuple[str, ...]) -> int:
+def _run_script(up: Running, switch: Switch, script: Path, arguments: tuple[str, ...]) -> int:
     command = (sys.executable, str(script), "--sandbox", str(up.layout.announcement), *arguments)
     process = subprocess.Popen(command, preexec_fn=leash())  # noqa: S603 - the user's own script
     try:
-        return _exit_status(process.wait())
+        while process.poll() is None:
+            switch.serve(_SCRIPT_SECONDS)
+        return _exit_status(process.returncode)
     finally:
         _end(process)
 
@@ -185,6 +216,7 @@ def _first_commands(up: Running) -> list[str]:
         f"{client} xiamen-pharmacy claim CODE     then quote, commit, dispense",
         f"{client} xiamen-regulator trace NUMBER",
         f"python clients/demo.py --sandbox {shlex.quote(str(up.layout.announcement))}",
+        f"rxoutflow-server sandbox-region stop 320600 --dir {directory}     and start it again",
         f"tail -f {directory}/logs/*.log",
     ]
 

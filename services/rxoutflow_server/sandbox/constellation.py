@@ -1,9 +1,9 @@
-"""Who takes part: regions, institutions and people, read from one TOML file.
+"""Who takes part: regions, institutions and people, read from TOML files.
 
 A constellation is taken whole or refused: every key is required, unknown ones are refused, codes
 must fit their region and kind, every institution has the people whose signatures its work needs,
-every region has one regulator, and no two actors or people share a name or code. It says nothing
-about keys on disk, addresses or processes.
+every region has one regulator and one operator, and no two actors or people share a name or code.
+It says nothing about keys on disk, addresses or processes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ DATA = Path(__file__).parent / "data"
 """The sandbox's own constellation and reference data, all synthetic."""
 
 CONSTELLATION_FILE = "constellation.toml"
-"""Name of the constellation's file within a folder of sandbox data."""
+"""Name of the constellation's file within a folder of sandbox data: regions that fill."""
+
+PAYERS_FILE = "payers.toml"
+"""Beside it, the regions that only pay, each a platform more: for demonstrations."""
 
 _E = TypeVar("_E", bound=StrEnum)
 
@@ -42,12 +45,14 @@ _ACTOR = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 
 class Capacity(StrEnum):
-    """In which capacity a person signs; the contract's ``SignerRole`` of the same name."""
+    """In which capacity a person signs; the names of people in client profiles."""
 
     PRESCRIBER = "prescriber"
     REVIEWING_PHARMACIST = "reviewing_pharmacist"
     DISPENSER = "dispenser"
     CHECKER = "checker"
+    FIRST_ADJUDICATOR = "first_adjudicator"
+    SECOND_ADJUDICATOR = "second_adjudicator"
 
 
 STAFF = {
@@ -58,6 +63,7 @@ STAFF = {
         Capacity.CHECKER,
     ),
     CallerKind.REGULATOR: (),
+    CallerKind.OPERATOR: (Capacity.FIRST_ADJUDICATOR, Capacity.SECOND_ADJUDICATOR),
 }
 """The kinds of institutions a constellation has, and the people each of them needs."""
 
@@ -74,7 +80,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Institution:
-    """A hospital, a pharmacy or a regulator; ``actor`` is its short name for people."""
+    """Who takes part beside the platforms; ``actor`` is its short name for people."""
 
     region_code: str
     actor: str
@@ -92,8 +98,15 @@ class Institution:
 
     @property
     def has_edge(self) -> bool:
-        """Whether it runs an edge service of its own; a regulator only calls."""
-        return self.kind is not CallerKind.REGULATOR
+        """Whether it runs an edge service of its own; regulators and operators only call."""
+        return self.kind in (CallerKind.HOSPITAL, CallerKind.PHARMACY)
+
+    @property
+    def signs_as(self) -> CallerName:
+        """For whom its people sign: those of an operator for the region's platform."""
+        if self.kind is CallerKind.OPERATOR:
+            return CallerName(self.region_code, CallerKind.PLATFORM, self.region_code)
+        return self.caller
 
     @property
     def host_name(self) -> str:
@@ -102,7 +115,7 @@ class Institution:
 
     def signer(self, person: Person) -> SignerName:
         """The name on a person's signing certificate."""
-        return SignerName(self.caller, KeyPurpose.PERSON, person.code)
+        return SignerName(self.signs_as, KeyPurpose.PERSON, person.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,23 +160,30 @@ class Constellation:
         return next(region for region in self.regions if region.code == region_code)
 
 
-def load_constellation(file: Path) -> Constellation:
-    """The constellation in this TOML file.
+def load_constellation(*files: Path) -> Constellation:
+    """The constellation in these TOML files.
 
     Raises:
-        ReferenceDataError: the file cannot be read or is wrong; it names the place.
+        ReferenceDataError: a file cannot be read or is wrong; it names the place.
     """
-    try:
-        with file.open("rb") as stream:
-            document = Fields(tomllib.load(stream))
-        regions = tuple(_region(fields) for fields in document.tables("region"))
-        document.close()
-        _require_distinct(regions)
-    except FieldError as fault:
-        raise ReferenceDataError(file, fault.where, fault.problem) from fault
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ReferenceDataError(file, "file", f"not readable as TOML: {error}") from error
+    regions: tuple[Region, ...] = ()
+    for file in files:
+        try:
+            regions += _read_regions(file)
+            _require_distinct(regions)
+        except FieldError as fault:
+            raise ReferenceDataError(file, fault.where, fault.problem) from fault
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ReferenceDataError(file, "file", f"not readable as TOML: {error}") from error
     return Constellation(regions)
+
+
+def _read_regions(file: Path) -> tuple[Region, ...]:
+    with file.open("rb") as stream:
+        document = Fields(tomllib.load(stream))
+    regions = tuple(_region(fields) for fields in document.tables("region"))
+    document.close()
+    return regions
 
 
 def _region(fields: Fields) -> Region:
@@ -176,9 +196,10 @@ def _region(fields: Fields) -> Region:
         institutions=tuple(_institution(each, code) for each in fields.tables("institution")),
     )
     fields.close()
-    regulators = sum(each.kind is CallerKind.REGULATOR for each in region.institutions)
-    if regulators != 1:
-        raise FieldError(fields.path("institution"), f"needs one regulator, not {regulators}")
+    for kind in (CallerKind.REGULATOR, CallerKind.OPERATOR):
+        count = sum(each.kind is kind for each in region.institutions)
+        if count != 1:
+            raise FieldError(fields.path("institution"), f"needs one {kind}, not {count}")
     return region
 
 

@@ -16,7 +16,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -177,7 +177,14 @@ class Prepared:
     outcome: Outcome
 
 
-def prepare(directory: Path, now: datetime, *, fresh: bool = False, data: Path = DATA) -> Prepared:
+def prepare(
+    directory: Path,
+    now: datetime,
+    *,
+    fresh: bool = False,
+    data: Path = DATA,
+    files: Sequence[str] = (CONSTELLATION_FILE,),
+) -> Prepared:
     """Make the sandbox in this directory, or use the one that is there.
 
     Args:
@@ -185,16 +192,17 @@ def prepare(directory: Path, now: datetime, *, fresh: bool = False, data: Path =
         now: the time (aware).
         fresh: throw away the sandbox that is there, with its data.
         data: the constellation and its reference data.
+        files: those of the data that name the regions.
 
     Raises:
         SandboxError: the directory holds something else, is in use, or was made from other data.
         ReferenceDataError: the constellation or a catalogue cannot be used.
     """
     layout = Layout(directory.resolve())
-    constellation = load_constellation(data / CONSTELLATION_FILE)
+    constellation = load_constellation(*(data / file for file in files))
     _require_data(constellation, data)
     _require_algorithms(constellation)
-    source, state = _source_sha256(data), State.read(layout.state)
+    source, state = _source_sha256(data, files), State.read(layout.state)
     if state is None:
         _require_empty(layout.directory)
     elif not fresh and not state.lapses_soon(now):
@@ -255,7 +263,7 @@ def _require_data(constellation: Constellation, data: Path) -> None:
     missing = [str(path.relative_to(data)) for path in needed if not path.exists()]
     if missing:
         raise SandboxError(
-            f"{data} lacks {', '.join(missing)}: every region of {CONSTELLATION_FILE} needs them; "
+            f"{data} lacks {', '.join(missing)}: every region needs them; "
             "add them, or install rxoutflow again"
         )
 
@@ -266,11 +274,11 @@ def _require_algorithms(constellation: Constellation) -> None:
         try:
             sm2_support()
         except KeyUnsupported as error:
-            raise SandboxError(f"{CONSTELLATION_FILE} asks for SM2 keys: {error}") from error
+            raise SandboxError(f"the constellation asks for SM2 keys: {error}") from error
 
 
-def _source_sha256(data: Path) -> str:
-    digest = sha256()
+def _source_sha256(data: Path, files: Sequence[str]) -> str:
+    digest = sha256(f"{' '.join(files)}\n".encode())
     for file in sorted(data.rglob("*")):
         if file.suffix in (".toml", ".csv"):
             content = file.read_bytes()

@@ -5,9 +5,9 @@ One folder a region, in it one folder for each of its two PKIs::
     <region>/transport/  ca, platform, <institution code> (edge), <institution code>-client
     <region>/signing/    ca, registry, platform, <institution code> (seal), <person code>
 
-An institution's software (HIS, POS, a regulator's desk) has a TLS certificate of its own, so that
-it never needs the key of the edge service. Nothing here decides what a certificate may be used for:
-that is the trust list's part.
+An institution's software (HIS, POS, the desk of a regulator or operator) has a TLS certificate of
+its own, so that it never needs the key of the edge service. Nothing here decides what a certificate
+may be used for: that is the trust list's part.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from rxoutflow.identity import CallerKind
 from rxoutflow.statements import FileSigner, new_statement
 from rxoutflow.v1.annotations_pb2 import (
     CALLER_KIND_HOSPITAL,
+    CALLER_KIND_OPERATOR,
     CALLER_KIND_PHARMACY,
     CALLER_KIND_REGULATOR,
 )
@@ -25,6 +26,7 @@ from rxoutflow.v1.statement_pb2 import (
     SIGNATURE_ALGORITHM_ECDSA_P256_SHA256,
     SIGNATURE_ALGORITHM_ED25519,
     SIGNATURE_ALGORITHM_SM2_SM3,
+    SIGNER_ROLE_ADJUDICATOR,
     SIGNER_ROLE_CHECKER,
     SIGNER_ROLE_DISPENSER,
     SIGNER_ROLE_HOSPITAL_SEAL,
@@ -48,6 +50,7 @@ _KINDS = {
     CallerKind.HOSPITAL: CALLER_KIND_HOSPITAL,
     CallerKind.PHARMACY: CALLER_KIND_PHARMACY,
     CallerKind.REGULATOR: CALLER_KIND_REGULATOR,
+    CallerKind.OPERATOR: CALLER_KIND_OPERATOR,
 }
 _SEALS = {
     CallerKind.HOSPITAL: SIGNER_ROLE_HOSPITAL_SEAL,
@@ -58,6 +61,8 @@ _CAPACITIES = {
     Capacity.REVIEWING_PHARMACIST: SIGNER_ROLE_REVIEWING_PHARMACIST,
     Capacity.DISPENSER: SIGNER_ROLE_DISPENSER,
     Capacity.CHECKER: SIGNER_ROLE_CHECKER,
+    Capacity.FIRST_ADJUDICATOR: SIGNER_ROLE_ADJUDICATOR,
+    Capacity.SECOND_ADJUDICATOR: SIGNER_ROLE_ADJUDICATOR,
 }
 _ALGORITHMS = {
     KeyAlgorithm.P256: SIGNATURE_ALGORITHM_ECDSA_P256_SHA256,
@@ -120,7 +125,8 @@ def _signers(region: Region, pki: RegionPki) -> Iterator[Signer]:
             yield _signer(pki.seal(each), each.code, _SEALS[each.kind], f"{each.name}电子签章")
         for person in each.people:
             role = _CAPACITIES[person.capacity]
-            yield _signer(pki.person(person), each.code, role, person.name, person.code)
+            signs_as = each.signs_as.institution_code
+            yield _signer(pki.person(person), signs_as, role, person.name, person.code)
 
 
 def _signer(

@@ -6,7 +6,7 @@ Leaving the context stops every child, whatever the reason: SIGTERM first, SIGKI
 Children have sessions of their own, so that Ctrl-C reaches only the parent, which then stops them
 in order. On Linux the kernel kills them if the parent dies without a word; elsewhere nothing can.
 
-Restarts nothing, and knows nothing of what the processes do.
+Restarts nothing unless it is told to, and knows nothing of what the processes do.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ class Supervisor:
         self._ready_seconds = ready_seconds
         self._grace_seconds = grace_seconds
         self._children: list[_Child] = []
+        self._programs: dict[str, Program] = {}
+        self._kills = 0
 
     def __enter__(self) -> Self:
         return self
@@ -89,9 +91,32 @@ class Supervisor:
         """
         deadline = time.monotonic() + self._ready_seconds
         for program in programs:
+            self._programs[program.name] = program
             self._children.append(_Child.start(program, self._logs))
         for child in self._children:
             self._await_ready(child, deadline)
+
+    def pids(self) -> dict[str, int]:
+        """The process of each child by its name."""
+        return {child.name: child.process.pid for child in self._children}
+
+    def kill(self, names: Iterable[str]) -> None:
+        """End children at once, as a power cut does, and put their logs aside."""
+        for name in names:
+            (child,) = (each for each in self._children if each.name == name)
+            child.process.kill()
+            child.process.wait()
+            self._children.remove(child)
+            self._kills += 1
+            child.log.rename(self._logs / f"{name}.{self._kills}.log")
+
+    def restart(self, names: Iterable[str]) -> None:
+        """Start killed children again, and wait until each is ready.
+
+        Raises:
+            ProcessError: as from ``start``.
+        """
+        self.start([self._programs[name] for name in names])
 
     def check(self) -> None:
         """Notice children that have ended.

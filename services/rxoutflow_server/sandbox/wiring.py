@@ -28,9 +28,12 @@ HOST = "127.0.0.1"
 LEASE_SECONDS = 1800
 """How long a pharmacy may hold a prescription before it commits."""
 
+OVERDUE_HOURS = 0
+"""A commitment may be decided on at once, so that nobody has to wait to try it."""
+
 _PORTS = range(20_000, 32_768)
 
-Table = Mapping[str, "str | int | Table"]
+Table = Mapping[str, "str | int | list[str] | Table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,8 @@ class Wiring:
                 "insured": _relative(self.layout.insured(region), folder),
             },
             "claim": {"lease_seconds": LEASE_SECONDS},
+            "adjudication": {"overdue_hours": OVERDUE_HOURS},
+            "trace_codes": {"registrars": [each.code for each in self._regions]},
             "log": {"level": "info"},
         }
 
@@ -264,7 +269,7 @@ def _write_toml(file: Path, content: Table) -> None:
 
 
 def to_toml(table: Table, path: str = "") -> str:
-    """A table of texts, integers and tables as TOML; JSON's quoted texts are TOML's too."""
+    """A table of texts, integers, lists and tables as TOML; JSON's quoted texts are TOML's too."""
     lines = [f"[{path}]"] if path else []
     tables = []
     for key, value in table.items():

@@ -1,32 +1,30 @@
 """Writing books: an entry for each posting, reversal and sale, in the transaction that brings it.
 
-Payer and dispensing region derive an entry by the same function from the same signed Settlement, so
-day and amounts cannot differ between them unless a statement was lost or altered.
+Payer and dispensing region derive an entry by the same function from the same signed Settlement or
+Reversal, so day and amounts cannot differ between them unless a statement was lost or altered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 
 from rxoutflow.v1 import attempt_pb2, dispense_pb2, settlement_pb2
-from rxoutflow_server.application.messages import instant
+from rxoutflow_server.application.messages import amounts, instant
 from rxoutflow_server.application.ports import RegionRole, Transaction
 from rxoutflow_server.application.region import LOCAL_TIME
+from rxoutflow_server.application.validation import mismatch
+from rxoutflow_server.domain.attempt import LineQuantity
 from rxoutflow_server.domain.clearing import Period
 from rxoutflow_server.domain.dispense import Dispense
-from rxoutflow_server.domain.errors import Reason, Refusal
-from rxoutflow_server.domain.ledger import Book, Entry, Mode, Movement
-from rxoutflow_server.domain.money import line_amount_fen
+from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
+from rxoutflow_server.domain.ledger import Book, Entry, Mode, Movement, reversal_of
+from rxoutflow_server.domain.money import half_up, line_amount_fen
+from rxoutflow_server.domain.settlement import NOTHING, Amounts
 
 PAGE = 1000
 """Entries read at once, and sent to be compared at once."""
-
-_MOVEMENTS = {
-    settlement_pb2.Settlement.STATE_POSTED: Movement.POSTING,
-    settlement_pb2.Settlement.STATE_REVERSED: Movement.REVERSAL,
-}
 
 
 def local_day(moment: datetime) -> date:
@@ -52,23 +50,45 @@ def posting_time(tx: Transaction, dispensing_region_code: str, now: datetime) ->
 def book_settlement(
     tx: Transaction, book: Book, counterpart: str, content: settlement_pb2.Settlement
 ) -> None:
-    """Book the posting or reversal that a settlement's new state means. Others move nothing.
+    """Book the posting that a settlement's new state means. Other states move nothing."""
+    if content.state == settlement_pb2.Settlement.STATE_POSTED:
+        day = local_day(instant(content.update_time))
+        tx.clearing.add_entry(book, counterpart, _posting(content, day))
+
+
+def book_reversal(
+    tx: Transaction, book: Book, counterpart: str, content: settlement_pb2.Reversal
+) -> None:
+    """Book what a reversal gave back, on the day on which the payer did.
 
     Raises:
-        Refusal: SETTLEMENT_NOT_FOUND for a reversal of what was never posted here.
+        Refusal: EARLIER_FACT_MISSING while what it gives back is not booked as posted, or
+            SIGNED_CONTENT_MISMATCH if it says that it came before that.
     """
-    movement = _MOVEMENTS.get(content.state)
-    if movement is None:
-        return
-    entry = _entry(content, movement, local_day(instant(content.update_time)))
-    if movement is Movement.REVERSAL:
-        posting = tx.clearing.entry(
-            book, entry.prescription_number, (entry.settlement_id, Movement.POSTING, "")
+    key = (content.settlement_id, Movement.POSTING, "")
+    posting = tx.clearing.entry(book, content.prescription_number, key)
+    if posting is None:
+        raise Refusal(
+            Reason.EARLIER_FACT_MISSING, "what is reversed was not posted here; it is on its way"
         )
-        if posting is None:
-            raise Refusal(Reason.SETTLEMENT_NOT_FOUND, "what is reversed was never posted here")
-        entry = replace(entry, posted_day=posting.day)
+    day = local_day(instant(content.reverse_time))
+    if day < posting.day:
+        raise mismatch("reverse_time", "is before the settlement was posted")
+    entry = reversal_of(posting, content.reversal_id, amounts(content.amounts), day)
     tx.clearing.add_entry(book, counterpart, entry)
+
+
+def book_returned_sale(
+    tx: Transaction, dispense: Dispense, reversal_id: str, back: Amounts, day: date
+) -> None:
+    """Book what goes back to patient and payer for a sale, on the day on which it was returned."""
+    number, pharmacy = dispense.prescription_number, dispense.pharmacy_code
+    key = (dispense.settlement_id, Movement.POSTING, "")
+    sale = tx.clearing.entry(Book.SALES, number, key)
+    if sale is None:
+        raise InvariantBroken(f"settlement {dispense.settlement_id} was handed over, but not sold")
+    entry = reversal_of(sale, reversal_id, back, max(day, sale.day))
+    tx.clearing.add_entry(Book.SALES, pharmacy, entry)
 
 
 def book_sale(tx: Transaction, dispense: Dispense, record: dispense_pb2.DispenseRecord) -> None:
@@ -78,9 +98,9 @@ def book_sale(tx: Transaction, dispense: Dispense, record: dispense_pb2.Dispense
     if dispense.insured:
         held = tx.journal.statement(number, dispense.settlement_sha256)
         content = settlement_pb2.Settlement.FromString(held.payload)
-        tx.clearing.add_entry(Book.SALES, pharmacy, _entry(content, Movement.POSTING, day))
+        tx.clearing.add_entry(Book.SALES, pharmacy, _posting(content, day))
         return
-    total = _price(tx, dispense)
+    total = sum(_prices(tx, dispense).values())
     tx.clearing.add_entry(
         Book.SALES,
         pharmacy,
@@ -116,26 +136,47 @@ def entries_between(
         begin, after = page[-1].day, page[-1].key
 
 
-def _entry(content: settlement_pb2.Settlement, movement: Movement, day: date) -> Entry:
-    amounts = content.amounts
+def _posting(content: settlement_pb2.Settlement, day: date) -> Entry:
+    paid = content.amounts
     return Entry(
         day=day,
         settlement_id=content.settlement_id,
-        movement=movement,
+        movement=Movement.POSTING,
         prescription_number=content.prescription_number,
         pharmacy_code=content.pharmacy_code,
         mode=Mode.INSURANCE,
-        total_fen=amounts.total_fen,
-        pool_fen=amounts.pool_fen,
-        account_fen=amounts.account_fen,
-        family_fen=amounts.family_fen,
-        cash_fen=amounts.cash_fen,
+        total_fen=paid.total_fen,
+        pool_fen=paid.pool_fen,
+        account_fen=paid.account_fen,
+        family_fen=paid.family_fen,
+        cash_fen=paid.cash_fen,
         posted_day=day,
     )
 
 
-def _price(tx: Transaction, dispense: Dispense) -> int:
-    """What the patient alone pays: the committed lines, each rounded to the fen."""
+def price_back(
+    tx: Transaction, dispense: Dispense, before: Mapping[int, int], back: Iterable[LineQuantity]
+) -> Amounts:
+    """What the patient, who paid alone, gets back for lines, or parts of them: cash.
+
+    Of each line its share of what came back so far, rounded once, less what went back before; so
+    the returns of a line add up to its price.
+    """
+    prices = _prices(tx, dispense)
+    quantities = {line.line_id: line.quantity for line in dispense.lines}
+    fen = 0
+    for line in back:
+        price, whole = prices[line.line_id], quantities[line.line_id]
+        returned = before.get(line.line_id, 0)
+        fen += half_up(price * (returned + line.quantity), whole)
+        fen -= half_up(price * returned, whole)
+    return replace(NOTHING, total_fen=fen, own_fen=fen, person_fen=fen, cash_fen=fen)
+
+
+def _prices(tx: Transaction, dispense: Dispense) -> dict[int, int]:
+    """What the patient alone pays for each committed line, rounded to the fen."""
     statement = tx.journal.statement(dispense.prescription_number, dispense.commitment_sha256)
     lines = attempt_pb2.Commitment.FromString(statement.payload).lines
-    return sum(line_amount_fen(line.quantity, line.unit_price_micro_yuan) for line in lines)
+    return {
+        line.line_id: line_amount_fen(line.quantity, line.unit_price_micro_yuan) for line in lines
+    }

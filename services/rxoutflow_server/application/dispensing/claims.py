@@ -28,6 +28,7 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     ReleaseClaimResponse,
 )
 from rxoutflow_server.application.dispensing.exchange import Exchange, believed, require_asked
+from rxoutflow_server.application.exchange.corrected import require_uncorrected
 from rxoutflow_server.application.exchange.evidence import keep, step
 from rxoutflow_server.application.exchange.idempotency import (
     RequestKey,
@@ -46,7 +47,7 @@ from rxoutflow_server.application.region import Region, opened
 from rxoutflow_server.domain.dispense import DispenseState, let_go
 from rxoutflow_server.domain.errors import Reason, Refusal
 
-_CLAIM_PRESCRIPTION = "/rxoutflow.v1.PharmacyService/ClaimPrescription"
+CLAIM_PRESCRIPTION = "/rxoutflow.v1.PharmacyService/ClaimPrescription"
 _RELEASE_CLAIM = "/rxoutflow.v1.PharmacyService/ReleaseClaim"
 
 
@@ -115,7 +116,7 @@ async def claim(
     """
     region, now = exchange.region, exchange.region.now()
     number = unverified_number(request.claim, attempt_pb2.Claim)
-    key = RequestKey(number, str(caller), request.request_id, _CLAIM_PRESCRIPTION)
+    key = RequestKey(number, str(caller), request.request_id, CLAIM_PRESCRIPTION)
     before = await exchange.store.read(lambda tx: _stored(tx, key))
     if before is None:
         region.require_active(region.code, caller.institution_code)
@@ -158,7 +159,10 @@ async def release(
     released = await exchange.home_of(number).release_attempt(
         ReleaseAttemptRequest(request_id=request.request_id, release=request.release)
     )
-    response = ReleaseClaimResponse(attempt=released.attempt, receipt=released.receipt)
+    response = ReleaseClaimResponse(
+        attempt=released.attempt,
+        receipt=released.receipt if released.HasField("receipt") else None,
+    )
     key = RequestKey(number, str(caller), request.request_id, _RELEASE_CLAIM)
     return await exchange.store.transact(
         lambda tx: once(
@@ -232,8 +236,10 @@ def get_outcome(
     """What became of a request of the caller's, as far as this region knows.
 
     Raises:
-        Refusal: OUTCOME_NOT_FOUND.
+        Refusal: OUTCOME_NOT_FOUND, or REQUEST_CORRECTED.
     """
+    number, request_id = request.prescription_number, request.request_id
+    require_uncorrected(tx.journal, number, str(caller), request_id)
     return PharmacyServiceGetOutcomeResponse(
         outcome=find_outcome(
             tx.journal, request.prescription_number, str(caller), request.request_id
@@ -252,6 +258,7 @@ def _with_proof(
 
 
 def _stored(tx: Transaction, key: RequestKey) -> StoredOutcome | None:
+    require_uncorrected(tx.journal, key.prescription_number, key.caller, key.request_id)
     return tx.journal.outcome(key.prescription_number, key.caller, key.request_id)
 
 
@@ -265,6 +272,7 @@ def _keep_claim(
 ) -> ClaimPrescriptionResponse:
     """Keep prescription, claim and attempt; the pharmacy must keep the prescription two years."""
     number = unverified_number(request.claim, attempt_pb2.Claim)
+    require_uncorrected(tx.journal, number, str(caller), request.request_id)
     home = number[:6]
     attempt = believed(region, granted.attempt, attempt_pb2.Attempt, now, origin=home).content
     prescription = believed(
@@ -281,6 +289,7 @@ def _keep_claim(
     keep(tx, number, granted.prescription, now)
     claim_sha256 = keep(tx, number, request.claim, now)
     attempt_sha256 = keep(tx, number, granted.attempt, now)
+    is_new = tx.dispensing.claim(number, attempt.attempt_id) is None
     tx.dispensing.save_claim(
         ClaimCopy(
             prescription_number=number,
@@ -291,8 +300,13 @@ def _keep_claim(
             update_time=now,
         )
     )
-    _step(tx, number, "claim forwarded", caller, claim_sha256, now)
-    return ClaimPrescriptionResponse(attempt=granted.attempt, receipt=granted.receipt)
+    _step(tx, number, "claim forwarded", caller.institution_code, claim_sha256, now)
+    if is_new:
+        _step(tx, number, "claim confirmed", home, attempt_sha256, now)
+    return ClaimPrescriptionResponse(
+        attempt=granted.attempt,
+        receipt=granted.receipt if granted.HasField("receipt") else None,
+    )
 
 
 def _keep_release(
@@ -313,12 +327,11 @@ def _keep_release(
     dispense = tx.dispensing.dispense_of_attempt(number, attempt.attempt_id)
     if dispense is not None:
         tx.dispensing.save_dispense(let_go(dispense, now=now))
-    _step(tx, number, "release forwarded", caller, release_sha256, now)
+    _step(tx, number, "release forwarded", caller.institution_code, release_sha256, now)
     return response
 
 
 def _step(
-    tx: Transaction, number: str, action: str, caller: CallerName, sha256: bytes, now: datetime
+    tx: Transaction, number: str, action: str, actor: str, sha256: bytes, now: datetime
 ) -> None:
-    actor = caller.institution_code
     step(tx, number, RegionRole.DISPENSING, Flow.INFORMATION, action, actor, sha256, now)

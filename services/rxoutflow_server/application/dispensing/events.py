@@ -6,13 +6,16 @@ from dataclasses import replace
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements.payloads import rule_for
 from rxoutflow.v1 import attempt_pb2, prescription_status_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
+from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.clearing.books import book_settlement
 from rxoutflow_server.application.exchange.evidence import keep, step, tell_institution
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import Region, require_own_region
-from rxoutflow_server.domain.dispense import Dispense, acknowledged, let_go
+from rxoutflow_server.application.validation import check_adjudication, mismatch
+from rxoutflow_server.domain.dispense import Dispense, acknowledged, found, let_go
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.ledger import Book
 
@@ -41,13 +44,48 @@ def note_attempt(
         return
     digest = keep(tx, number, event.statement, now)
     tx.dispensing.save_claim(replace(claim, attempt_sha256=digest, update_time=now))
-    dispense = tx.dispensing.dispense_of_attempt(number, content.attempt_id)
+    dispense = _dispense_of(tx, content)
     if content.state == attempt_pb2.Attempt.STATE_DISPENSED and dispense is not None:
+        dispense = _with_finding(tx, dispense, content.cause_sha256, now)
         tx.dispensing.save_dispense(acknowledged(dispense, booked=True, now=now))
         home = caller.region_code
         step(tx, number, RegionRole.DISPENSING, Flow.GOODS, "booking known", home, digest, now)
     if content.state in _ENDED_WITHOUT_HANDOVER:
+        flow, home = Flow.INFORMATION, caller.region_code
+        step(tx, number, RegionRole.DISPENSING, flow, "end known", home, digest, now)
         _attempt_ended(tx, dispense, claim.pharmacy_code, event, digest, now)
+
+
+def note_adjudication(
+    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+) -> None:
+    """Keep what two people of the home region found about an attempt whose pharmacy is silent.
+
+    The dispense ends when home's word on the attempt, which names this finding, is here too.
+
+    Raises:
+        StatementError: the adjudication does not verify, or one person signed it twice.
+        Refusal: CALLER_REGION_NOT_ALLOWED if another than the home region says it.
+    """
+    verified = region.verified(event.statement, attempt_pb2.Adjudication, now)
+    content = verified.content
+    check_adjudication(content)
+    home = caller.region_code
+    require_own_region(caller, verified.signers[0].region_code)
+    number = content.prescription_number
+    claim = tx.dispensing.claim(number, content.attempt_id)
+    if claim is None:
+        return  # as with the attempt itself: nothing here depends on it
+    digest = keep(tx, number, event.statement, now)
+    flow, action = Flow.INFORMATION, "adjudication known"
+    step(tx, number, RegionRole.DISPENSING, flow, action, home, digest, now)
+    _tell_adjudicated(tx, claim.pharmacy_code, content, digest, now)
+    told = tx.journal.statement(number, claim.attempt_sha256)
+    attempt = attempt_pb2.Attempt.FromString(told.payload)  # verified before it was kept
+    dispense = _dispense_of(tx, attempt)
+    if dispense is not None and attempt.state == attempt_pb2.Attempt.STATE_DISPENSED:
+        found_so = _with_finding(tx, dispense, attempt.cause_sha256, now)
+        tx.dispensing.save_dispense(acknowledged(found_so, booked=True, now=now))
 
 
 def note_settlement(
@@ -57,7 +95,8 @@ def note_settlement(
 
     Raises:
         StatementError: the settlement does not verify.
-        Refusal: SETTLEMENT_NOT_FOUND, also if another than the payer says it.
+        Refusal: SETTLEMENT_NOT_FOUND, also if another than the payer says it, or
+            SIGNED_CONTENT_MISMATCH if it pays anything else than what was committed.
     """
     content = region.verified(event.statement, settlement_pb2.Settlement, now).content
     number = content.prescription_number
@@ -66,9 +105,11 @@ def note_settlement(
         raise Refusal(
             Reason.SETTLEMENT_NOT_FOUND, "there is no such settlement here, or it is not yours"
         )
+    posted = content.state == settlement_pb2.Settlement.STATE_POSTED
+    if posted:
+        _require_as_committed(tx, dispense, content)
     digest = keep(tx, number, event.statement, now)
     book_settlement(tx, Book.RECEIVABLE, caller.region_code, content)
-    posted = content.state == settlement_pb2.Settlement.STATE_POSTED
     heard = replace(dispense, settlement_sha256=digest)
     tx.dispensing.save_dispense(acknowledged(heard, posted=posted, now=now))
     if posted:
@@ -102,6 +143,58 @@ def warn_claimant(
         "the hospital wants this prescription back; release it if nothing was handed over",
         now,
     )
+
+
+def _require_as_committed(
+    tx: Transaction, dispense: Dispense, stated: settlement_pb2.Settlement
+) -> None:
+    """The payer pays for this attempt what pharmacy and patient had accepted, to the fen."""
+    kept = tx.journal.statement(dispense.prescription_number, dispense.commitment_sha256)
+    accepted = attempt_pb2.Commitment.FromString(kept.payload).accepted_amounts
+    if (stated.attempt_id, stated.pharmacy_code) != (dispense.attempt_id, dispense.pharmacy_code):
+        raise mismatch("settlement_id", "the settlement is of another attempt")
+    if stated.amounts != accepted:
+        raise mismatch("amounts", "they are not those that the commitment accepts")
+
+
+def _dispense_of(tx: Transaction, attempt: attempt_pb2.Attempt) -> Dispense | None:
+    """The dispense that an attempt is about: the one that home committed, where it names that."""
+    number, attempt_id = attempt.prescription_number, attempt.attempt_id
+    if not attempt.settlement_id:
+        return tx.dispensing.dispense_of_attempt(number, attempt_id)
+    dispense = tx.dispensing.dispense(number, attempt.settlement_id)
+    return dispense if dispense is not None and dispense.attempt_id == attempt_id else None
+
+
+def _with_finding(tx: Transaction, dispense: Dispense, cause: bytes, now: datetime) -> Dispense:
+    """The dispense with the adjudication as its record, if it is by that that home has booked."""
+    if dispense.record_sha256:
+        return dispense
+    statement = tx.journal.find_statement(dispense.prescription_number, cause)
+    if statement is None or not is_adjudication(statement):
+        return dispense
+    return replace(found(dispense, now=now), record_sha256=cause)
+
+
+def is_adjudication(statement: SignedStatement) -> bool:
+    """Whether it is a decision of two people, in the place of a pharmacy's record."""
+    return statement.payload_type == rule_for(attempt_pb2.Adjudication).payload_type
+
+
+def _tell_adjudicated(
+    tx: Transaction,
+    pharmacy_code: str,
+    content: attempt_pb2.Adjudication,
+    digest: bytes,
+    now: datetime,
+) -> None:
+    number = content.prescription_number
+    kind = "ATTEMPT_ENDED"
+    summary = "two people of the home region found that nothing was handed over; hand nothing over"
+    if content.finding == attempt_pb2.Adjudication.FINDING_HANDED_OVER:
+        kind = "DISPENSED"
+        summary = "two people of the home region found that you handed it over; send your record"
+    tell_institution(tx, pharmacy_code, kind, number, "", digest, summary, now)
 
 
 def _attempt_ended(

@@ -29,6 +29,7 @@ from rxoutflow_server.application.dispensing.claims import (
 )
 from rxoutflow_server.application.dispensing.exchange import Exchange, believed, require_asked
 from rxoutflow_server.application.dispensing.pricing import priced
+from rxoutflow_server.application.exchange.corrected import require_uncorrected
 from rxoutflow_server.application.exchange.evidence import keep, step
 from rxoutflow_server.application.exchange.idempotency import RequestKey, once, require_unused
 from rxoutflow_server.application.messages import committed_lines
@@ -45,7 +46,7 @@ from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
 
 _INSURANCE = settlement_pb2.SETTLEMENT_MODE_INSURANCE
 
-_COMMIT_CLAIM = "/rxoutflow.v1.PharmacyService/CommitClaim"
+COMMIT_CLAIM = "/rxoutflow.v1.PharmacyService/CommitClaim"
 
 _UNDECIDED = (DispenseState.COMMITTING, DispenseState.HELD)
 _PERMITTED = (DispenseState.COMMITTED, DispenseState.DISPENSED, DispenseState.COMPLETED)
@@ -185,6 +186,7 @@ def _intend(
     check_uuid("settlement_id", content.settlement_id)
     check_priced_lines(content.lines)
     require_own(caller, content.pharmacy_code)
+    _require_uncorrected(tx, caller, request, content.prescription_number)
     claim = require_claim(tx, caller, content.prescription_number, content.attempt_id)
     require_unused(tx.journal, _key(caller, request, content.prescription_number), request)
     before = tx.dispensing.dispense(content.prescription_number, content.settlement_id)
@@ -404,6 +406,7 @@ def _commit_answer(
 ) -> CommitClaimResponse:
     now, number = region.now(), dispense.prescription_number
     key = _key(caller, request, number)
+    _require_uncorrected(tx, caller, request, number)
     _require_permitted(_current(tx, dispense))
     claim = _claim_of(tx, dispense)
     response = CommitClaimResponse(attempt=tx.journal.statement(number, claim.attempt_sha256))
@@ -412,8 +415,14 @@ def _commit_answer(
     return once(tx.journal, key, request, CommitClaimResponse, now, lambda: response)
 
 
+def _require_uncorrected(
+    tx: Transaction, caller: CallerName, request: CommitClaimRequest, number: str
+) -> None:
+    require_uncorrected(tx.journal, number, str(caller), request.request_id)
+
+
 def _key(caller: CallerName, request: CommitClaimRequest, number: str) -> RequestKey:
-    return RequestKey(number, str(caller), request.request_id, _COMMIT_CLAIM)
+    return RequestKey(number, str(caller), request.request_id, COMMIT_CLAIM)
 
 
 def _step(

@@ -12,7 +12,7 @@ from datetime import timedelta
 import structlog
 
 from rxoutflow.statements import StatementError
-from rxoutflow_server.application.edge import handovers, registration
+from rxoutflow_server.application.edge import goods_returns, handovers, registration
 from rxoutflow_server.application.edge.platform import HospitalPlatform, PharmacyPlatform
 from rxoutflow_server.application.edge.surroundings import Edge, Pause
 from rxoutflow_server.domain.errors import Refusal, Unavailable
@@ -57,12 +57,18 @@ async def prescriptions(edge: Edge, platform: HospitalPlatform) -> bool:
 
 
 async def records(edge: Edge, platform: PharmacyPlatform) -> bool:
-    """Try every dispense record that is on its way once; whether none is left."""
+    """Try every dispense record and every return on its way once; whether none is left.
+
+    Records go first: a return follows the record of its handover.
+    """
     undelivered = await edge.store.read(lambda tx: tx.edge.undelivered(BATCH))
-    if undelivered and not await platform.reachable():
+    returned = await edge.store.read(lambda tx: tx.edge.undelivered_returns(BATCH))
+    if (undelivered or returned) and not await platform.reachable():
         return False
     done = [await attempted(handovers.offer(edge, platform, each)) for each in undelivered]
-    return all(done) and len(undelivered) < BATCH
+    returned = await edge.store.read(lambda tx: tx.edge.undelivered_returns(BATCH))
+    done += [await attempted(goods_returns.offer(edge, platform, each)) for each in returned]
+    return all(done) and len(undelivered) < BATCH and len(returned) < BATCH
 
 
 async def _brought(edge: Edge, platform: HospitalPlatform, number: str) -> bool:

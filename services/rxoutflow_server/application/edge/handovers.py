@@ -158,7 +158,11 @@ async def _deliver(
         reason = refusal.reason
         await edge.store.transact(lambda tx: _save(tx, replace(handover, refusal=reason)))
         raise
-    response = PosServiceRecordDispenseResponse(progress=answer.progress)
+    response = PosServiceRecordDispenseResponse(
+        progress=answer.progress,
+        dispense_record=statement,
+        receipt=answer.receipt if answer.HasField("receipt") else None,
+    )
     return await edge.store.transact(lambda tx: _delivered(tx, edge, handover, response))
 
 

@@ -19,6 +19,8 @@ from rxoutflow.v1.his_service_pb2 import (
     HisServiceGetOutcomeResponse,
     HisServiceGetPrescriptionRequest,
     HisServiceGetPrescriptionResponse,
+    HisServiceListStatementsRequest,
+    HisServiceListStatementsResponse,
     HisServicePrecheckPrescriptionRequest,
     HisServicePrecheckPrescriptionResponse,
     HisServiceRevokePrescriptionRequest,
@@ -29,6 +31,7 @@ from rxoutflow.v1.his_service_pb2 import (
 from rxoutflow.v1.hospital_service_pb2 import (
     GetPrescriptionRequest,
     GetPrescriptionResponse,
+    HospitalServiceListStatementsRequest,
     PrecheckPrescriptionRequest,
 )
 from rxoutflow.v1.outcome_pb2 import Outcome
@@ -158,6 +161,27 @@ async def get(
         if local is None:
             raise
         return local
+
+
+async def list_statements(
+    platform: HospitalPlatform, request: HisServiceListStatementsRequest
+) -> HisServiceListStatementsResponse:
+    """The history of a prescription at its platform; whoever reads it verifies it.
+
+    Raises:
+        Refusal: see HospitalService.ListStatements.
+        Unavailable: the platform cannot be reached.
+    """
+    answer = await platform.list_statements(
+        HospitalServiceListStatementsRequest(
+            prescription_number=str(routed(request.prescription_number)),
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+    )
+    return HisServiceListStatementsResponse(
+        events=answer.events, next_page_token=answer.next_page_token
+    )
 
 
 def get_outcome(
@@ -304,16 +328,11 @@ def _revoke_here(
 async def _revoke_there(
     edge: Edge, platform: HospitalPlatform, key: RequestKey
 ) -> HisServiceRevokePrescriptionResponse:
-    """First the registration comes to its end, then the revocation."""
+    """Whatever became of the registration; what is still on its way is brought to its end after."""
     try:
-        await bring(edge, platform, key.prescription_number, late=True)
-    except Unavailable:
+        return await revoke_at_platform(edge, platform, key)
+    finally:
         edge.due.ring()
-        raise
-    followed = await edge.store.read(
-        lambda tx: conclusion(tx, key, HisServiceRevokePrescriptionResponse)
-    )
-    return followed or await revoke_at_platform(edge, platform, key)
 
 
 def _local(tx: EdgeTransaction, number: str) -> HisServiceGetPrescriptionResponse | None:

@@ -1,4 +1,4 @@
-"""What a pharmacy's systems ask of their edge: find, claim, quote, commit, let go, look.
+"""What a pharmacy's systems ask of their edge: find, claim, quote, commit, let go, correct, look.
 
 Every step needs the platform; if it cannot be reached the step fails as Unavailable and is
 repeated with the same request id. Only the record of a handover does not wait for it, see
@@ -13,30 +13,51 @@ from typing import TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 
-from rxoutflow.v1.attempt_pb2 import Attempt, Claim, ClaimRelease, Commitment
+from rxoutflow.statements import statement_sha256
+from rxoutflow.v1.attempt_pb2 import (
+    CORRECTION_OUTCOME_ALREADY_DISPENSED,
+    CORRECTION_OUTCOME_ALREADY_ENDED,
+    CORRECTION_OUTCOME_NOTHING_TO_UNDO,
+    CORRECTION_OUTCOME_RELEASED,
+    Attempt,
+    Claim,
+    ClaimRelease,
+    Commitment,
+    Correction,
+    CorrectionOutcome,
+)
 from rxoutflow.v1.credential_pb2 import ECredential
+from rxoutflow.v1.dispense_pb2 import DeliveryUpdate
 from rxoutflow.v1.pharmacy_service_pb2 import (
     ClaimPrescriptionRequest,
     CommitClaimRequest,
     CommitClaimResponse,
+    CorrectCallRequest,
+    CorrectCallResponse,
     FindPrescriptionRequest,
     GetDispenseRequest,
+    PharmacyServiceListStatementsRequest,
     PharmacyServiceReconcileDayRequest,
     PresentECredentialRequest,
     QuoteSettlementRequest,
     ReleaseClaimRequest,
+    UpdateDeliveryRequest,
 )
 from rxoutflow.v1.pos_service_pb2 import (
     PosServiceClaimPrescriptionRequest,
     PosServiceClaimPrescriptionResponse,
     PosServiceCommitClaimRequest,
     PosServiceCommitClaimResponse,
+    PosServiceCorrectCallRequest,
+    PosServiceCorrectCallResponse,
     PosServiceFindPrescriptionRequest,
     PosServiceFindPrescriptionResponse,
     PosServiceGetDispenseRequest,
     PosServiceGetDispenseResponse,
     PosServiceGetOutcomeRequest,
     PosServiceGetOutcomeResponse,
+    PosServiceListStatementsRequest,
+    PosServiceListStatementsResponse,
     PosServicePresentECredentialRequest,
     PosServicePresentECredentialResponse,
     PosServiceQuoteSettlementRequest,
@@ -45,17 +66,26 @@ from rxoutflow.v1.pos_service_pb2 import (
     PosServiceReconcileDayResponse,
     PosServiceReleaseClaimRequest,
     PosServiceReleaseClaimResponse,
+    PosServiceUpdateDeliveryRequest,
+    PosServiceUpdateDeliveryResponse,
 )
 from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.prescription_status_pb2 import PrescriptionStatus
 from rxoutflow.v1.settlement_pb2 import SETTLEMENT_MODE_INSURANCE, Quote, Settlement
 from rxoutflow.v1.statement_pb2 import SignedStatement
-from rxoutflow_server.application.edge import handovers
+from rxoutflow_server.application.edge import goods_returns, handovers
 from rxoutflow_server.application.edge.answers import believed, require, trusted
-from rxoutflow_server.application.edge.platform import PharmacyPlatform
-from rxoutflow_server.application.edge.sealing import Sheet, answered, concluded, sealed
+from rxoutflow_server.application.edge.platform import PharmacyPlatform, out_of_reach
+from rxoutflow_server.application.edge.sealing import (
+    Sheet,
+    answered,
+    concluded,
+    sealed,
+    sealed_before,
+)
 from rxoutflow_server.application.edge.surroundings import Edge
 from rxoutflow_server.application.edge_ports import EdgeTransaction
+from rxoutflow_server.application.exchange.corrected import mark, require_uncorrected
 from rxoutflow_server.application.exchange.idempotency import (
     RequestKey,
     find_outcome,
@@ -67,6 +97,13 @@ from rxoutflow_server.domain.errors import Reason, Refusal
 
 _SERVICE = "/rxoutflow.v1.PosService"
 _MAY_HAND_OVER = (Attempt.STATE_COMMITTED, Attempt.STATE_DISPENSED)
+_STATES: dict[CorrectionOutcome.ValueType, tuple[Attempt.State.ValueType, ...]] = {
+    CORRECTION_OUTCOME_RELEASED: (Attempt.STATE_RELEASED,),
+    CORRECTION_OUTCOME_ALREADY_ENDED: (Attempt.STATE_RELEASED, Attempt.STATE_EXPIRED),
+    # The platform has the record and home may not have booked it yet.
+    CORRECTION_OUTCOME_ALREADY_DISPENSED: (Attempt.STATE_COMMITTED, Attempt.STATE_DISPENSED),
+}
+"""In which state each outcome of a correction leaves the attempt that comes with it."""
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -146,7 +183,11 @@ async def claim(
         forwarded.claim.CopyFrom(sheet)
         answer = await platform.claim_prescription(forwarded)
         _attempt(edge, answer.attempt, key.prescription_number)
-        return PosServiceClaimPrescriptionResponse(attempt=answer.attempt)
+        return PosServiceClaimPrescriptionResponse(
+            attempt=answer.attempt,
+            claim=sheet,
+            receipt=answer.receipt if answer.HasField("receipt") else None,
+        )
 
     return await _forwarded(
         edge, key, request, Sheet(request.claim, Claim), PosServiceClaimPrescriptionResponse, send
@@ -171,7 +212,11 @@ async def release(
         )
         released = ClaimRelease.FromString(sheet.payload)
         _attempt(edge, answer.attempt, key.prescription_number, released.attempt_id)
-        return PosServiceReleaseClaimResponse(attempt=answer.attempt)
+        return PosServiceReleaseClaimResponse(
+            attempt=answer.attempt,
+            release=sheet,
+            receipt=answer.receipt if answer.HasField("receipt") else None,
+        )
 
     return await _forwarded(
         edge,
@@ -231,6 +276,63 @@ async def commit(
     )
 
 
+async def correct(
+    edge: Edge, platform: PharmacyPlatform, request: PosServiceCorrectCallRequest
+) -> PosServiceCorrectCallResponse:
+    """Undo a claim or a commit of which nobody knows what became (冲正).
+
+    A record of a handover that still waits here is brought to the platform first, so that what has
+    left the counter is not taken for what has not.
+
+    Raises:
+        StatementError: the pharmacist's signature does not verify.
+        Refusal: see PharmacyService.CorrectCall.
+        Unavailable: not decided; repeat with the same request id.
+    """
+    key = _key(edge, request.request_id, "CorrectCall", request.correction, Correction)
+    await _bring_handover(edge, platform, key.prescription_number)
+
+    async def send(sheet: SignedStatement) -> PosServiceCorrectCallResponse:
+        answer = await platform.correct_call(
+            CorrectCallRequest(request_id=request.request_id, correction=sheet)
+        )
+        return _corrected(edge, key.prescription_number, answer)
+
+    response = await _forwarded(
+        edge,
+        key,
+        request,
+        Sheet(request.correction, Correction),
+        PosServiceCorrectCallResponse,
+        send,
+    )
+    await edge.store.transact(lambda tx: _mark_corrected(tx, edge, key, response))
+    return response
+
+
+async def update_delivery(
+    edge: Edge, platform: PharmacyPlatform, request: PosServiceUpdateDeliveryRequest
+) -> PosServiceUpdateDeliveryResponse:
+    """Say where a delivery stands. A record of the handover that waits here is brought first.
+
+    Raises:
+        StatementError: the pharmacist's signature does not verify.
+        Refusal: see PharmacyService.UpdateDelivery.
+        Unavailable: not decided; repeat with the same request id.
+    """
+    sheet = Sheet(request.delivery_update, DeliveryUpdate)
+    key = _key(edge, request.request_id, "UpdateDelivery", sheet.statement, DeliveryUpdate)
+    await _bring_handover(edge, platform, key.prescription_number)
+
+    async def send(sealed: SignedStatement) -> PosServiceUpdateDeliveryResponse:
+        answer = await platform.update_delivery(
+            UpdateDeliveryRequest(request_id=request.request_id, delivery_update=sealed)
+        )
+        return PosServiceUpdateDeliveryResponse(delivery=answer.delivery)
+
+    return await _forwarded(edge, key, request, sheet, PosServiceUpdateDeliveryResponse, send)
+
+
 async def get_dispense(
     edge: Edge, platform: PharmacyPlatform, request: PosServiceGetDispenseRequest
 ) -> PosServiceGetDispenseResponse:
@@ -255,20 +357,43 @@ async def get_dispense(
 def get_outcome(
     tx: EdgeTransaction, edge: Edge, request: PosServiceGetOutcomeRequest
 ) -> PosServiceGetOutcomeResponse:
-    """What became of a request. A record that waits for the platform has been accepted.
+    """What became of a request. A record or return that waits for the platform is accepted.
 
     Raises:
-        Refusal: OUTCOME_NOT_FOUND.
+        Refusal: OUTCOME_NOT_FOUND, or REQUEST_CORRECTED.
     """
     number, request_id = request.prescription_number, request.request_id
+    require_uncorrected(tx.journal, number, str(edge.institution), request_id)
     try:
         outcome = find_outcome(tx.journal, number, str(edge.institution), request_id)
     except Refusal:
         accepted = handovers.accepted(tx, edge, number, request_id)
+        accepted = accepted or goods_returns.accepted(tx, edge, number, request_id)
         if accepted is None:
             raise
         outcome = accepted
     return PosServiceGetOutcomeResponse(outcome=outcome)
+
+
+async def list_statements(
+    platform: PharmacyPlatform, request: PosServiceListStatementsRequest
+) -> PosServiceListStatementsResponse:
+    """The history of the pharmacy's attempts on a prescription; whoever reads it verifies it.
+
+    Raises:
+        Refusal: see PharmacyService.ListStatements.
+        Unavailable: the platform cannot be reached.
+    """
+    answer = await platform.list_statements(
+        PharmacyServiceListStatementsRequest(
+            prescription_number=str(routed(request.prescription_number)),
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+    )
+    return PosServiceListStatementsResponse(
+        events=answer.events, next_page_token=answer.next_page_token
+    )
 
 
 async def reconcile_day(
@@ -324,13 +449,59 @@ async def _forwarded(
 
     def begin(tx: EdgeTransaction) -> R | SignedStatement:
         known = answered(tx, key, request, response_type, now)
+        if known is None:
+            _require_uncorrected(tx, key)
         return known or sealed(tx, edge, key, request, sheet)
+
+    def end(tx: EdgeTransaction, response: R) -> R:
+        _require_uncorrected(tx, key)
+        return concluded(tx, key, response, edge.now())
 
     begun = await edge.store.transact(begin)
     if not isinstance(begun, SignedStatement):
         return begun
     response = await send(begun)
-    return await edge.store.transact(lambda tx: concluded(tx, key, response, edge.now()))
+    return await edge.store.transact(lambda tx: end(tx, response))
+
+
+def _require_uncorrected(tx: EdgeTransaction, key: RequestKey) -> None:
+    require_uncorrected(tx.journal, key.prescription_number, key.caller, key.request_id)
+
+
+async def _bring_handover(edge: Edge, platform: PharmacyPlatform, number: str) -> None:
+    """See to it that no record of a handover of this prescription waits here.
+
+    Raises:
+        Unavailable: one does, and the platform cannot be reached.
+    """
+    waiting = await edge.store.read(lambda tx: tx.edge.waiting_handover(number))
+    if waiting is not None and not await handovers.offer(edge, platform, waiting):
+        raise out_of_reach(edge.institution.region_code, "does not have the record of the handover")
+
+
+def _corrected(
+    edge: Edge, number: str, answer: CorrectCallResponse
+) -> PosServiceCorrectCallResponse:
+    response = PosServiceCorrectCallResponse(outcome=answer.outcome)
+    if answer.HasField("attempt"):
+        attempt = _attempt(edge, answer.attempt, number)
+        require(edge, attempt.state in _STATES.get(answer.outcome, ()))
+        response.attempt.CopyFrom(answer.attempt)
+    else:
+        require(edge, answer.outcome == CORRECTION_OUTCOME_NOTHING_TO_UNDO)
+    return response
+
+
+def _mark_corrected(
+    tx: EdgeTransaction, edge: Edge, key: RequestKey, response: PosServiceCorrectCallResponse
+) -> None:
+    """Remember here, too, that the call has no effect, unless its answer is stored."""
+    correction = sealed_before(tx, key)
+    corrected_id = Correction.FromString(correction.payload).corrected_request_id
+    number, caller = key.prescription_number, key.caller
+    answered_before = tx.journal.outcome(number, caller, corrected_id) is not None
+    if response.outcome != CORRECTION_OUTCOME_ALREADY_DISPENSED and not answered_before:
+        mark(tx.journal, number, caller, corrected_id, statement_sha256(correction), edge.now())
 
 
 def _check_commitment(content: Commitment) -> None:

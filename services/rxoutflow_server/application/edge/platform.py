@@ -12,6 +12,8 @@ from typing import Protocol, TypeVar
 from rxoutflow.v1.hospital_service_pb2 import (
     GetPrescriptionRequest,
     GetPrescriptionResponse,
+    HospitalServiceListStatementsRequest,
+    HospitalServiceListStatementsResponse,
     PrecheckPrescriptionRequest,
     PrecheckPrescriptionResponse,
     RegisterPrescriptionRequest,
@@ -25,10 +27,14 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     ClaimPrescriptionResponse,
     CommitClaimRequest,
     CommitClaimResponse,
+    CorrectCallRequest,
+    CorrectCallResponse,
     FindPrescriptionRequest,
     FindPrescriptionResponse,
     GetDispenseRequest,
     GetDispenseResponse,
+    PharmacyServiceListStatementsRequest,
+    PharmacyServiceListStatementsResponse,
     PharmacyServiceReconcileDayRequest,
     PharmacyServiceReconcileDayResponse,
     PresentECredentialRequest,
@@ -39,6 +45,10 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     RecordDispenseResponse,
     ReleaseClaimRequest,
     ReleaseClaimResponse,
+    ReturnDispenseRequest,
+    ReturnDispenseResponse,
+    UpdateDeliveryRequest,
+    UpdateDeliveryResponse,
 )
 from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
 
@@ -76,6 +86,11 @@ class HospitalPlatform(Platform, Protocol):
     async def get_prescription(self, request: GetPrescriptionRequest) -> GetPrescriptionResponse:
         """See HospitalService.GetPrescription."""
 
+    async def list_statements(
+        self, request: HospitalServiceListStatementsRequest
+    ) -> HospitalServiceListStatementsResponse:
+        """See HospitalService.ListStatements."""
+
 
 class PharmacyPlatform(Platform, Protocol):
     """What the platform is to a pharmacy's edge."""
@@ -105,8 +120,22 @@ class PharmacyPlatform(Platform, Protocol):
     async def record_dispense(self, request: RecordDispenseRequest) -> RecordDispenseResponse:
         """See PharmacyService.RecordDispense."""
 
+    async def return_dispense(self, request: ReturnDispenseRequest) -> ReturnDispenseResponse:
+        """See PharmacyService.ReturnDispense."""
+
+    async def correct_call(self, request: CorrectCallRequest) -> CorrectCallResponse:
+        """See PharmacyService.CorrectCall."""
+
+    async def update_delivery(self, request: UpdateDeliveryRequest) -> UpdateDeliveryResponse:
+        """See PharmacyService.UpdateDelivery."""
+
     async def get_dispense(self, request: GetDispenseRequest) -> GetDispenseResponse:
         """See PharmacyService.GetDispense."""
+
+    async def list_statements(
+        self, request: PharmacyServiceListStatementsRequest
+    ) -> PharmacyServiceListStatementsResponse:
+        """See PharmacyService.ListStatements."""
 
     async def reconcile_day(
         self, request: PharmacyServiceReconcileDayRequest

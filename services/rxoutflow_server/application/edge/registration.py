@@ -3,8 +3,9 @@
 Each prescription has its turn: what is said here happens with the turn held. Before the first try
 it is noted that the platform may have the prescription. From then on it is never withdrawn here,
 whatever became of the try: a register that seems lost may still arrive. A revocation that was asked
-for in between therefore follows the registration, by this edge itself if the hospital's systems do
-not come back; so a prescription that was taken back does not become valid behind their back.
+for in between goes to the platform first, by this edge itself if the hospital's systems do not come
+back. The platform refuses for good what it hears of after its revocation, so a prescription that
+was taken back does not become valid behind anybody's back.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from rxoutflow.v1.hospital_service_pb2 import (
     RegisterPrescriptionResponse,
     RevokePrescriptionRequest,
 )
-from rxoutflow.v1.prescription_status_pb2 import REVOCATION_OUTCOME_REVOKED, PrescriptionStatus
+from rxoutflow.v1.prescription_status_pb2 import (
+    REVOCATION_OUTCOME_NEVER_REGISTERED,
+    PrescriptionStatus,
+    RevocationOutcome,
+)
 from rxoutflow.v1.statement_pb2 import Receipt, SignedStatement
 from rxoutflow_server.application.edge import refusals
 from rxoutflow_server.application.edge.answers import trusted
@@ -34,7 +39,7 @@ from rxoutflow_server.application.edge_ports import (
 )
 from rxoutflow_server.application.exchange.idempotency import RequestKey
 from rxoutflow_server.application.ports import NoticeRecord, StoredOutcome
-from rxoutflow_server.domain.errors import InvariantBroken, Refusal
+from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
 
 REVOKE = "/rxoutflow.v1.HisService/RevokePrescription"
 
@@ -48,6 +53,11 @@ async def bring(edge: Edge, platform: HospitalPlatform, number: str, *, late: bo
         Unavailable: the platform did not decide; the prescription stays queued.
     """
     issued = await _about_to_send(edge, platform, number)
+    if issued is not None and issued.revocation_request_id:
+        key = edge.key(number, issued.revocation_request_id, REVOKE)
+        with suppress(Refusal):  # its answer when the hospital's systems repeat the request
+            await revoke_at_platform(edge, platform, key)
+        issued = await _about_to_send(edge, platform, number)
     if issued is None:
         return
     request = await edge.store.read(lambda tx: _request(tx, issued))
@@ -61,10 +71,6 @@ async def bring(edge: Edge, platform: HospitalPlatform, number: str, *, late: bo
         edge.noticed.ring()
         return
     status = trusted(edge, answer.status, PrescriptionStatus, number, edge.now())
-    if issued.revocation_request_id:
-        key = edge.key(number, issued.revocation_request_id, REVOKE)
-        with suppress(Refusal):  # its answer when the hospital's systems repeat the request
-            await revoke_at_platform(edge, platform, key)
     await edge.store.transact(lambda tx: _registered(tx, edge, number, answer, status))
 
 
@@ -85,7 +91,12 @@ async def revoke_at_platform(
         edge.institution.region_code,
     )
     status = trusted(edge, answer.status, PrescriptionStatus, key.prescription_number, edge.now())
-    response = HisServiceRevokePrescriptionResponse(outcome=answer.outcome, status=answer.status)
+    response = HisServiceRevokePrescriptionResponse(
+        outcome=answer.outcome,
+        status=answer.status,
+        revocation=revocation,
+        receipt=answer.receipt if answer.HasField("receipt") else None,
+    )
     return await edge.store.transact(lambda tx: _revoked(tx, edge, key, response, status))
 
 
@@ -192,20 +203,18 @@ def _platform(edge: Edge) -> str:
 
 
 def _refused(tx: EdgeTransaction, edge: Edge, number: str, refusal: Refusal, *, late: bool) -> None:
-    issued, now = require_issued(tx, number), edge.now()
-    tx.edge.save_issued(
-        replace(
-            issued,
-            registration=Registration.REFUSED,
-            refusal=refusals.written(refusal),
-            revocation_request_id="",
-        )
-    )
-    if issued.revocation_request_id:
-        never_valid = HisServiceRevokePrescriptionResponse(outcome=REVOCATION_OUTCOME_REVOKED)
-        concluded(tx, edge.key(number, issued.revocation_request_id, REVOKE), never_valid, now)
+    tx.edge.save_issued(_as_refused(require_issued(tx, number), refusal))
     if late:
-        tx.journal.add_notice(_refusal_notice(edge, number, refusal, now))
+        tx.journal.add_notice(_refusal_notice(edge, number, refusal, edge.now()))
+
+
+def _as_refused(issued: IssuedPrescription, refusal: Refusal) -> IssuedPrescription:
+    return replace(
+        issued,
+        registration=Registration.REFUSED,
+        refusal=refusals.written(refusal),
+        revocation_request_id="",
+    )
 
 
 def _refusal_notice(edge: Edge, number: str, refusal: Refusal, now: datetime) -> NoticeRecord:
@@ -230,5 +239,20 @@ def _revoked(
     now = edge.now()
     issued = tx.edge.issued(key.prescription_number)
     if issued is not None:
-        tx.edge.save_issued(heard(tx, issued, response.status, status, now))
+        current = heard(tx, issued, response.status, status, now)
+        tx.edge.save_issued(_after_revocation(current, response.outcome))
     return concluded(tx, key, response, now)
+
+
+def _after_revocation(
+    issued: IssuedPrescription, outcome: RevocationOutcome.ValueType
+) -> IssuedPrescription:
+    """What never was registered never will be: there is nothing left to bring."""
+    if issued.registration is not Registration.QUEUED:
+        return issued
+    if outcome == REVOCATION_OUTCOME_NEVER_REGISTERED:
+        taken_back = Refusal(
+            Reason.PRESCRIPTION_REVOKED, "it was taken back before the platform had registered it"
+        )
+        return _as_refused(issued, taken_back)
+    return replace(issued, revocation_request_id="")

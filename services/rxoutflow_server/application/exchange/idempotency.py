@@ -82,6 +82,23 @@ def require_unused(journal: Journal, key: RequestKey, request: Message) -> None:
         _require_same(stored, key, _digest(request))
 
 
+def require_same_return(before: bytes, now: bytes) -> None:
+    """A return that comes again is the same one: its id is never used for another.
+
+    Args:
+        before: digest of the return that is known under this id.
+        now: digest of the one that came.
+
+    Raises:
+        Refusal: REQUEST_ID_REUSED.
+    """
+    if before != now:
+        raise Refusal(
+            Reason.REQUEST_ID_REUSED,
+            "reversal_id: it was used for another return; use a new id for a new return",
+        )
+
+
 def find_outcome(journal: Journal, number: str, caller: str, request_id: str) -> Outcome:
     """What became of a request.
 

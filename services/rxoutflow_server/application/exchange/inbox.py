@@ -15,14 +15,17 @@ from google.protobuf.message import Message
 
 from rxoutflow.identity import CallerName
 from rxoutflow.statements.payloads import rule_for
-from rxoutflow.v1.attempt_pb2 import Attempt
-from rxoutflow.v1.dispense_pb2 import DispenseRecord
+from rxoutflow.v1.attempt_pb2 import Adjudication, Attempt
+from rxoutflow.v1.dispense_pb2 import DispenseRecord, DispenseReturn, TraceCodeSale
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
 from rxoutflow.v1.prescription_status_pb2 import PrescriptionStatus
-from rxoutflow.v1.settlement_pb2 import Settlement
+from rxoutflow.v1.settlement_pb2 import Reversal, Settlement
 from rxoutflow_server.application.dispensing import events as dispensing
+from rxoutflow_server.application.dispensing import returns as dispensing_returns
 from rxoutflow_server.application.exchange.idempotency import unverified
 from rxoutflow_server.application.home import events as home
+from rxoutflow_server.application.home import returns as home_returns
+from rxoutflow_server.application.payer import boxes, reversals
 from rxoutflow_server.application.payer import events as payer
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.application.region import Region, routed
@@ -35,15 +38,41 @@ _TO_PAYER: dict[str, Handler] = {
     rule_for(PrescriptionStatus).payload_type: payer.index_prescription,
     rule_for(Attempt).payload_type: payer.note_attempt_end,
     rule_for(DispenseRecord).payload_type: payer.post_settlement,
+    rule_for(Adjudication).payload_type: payer.note_adjudication,
+    rule_for(DispenseReturn).payload_type: reversals.reverse_settlement,
+    rule_for(TraceCodeSale).payload_type: boxes.note_sale,
 }
 _KINDS: dict[str, type[Message]] = {
-    rule_for(kind).payload_type: kind for kind in (PrescriptionStatus, Attempt, DispenseRecord)
+    rule_for(kind).payload_type: kind
+    for kind in (
+        PrescriptionStatus,
+        Attempt,
+        DispenseRecord,
+        Adjudication,
+        DispenseReturn,
+        TraceCodeSale,
+    )
 }
 _TO_OTHERS: dict[str, Handler] = {
-    rule_for(PrescriptionStatus).payload_type: dispensing.warn_claimant,
+    rule_for(PrescriptionStatus).payload_type: dispensing_returns.note_status,
     rule_for(Attempt).payload_type: dispensing.note_attempt,
     rule_for(DispenseRecord).payload_type: home.book_dispense,
+    rule_for(Adjudication).payload_type: dispensing.note_adjudication,
+    rule_for(DispenseReturn).payload_type: home_returns.book_return,
 }
+_FROM_PAYER: dict[str, tuple[type[Settlement | Reversal], Handler, Handler]] = {
+    rule_for(Settlement).payload_type: (
+        Settlement,
+        home.note_settlement,
+        dispensing.note_settlement,
+    ),
+    rule_for(Reversal).payload_type: (
+        Reversal,
+        home_returns.note_reversal,
+        dispensing_returns.note_reversal,
+    ),
+}
+"""What a payer states, and who acts on it: the home region and the dispensing region."""
 
 
 def take_effect(tx: Transaction, region: Region, caller: CallerName, event: PeerEvent) -> None:
@@ -69,8 +98,8 @@ def take_effect(tx: Transaction, region: Region, caller: CallerName, event: Peer
 def _handlers(region: Region, event: PeerEvent) -> list[Handler]:
     """Who acts on an event. What it says is only looked at here; every handler verifies it."""
     payload_type = event.statement.payload_type
-    if payload_type == rule_for(Settlement).payload_type:
-        return _settlement_handlers(region, event)
+    if payload_type in _FROM_PAYER:
+        return _money_handlers(region, event)
     handlers = _TO_PAYER if event.insured_person_id else _TO_OTHERS
     if payload_type not in handlers:
         raise Refusal(
@@ -82,18 +111,17 @@ def _handlers(region: Region, event: PeerEvent) -> list[Handler]:
     return [handlers[payload_type]]
 
 
-def _settlement_handlers(region: Region, event: PeerEvent) -> list[Handler]:
-    """A settlement concerns the home region and the dispensing region, which may be one."""
-    settlement = unverified(event.statement, Settlement)
-    _check_content(event, settlement)
-    check_amounts("amounts", settlement.amounts)
-    at_home = routed(event.prescription_number).region_code == region.code
-    dispensed_here = settlement.dispensing_region_code == region.code
+def _money_handlers(region: Region, event: PeerEvent) -> list[Handler]:
+    """A payment concerns the home region and the dispensing region, which may be one."""
+    kind, at_home, where_dispensed = _FROM_PAYER[event.statement.payload_type]
+    stated = unverified(event.statement, kind)
+    _check_content(event, stated)
+    check_amounts("amounts", stated.amounts)
     handlers: list[Handler] = []
-    if at_home:
-        handlers.append(home.note_settlement)
-    if dispensed_here:
-        handlers.append(dispensing.note_settlement)
+    if routed(event.prescription_number).region_code == region.code:
+        handlers.append(at_home)
+    if stated.dispensing_region_code == region.code:
+        handlers.append(where_dispensed)
     if not handlers:
         raise Refusal(Reason.SETTLEMENT_NOT_FOUND, "there is no such settlement here")
     return handlers

@@ -1,9 +1,13 @@
 """Bringing facts to other regions: again and again until they are acknowledged.
 
 Events to one region go in the order in which they were stored, many to a call. What cannot be
-delivered now is tried again with growing pauses, and so is what the other region cannot verify yet,
-because its copy of a trust list may be older than a signer. What it refuses otherwise is set aside
-for an operator, and the rest goes on.
+delivered now is tried again with growing pauses, and so is what the other region cannot judge yet,
+because its copy of a trust list may be older than a signer, its clock behind the signer's, or an
+earlier fact still on its way from somebody else. What it refuses otherwise, and what could not be
+delivered for too long, is set aside for an operator, and the rest goes on.
+
+A region that does not answer is left alone for a growing pause: it costs one call, however many
+events wait for it.
 """
 
 from __future__ import annotations
@@ -40,14 +44,50 @@ LONGEST_PAUSE = timedelta(seconds=60)
 Jitter = Callable[[], float]
 """A random factor, at least 0.5 and below 1.5, so that regions do not knock all at once."""
 
+_MAY_PASS = (Reason.SIGNER_UNTRUSTED, Reason.EARLIER_FACT_MISSING)
+"""Refusals that may be other ones later: they are no decision on the event."""
+
+
+class Pauses:
+    """Regions that did not answer, and until when each is left alone; forgotten at a restart."""
+
+    def __init__(self) -> None:
+        self._failures: dict[str, int] = {}
+        self._until: dict[str, datetime] = {}
+
+    def holds(self, peer: str, now: datetime) -> bool:
+        """Whether the region is to be left alone now."""
+        return peer in self._until and now < self._until[peer]
+
+    def failed(self, peer: str, now: datetime, jitter: Jitter) -> None:
+        """Leave the region alone for a while, longer with every failure in a row."""
+        failures = self._failures.get(peer, 0)
+        self._until[peer] = now + pause(failures) * jitter()
+        self._failures[peer] = failures + 1
+
+    def answered(self, peer: str) -> None:
+        """The region answers: it may be called again at once."""
+        self._failures.pop(peer, None)
+        self._until.pop(peer, None)
+
 
 async def peers_with_events(region: Region, store: Store) -> Sequence[str]:
     """Regions for which something is to be sent now."""
     return await store.read(lambda tx: tx.journal.peers_with_due_events(region.now()))
 
 
-async def deliver(region: Region, store: Store, peers: Peers, peer: str, jitter: Jitter) -> int:
+async def deliver(
+    region: Region,
+    store: Store,
+    peers: Peers,
+    peer: str,
+    jitter: Jitter,
+    pauses: Pauses | None = None,
+) -> int:
     """Send what is due to a region, one call; the number of events that left the outbox."""
+    pauses = Pauses() if pauses is None else pauses
+    if pauses.holds(peer, region.now()):
+        return 0
     events, request = await store.read(lambda tx: _next_batch(tx, peer, region.now()))
     if not events:
         return 0
@@ -55,9 +95,10 @@ async def deliver(region: Region, store: Store, peers: Peers, peer: str, jitter:
         response = await peers.region(peer).deliver_events(request)
     except (Unavailable, Refusal):
         # A region that is unknown or refuses the whole call may be put right; no event is lost.
-        await store.transact(lambda tx: _delay(tx, events, region.now(), jitter))
-        return 0
-    return await store.transact(lambda tx: _settle(tx, events, response, region.now(), jitter))
+        pauses.failed(peer, region.now(), jitter)
+        return await store.transact(lambda tx: _delay(tx, region, events, jitter))
+    pauses.answered(peer)
+    return await store.transact(lambda tx: _settle(tx, region, events, response, jitter))
 
 
 def _next_batch(
@@ -87,17 +128,23 @@ def _message(tx: Transaction, event: OutgoingEvent) -> PeerEvent:
 
 def _settle(
     tx: Transaction,
+    region: Region,
     events: Sequence[OutgoingEvent],
     response: DeliverEventsResponse,
-    now: datetime,
     jitter: Jitter,
 ) -> int:
     decided = {each.event_id: each for each in response.acknowledgements}
     left = 0
     for event in events:
         acknowledgement = decided.get(event.event_id)
-        if acknowledgement is None or _awaits_trust(acknowledgement.error):
-            _delay(tx, [event], now, jitter)
+        if acknowledgement is None:
+            left += _delay(tx, region, [event], jitter)
+            continue
+        reasons = _reasons(acknowledgement.error)
+        if any(reason in reasons for reason in _MAY_PASS) or _is_ahead(acknowledgement.error):
+            follows = Reason.EARLIER_FACT_MISSING in reasons
+            answer = acknowledgement.error.message
+            left += _delay(tx, region, [event], jitter, answer, follows=follows)
             continue
         left += 1
         if acknowledgement.HasField("error"):
@@ -107,16 +154,47 @@ def _settle(
     return left
 
 
-def _awaits_trust(error: status_pb2.Status) -> bool:
-    """Whether a refusal may pass when the other region gets a newer trust list."""
+def _reasons(error: status_pb2.Status) -> list[str]:
     info = error_details_pb2.ErrorInfo()
-    reasons = [info.reason for detail in error.details if detail.Unpack(info)]
-    return Reason.SIGNER_UNTRUSTED in reasons
+    return [info.reason for detail in error.details if detail.Unpack(info)]
 
 
-def _delay(tx: Transaction, events: Sequence[OutgoingEvent], now: datetime, jitter: Jitter) -> None:
+def _is_ahead(error: status_pb2.Status) -> bool:
+    """Whether the fact was signed ahead of the other region's clock: time alone puts that right."""
+    info = error_details_pb2.ErrorInfo()
+    return any(
+        info.reason == Reason.SIGNED_CONTENT_MISMATCH
+        and info.metadata["field"].endswith(".protected.sign_time")
+        for detail in error.details
+        if detail.Unpack(info)
+    )
+
+
+def _delay(
+    tx: Transaction,
+    region: Region,
+    events: Sequence[OutgoingEvent],
+    jitter: Jitter,
+    answer: str = "",
+    *,
+    follows: bool = False,
+) -> int:
+    """Send the events again later; the number of those that are given up, for an operator.
+
+    What follows a fact that has not arrived there goes behind all that waits, because that fact may
+    be waiting here.
+    """
+    now, left = region.now(), 0
     for event in events:
-        tx.journal.event_delayed(event, now + pause(event.tries) * jitter())
+        if event.waiting_at(now) >= region.give_up:
+            hours = int(region.give_up.total_seconds() // 3600)
+            reason = f"not delivered within {hours} hours"
+            tx.journal.event_refused(event, f"{reason}: {answer}" if answer else reason)
+            left += 1
+        else:
+            later = tx.journal.event_put_back if follows else tx.journal.event_delayed
+            later(event, now + pause(event.tries) * jitter())
+    return left
 
 
 def pause(tries: int) -> timedelta:

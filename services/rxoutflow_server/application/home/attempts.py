@@ -6,11 +6,12 @@ sealed, and may not speak for pharmacies of another region.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from google.protobuf.message import Message
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements import Verified
 from rxoutflow.v1 import attempt_pb2, prescription_pb2, settlement_pb2
 from rxoutflow.v1.home_service_pb2 import (
     CommitAttemptRequest,
@@ -26,6 +27,7 @@ from rxoutflow.v1.home_service_pb2 import (
 )
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow.v1.trust_pb2 import Institution
+from rxoutflow_server.application.exchange.corrected import require_uncorrected
 from rxoutflow_server.application.exchange.evidence import keep
 from rxoutflow_server.application.exchange.idempotency import (
     RequestKey,
@@ -47,9 +49,14 @@ from rxoutflow_server.domain.attempt import Attempt
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.prescription import AttemptReference, ClaimTerms, Prescription
 
-_GRANT = "/rxoutflow.v1.HomeService/GrantClaim"
-_COMMIT = "/rxoutflow.v1.HomeService/CommitAttempt"
+GRANT_CLAIM = "/rxoutflow.v1.HomeService/GrantClaim"
+COMMIT_ATTEMPT = "/rxoutflow.v1.HomeService/CommitAttempt"
 _RELEASE = "/rxoutflow.v1.HomeService/ReleaseAttempt"
+
+CLAIM_FRESHNESS = timedelta(minutes=15)
+"""How old the seal of a claim may be: long enough for a call that is repeated over a bad line, and
+short enough that a platform which kept a claim and a pickup code cannot claim with them again when
+the patient has gone elsewhere."""
 
 
 def open_prescription(
@@ -78,7 +85,7 @@ def grant_claim(
         Refusal: see PharmacyService.ClaimPrescription.
     """
     now = region.now()
-    key = _key(caller, request.request_id, request.claim, attempt_pb2.Claim, _GRANT)
+    key = _key(caller, request.request_id, request.claim, attempt_pb2.Claim, GRANT_CLAIM)
     return once(
         tx.journal,
         key,
@@ -96,6 +103,8 @@ def _grant_claim(
     content = verified.content
     check_required(content)
     pharmacy = _require_pharmacy(region, caller, content.pharmacy_code)
+    _require_uncorrected(tx, caller, request, content)
+    _require_fresh(verified, now)
     check_collector(content.collector)
     prescription = collected(tx, region, content.pharmacy_code, request)
     if content.prescription_number != prescription.number:
@@ -116,7 +125,7 @@ def _grant_claim(
     if change.prescription is not prescription:
         facts.save(tx, region, change, now)
     return GrantClaimResponse(
-        attempt=_signed(region, change.attempt, prescription, now), prescription=sheet
+        attempt=signed_attempt(region, change.attempt, prescription, now), prescription=sheet
     )
 
 
@@ -159,7 +168,7 @@ def commit_attempt(
         Refusal: see PharmacyService.CommitClaim.
     """
     now = region.now()
-    commitment, method = request.commitment, _COMMIT
+    commitment, method = request.commitment, COMMIT_ATTEMPT
     key = _key(caller, request.request_id, commitment, attempt_pb2.Commitment, method)
     return once(
         tx.journal,
@@ -183,6 +192,7 @@ def _commit_attempt(
     check_required(content)
     check_priced_lines(content.lines)
     prescription, attempt = _forwarded_attempt(tx, caller, content)
+    _require_uncorrected(tx, caller, request, content)
     insured = content.mode != settlement_pb2.SETTLEMENT_MODE_SELF_PAY
     change = transitions.commit(
         prescription,
@@ -198,7 +208,7 @@ def _commit_attempt(
     keep(tx, prescription.number, request.commitment, now)
     if change.prescription is not prescription:
         facts.save(tx, region, change, now)
-    return CommitAttemptResponse(attempt=_signed(region, change.attempt, prescription, now))
+    return CommitAttemptResponse(attempt=signed_attempt(region, change.attempt, prescription, now))
 
 
 def release_attempt(
@@ -239,7 +249,7 @@ def _release_attempt(
     keep(tx, prescription.number, request.release, now)
     if change.prescription is not prescription:
         facts.save(tx, region, change, now)
-    return ReleaseAttemptResponse(attempt=_signed(region, change.attempt, prescription, now))
+    return ReleaseAttemptResponse(attempt=signed_attempt(region, change.attempt, prescription, now))
 
 
 def get_attempt(
@@ -256,7 +266,7 @@ def get_attempt(
         raise transitions.unknown_attempt()
     if caller.region_code not in (attempt.dispensing_region_code, prescription.payer_region_code):
         raise transitions.unknown_attempt()
-    return GetAttemptResponse(attempt=_signed(region, attempt, prescription, region.now()))
+    return GetAttemptResponse(attempt=signed_attempt(region, attempt, prescription, region.now()))
 
 
 def expire_leases(tx: Transaction, region: Region, limit: int) -> int:
@@ -267,6 +277,36 @@ def expire_leases(tx: Transaction, region: Region, limit: int) -> int:
         prescription = facts.require_prescription(tx, number)
         facts.save(tx, region, transitions.expire_lease(prescription, now=now), now)
     return len(numbers)
+
+
+def corrected_as(caller: CallerName, pharmacy_code: str) -> str:
+    """Under whose name a pharmacy's calls are marked as corrected.
+
+    A platform forwards for many pharmacies, and none of them corrects the calls of another.
+    """
+    return f"{caller}/{pharmacy_code}"
+
+
+def _require_uncorrected(
+    tx: Transaction,
+    caller: CallerName,
+    request: GrantClaimRequest | CommitAttemptRequest,
+    content: attempt_pb2.Claim | attempt_pb2.Commitment,
+) -> None:
+    scope = corrected_as(caller, content.pharmacy_code)
+    require_uncorrected(tx.journal, content.prescription_number, scope, request.request_id)
+
+
+def _require_fresh(claim: Verified[attempt_pb2.Claim], now: datetime) -> None:
+    """The pharmacy wants the prescription now, and did not only want it some time ago."""
+    if claim.signers[-1].sign_time < now - CLAIM_FRESHNESS:
+        minutes = int(CLAIM_FRESHNESS.total_seconds() // 60)
+        raise Refusal(
+            Reason.FIELD_INVALID,
+            f"claim.signatures.sign_time: the claim was sealed more than {minutes} minutes ago;"
+            " claim anew, with a new request_id",
+            field="claim.signatures.sign_time",
+        )
 
 
 def _key(
@@ -334,8 +374,9 @@ def _require_hold(
         )
 
 
-def _signed(
+def signed_attempt(
     region: Region, attempt: Attempt, prescription: Prescription, now: datetime
 ) -> SignedStatement:
+    """An attempt as it stands, signed by this platform."""
     message = attempt_message(attempt, prescription.payer_region_code)
     return region.seal(message, now=now)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
-from rxoutflow.v1 import dispense_pb2, settlement_pb2
+from rxoutflow.statements.payloads import rule_for
+from rxoutflow.v1 import attempt_pb2, dispense_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
+from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.exchange.evidence import keep, step, tell_institution
 from rxoutflow_server.application.home import facts
-from rxoutflow_server.application.messages import committed_lines
+from rxoutflow_server.application.messages import committed_lines, instant
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import Region, require_own_region
 from rxoutflow_server.application.validation import check_dispense_record
 from rxoutflow_server.domain import prescription as transitions
-from rxoutflow_server.domain.attempt import LineQuantity
+from rxoutflow_server.domain.attempt import Attempt, AttemptState, LineQuantity
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.prescription import AttemptReference
 
@@ -49,10 +51,37 @@ def book_dispense(
             "settlement_id: the attempt is committed with another settlement",
             field="settlement_id",
         )
-    change = transitions.dispense(prescription, attempt, reference, handed_over, now=now)
+    if _was_found(tx, attempt):
+        transitions.require_as_found(attempt, reference, handed_over)
+        _keep_late_record(tx, attempt, event.statement, now)
+        return
+    change = transitions.dispense(
+        prescription,
+        attempt,
+        reference,
+        handed_over,
+        now=now,
+        handover_time=instant(content.dispense_time),
+    )
     keep(tx, prescription.number, event.statement, now)
     if change.prescription is not prescription:
         facts.save(tx, region, change, now)
+
+
+def _was_found(tx: Transaction, attempt: Attempt) -> bool:
+    """Whether two people found the handover, while no record of it was there."""
+    if attempt.state is not AttemptState.DISPENSED:
+        return False
+    cause = tx.journal.statement(attempt.prescription_number, attempt.cause_sha256)
+    return cause.payload_type == rule_for(attempt_pb2.Adjudication).payload_type
+
+
+def _keep_late_record(
+    tx: Transaction, attempt: Attempt, record: SignedStatement, now: datetime
+) -> None:
+    number, pharmacy = attempt.prescription_number, attempt.pharmacy_code
+    digest = keep(tx, number, record, now)
+    step(tx, number, RegionRole.HOME, Flow.GOODS, "record known", pharmacy, digest, now)
 
 
 def note_settlement(

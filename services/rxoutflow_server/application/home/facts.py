@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from rxoutflow.statements import statement_sha256
 from rxoutflow.v1.prescription_status_pb2 import PrescriptionStatus
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.exchange.evidence import (
@@ -33,6 +34,10 @@ _NOTICES = {
     AttemptState.RELEASED: ("ATTEMPT_ENDED", "{} let go of the prescription"),
     AttemptState.EXPIRED: ("ATTEMPT_ENDED", "the claim of {} ran out"),
 }
+_ADJUDICATED = {
+    AttemptState.DISPENSED: ("DISPENSED", "two people found that {} handed the medicine over"),
+    AttemptState.RELEASED: ("ATTEMPT_ENDED", "two people found that {} handed nothing over"),
+}
 
 
 def require_prescription(tx: Transaction, number: str) -> Prescription:
@@ -59,13 +64,18 @@ def signed_status(region: Region, prescription: Prescription, now: datetime) -> 
     return region.seal(_status(region, prescription, now), now=now)
 
 
-def save(tx: Transaction, region: Region, change: Change, now: datetime) -> None:
+def save(
+    tx: Transaction, region: Region, change: Change, now: datetime, *, adjudicated: bool = False
+) -> None:
     """Store a transition; state every attempt that changed and tell whom it concerns."""
     tx.home.save(change)
+    notices = _ADJUDICATED if adjudicated else _NOTICES
     for attempt in change.attempts:
-        _state_attempt(tx, region, change.prescription, attempt, now)
+        _state_attempt(tx, region, change.prescription, attempt, notices[attempt.state], now)
     if any(not attempt.state.is_live for attempt in change.attempts):
-        index(tx, region, change.prescription, now)
+        status = index(tx, region, change.prescription, now)
+        if change.mark_took_effect:
+            _state_mark_in_effect(tx, region, change.prescription, status, now)
 
 
 def index(
@@ -86,6 +96,27 @@ def index(
     return statement
 
 
+def answer_return(
+    tx: Transaction,
+    region: Region,
+    prescription: Prescription,
+    attempt: Attempt,
+    return_sha256: bytes,
+    now: datetime,
+) -> None:
+    """State where a prescription stands after a return: to its hospital, dispenser and payer."""
+    number, dispenser = prescription.number, attempt.dispensing_region_code
+    status = _status(region, prescription, now)
+    status.cause_sha256 = return_sha256
+    _, digest = stated(tx, region, number, status, now)
+    step(tx, number, RegionRole.HOME, Flow.GOODS, "return booked", region.code, digest, now)
+    notice = ("RETURNED", "{} took medicine back")
+    _notify_issuer(tx, region, prescription, attempt, notice, digest, now)
+    tell_region(tx, region, dispenser, number, digest, now)
+    payer, person = prescription.payer_region_code, prescription.insured_person_id
+    tell_region(tx, region, payer, number, digest, now, insured_person_id=person)
+
+
 def warn_holder(tx: Transaction, region: Region, prescription: Prescription, now: datetime) -> None:
     """Tell the region of the pharmacy that holds it that the issuer wants it back."""
     live = prescription.live_attempt
@@ -101,15 +132,42 @@ def _status(region: Region, prescription: Prescription, now: datetime) -> Prescr
     return status_message(prescription, holder, now)
 
 
+def _state_mark_in_effect(
+    tx: Transaction,
+    region: Region,
+    prescription: Prescription,
+    status: SignedStatement,
+    now: datetime,
+) -> None:
+    """Nobody holds it any more: what its issuer wanted back is revoked now, by this status."""
+    number, digest = prescription.number, statement_sha256(status)
+    step(tx, number, RegionRole.HOME, Flow.INFORMATION, "revoked", region.code, digest, now)
+    tell_institution(
+        tx,
+        prescription.issuer_code,
+        "REVOKED",
+        number,
+        "",
+        digest,
+        "nobody holds the prescription any more: the revocation took effect",
+        now,
+    )
+
+
 def _state_attempt(
-    tx: Transaction, region: Region, prescription: Prescription, attempt: Attempt, now: datetime
+    tx: Transaction,
+    region: Region,
+    prescription: Prescription,
+    attempt: Attempt,
+    notice: tuple[str, str],
+    now: datetime,
 ) -> None:
     number = prescription.number
     message = attempt_message(attempt, prescription.payer_region_code)
     _, digest = stated(tx, region, number, message, now)
     action, flow = _ACTIONS[attempt.state]
     step(tx, number, RegionRole.HOME, flow, action, region.code, digest, now)
-    _notify_issuer(tx, region, prescription, attempt, digest, now)
+    _notify_issuer(tx, region, prescription, attempt, notice, digest, now)
     if not attempt.state.is_live:
         person = prescription.insured_person_id
         tell_region(tx, region, attempt.dispensing_region_code, number, digest, now)
@@ -129,10 +187,11 @@ def _notify_issuer(
     region: Region,
     prescription: Prescription,
     attempt: Attempt,
+    notice: tuple[str, str],
     digest: bytes,
     now: datetime,
 ) -> None:
-    kind, words = _NOTICES[attempt.state]
+    kind, words = notice
     pharmacy = region.name_of(attempt.dispensing_region_code, attempt.pharmacy_code)
     tell_institution(
         tx,

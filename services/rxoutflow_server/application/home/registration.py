@@ -6,7 +6,12 @@ import re
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
-from rxoutflow.numbers import SECRET_ALPHABET, SECRET_LENGTH
+from rxoutflow.numbers import (
+    SECRET_ALPHABET,
+    SECRET_LENGTH,
+    NumberInvalid,
+    PrescriptionNumber,
+)
 from rxoutflow.statements import Verified
 from rxoutflow.statements.verification import MAX_CLOCK_AHEAD
 from rxoutflow.v1 import prescription_pb2, prescription_status_pb2
@@ -37,13 +42,15 @@ from rxoutflow_server.application.home import facts
 from rxoutflow_server.application.messages import (
     REVOCATION_OUTCOMES,
     VALIDITIES,
+    barred_message,
     finding_message,
     instant,
+    plan_of,
     prescription_facts,
     timestamp,
 )
 from rxoutflow_server.application.paging import page_size
-from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
+from rxoutflow_server.application.ports import BarredNumber, Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import LOCAL_TIME, Region, require_in_scope, routed
 from rxoutflow_server.application.validation import check_prescription, check_required, mismatch
 from rxoutflow_server.domain import prescription as transitions
@@ -98,6 +105,7 @@ def _register(
     verified = region.verified(request.prescription, prescription_pb2.Prescription, now)
     content = verified.content
     _require_issuer(region, caller, content)
+    _require_not_barred(tx, content.prescription_number)
     _require_secret(request.pickup_secret)
     check_prescription(content)
     _require_rules(region, content)
@@ -113,6 +121,9 @@ def revoke(
     tx: Transaction, region: Region, caller: CallerName, request: RevokePrescriptionRequest
 ) -> RevokePrescriptionResponse:
     """Take a prescription back, as far as that is still possible; the answer says how far.
+
+    One that is not registered is barred for good: it may be on its way, or half registered by a
+    call whose answer was lost, and must not become valid behind its issuer's back.
 
     Raises:
         StatementError: the statement does not verify.
@@ -140,9 +151,14 @@ def _revoke(
 ) -> RevokePrescriptionResponse:
     content = region.verified(request.revocation, prescription_status_pb2.Revocation, now).content
     check_required(content)
-    prescription = _own_prescription(tx, caller, content.prescription_number)
+    number = content.prescription_number
     if content.institution_code != caller.institution_code:
         raise facts.not_found()
+    if tx.home.prescription(number) is None and _may_issue(region, caller, number):
+        barred = _bar(tx, region, caller, request, number, now)
+        if barred is not None:
+            return barred
+    prescription = _own_prescription(tx, caller, number)
     change, outcome = transitions.revoke(prescription, now=now)
     facts.save(tx, region, change, now)
     digest = keep(tx, prescription.number, request.revocation, now)
@@ -152,6 +168,51 @@ def _revoke(
         outcome=REVOCATION_OUTCOMES[outcome],
         status=facts.signed_status(region, change.prescription, now),
     )
+
+
+def _may_issue(region: Region, caller: CallerName, number: str) -> bool:
+    """Whether this is a number that the caller makes: of this region, with its own serial."""
+    try:
+        parts = PrescriptionNumber.parse(number)
+    except NumberInvalid:
+        return False
+    code = f"H{parts.region_code}{parts.institution_serial}"
+    own = (parts.region_code, code) == (region.code, caller.institution_code)
+    return own and str(parts) == number
+
+
+def _bar(
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    request: RevokePrescriptionRequest,
+    number: str,
+    now: datetime,
+) -> RevokePrescriptionResponse | None:
+    """See that a number is never registered; none if it is registered at this very moment."""
+    known = tx.home.barred(number)
+    digest = keep(tx, number, request.revocation, now)
+    barred = known or BarredNumber(number, caller.institution_code, digest, now)
+    if not tx.home.bar(barred):
+        return None
+    if known is None:
+        _state_bar(tx, barred, now)
+    return RevokePrescriptionResponse(
+        outcome=REVOCATION_OUTCOMES[transitions.RevocationOutcome.NEVER_REGISTERED],
+        status=region.seal(barred_message(barred), now=now),
+    )
+
+
+def _state_bar(tx: Transaction, barred: BarredNumber, now: datetime) -> None:
+    number, issuer, digest = (
+        barred.prescription_number,
+        barred.issuer_code,
+        barred.revocation_sha256,
+    )
+    action = "revoked unregistered"
+    step(tx, number, RegionRole.HOME, Flow.INFORMATION, action, issuer, digest, now)
+    summary = "it was never registered, and will not be"
+    tell_institution(tx, issuer, "REVOKED", number, "", digest, summary, now)
 
 
 def get(
@@ -228,6 +289,16 @@ def _require_issuer(
     require_in_scope(hospital, content.outflow_basis)
 
 
+def _require_not_barred(tx: Transaction, number: str) -> None:
+    """What was taken back before it was registered never becomes valid."""
+    if tx.home.barred(number) is not None:
+        raise Refusal(
+            Reason.PRESCRIPTION_REVOKED,
+            "the hospital took this prescription back before it was registered; a new one needs a"
+            " new number",
+        )
+
+
 def _require_secret(secret: str) -> None:
     if not _SECRET.fullmatch(secret):
         raise Refusal(
@@ -243,8 +314,12 @@ def _findings(region: Region, content: prescription_pb2.Prescription) -> list[Ru
 
 def _rule_findings(region: Region, content: prescription_pb2.Prescription) -> tuple[Finding, ...]:
     issue_day = instant(content.issue_time).astimezone(LOCAL_TIME).date()
+    codes = {line.drug_code for line in content.lines}
     return findings(
-        prescription_facts(content, issue_day), region.rule_parameters, region.catalogue.flags()
+        prescription_facts(content, issue_day),
+        region.rules.parameters_on(issue_day),
+        {code: region.catalogue.flags_of(code) for code in codes},
+        frozenset(filter(region.catalogue.is_limited, codes)),
     )
 
 
@@ -299,6 +374,7 @@ def _new_prescription(
         statement_sha256=verified.sha256,
         pickup_hash=region.hash_pickup_secret(content.prescription_number, pickup_secret),
         lines=tuple(LineUse(line.line_id, line.quantity) for line in content.lines),
+        plan=plan_of(content),
     )
 
 
@@ -306,6 +382,7 @@ def _registered_before(
     tx: Transaction, region: Region, again: Prescription, now: datetime
 ) -> RegisterPrescriptionResponse:
     """The same sheet again under a new request id is welcome; another sheet is not."""
+    _require_not_barred(tx, again.number)
     stored = tx.home.prescription(again.number)
     if stored is None or (stored.statement_sha256, stored.pickup_hash) != (
         again.statement_sha256,

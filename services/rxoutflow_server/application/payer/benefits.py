@@ -28,10 +28,17 @@ from rxoutflow_server.application.messages import (
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import LOCAL_TIME, Region, require_own_region
 from rxoutflow_server.application.validation import check_pricing, mismatch
+from rxoutflow_server.domain import accounts
 from rxoutflow_server.domain import settlement as transitions
-from rxoutflow_server.domain.benefit import Benefit, Case, benefit
+from rxoutflow_server.domain.benefit import Benefit, Case, apportion_to_lines, benefit
 from rxoutflow_server.domain.errors import Reason, Refusal
-from rxoutflow_server.domain.settlement import Amounts, InsuredPerson, Settlement, SettlementState
+from rxoutflow_server.domain.settlement import (
+    Amounts,
+    InsuredPerson,
+    SettledLine,
+    Settlement,
+    SettlementState,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,7 @@ def hold_benefit(
     settlement = _held(caller, attempt, commitment, reckoning, pricing_sha256, now)
     tx.payer.add_settlement(settlement)
     tx.payer.save_person(transitions.consume(reckoning.person, settlement))
+    tx.payer.add_account_entries(accounts.held(settlement))
     statement, _ = state_settlement(tx, region, settlement, "held", now)
     return HoldBenefitResponse(settlement=statement)
 
@@ -261,7 +269,12 @@ def _reckon(
     tariff = region.tariffs.in_force(region.code, day)
     away = pricing.pharmacy_code[1:7] != region.code
     standing = person.standing(_issuing_tier(region, prescription), away=away)
-    case = Case(benefit_lines(pricing), standing, person.funding)
+    case = Case(
+        benefit_lines(pricing),
+        standing,
+        person.funding,
+        prescription.encounter.special_disease_code,
+    )
     return _Reckoning(person, benefit(tariff, case), tariff.version_id)
 
 
@@ -319,6 +332,14 @@ def _held(
         create_time=now,
         update_time=now,
         cause_sha256=pricing_sha256,
+        schemes=reckoning.benefit.schemes,
+        pricing_sha256=pricing_sha256,
+        lines=tuple(
+            SettledLine(line.line_id, line.quantity, share)
+            for line, share in zip(
+                commitment.lines, apportion_to_lines(reckoning.benefit), strict=True
+            )
+        ),
     )
 
 

@@ -6,15 +6,18 @@ from dataclasses import replace
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements.payloads import rule_for
 from rxoutflow.v1 import attempt_pb2, dispense_pb2, prescription_status_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
 from rxoutflow_server.application.clearing.books import book_settlement, posting_time
-from rxoutflow_server.application.exchange.evidence import keep, tell_region
+from rxoutflow_server.application.exchange.evidence import keep, step, tell_region
 from rxoutflow_server.application.messages import committed_lines, settlement_message
 from rxoutflow_server.application.payer.benefits import state_settlement
-from rxoutflow_server.application.ports import IndexEntry, Transaction
+from rxoutflow_server.application.payer.boxes import require_registered
+from rxoutflow_server.application.ports import Flow, IndexEntry, RegionRole, Transaction
 from rxoutflow_server.application.region import Region, require_own_region
-from rxoutflow_server.application.validation import check_dispense_record
+from rxoutflow_server.application.validation import check_adjudication, check_dispense_record
+from rxoutflow_server.domain import accounts
 from rxoutflow_server.domain import settlement as transitions
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.ledger import Book
@@ -36,8 +39,10 @@ def post_settlement(
 
     Raises:
         StatementError: the record does not verify.
-        Refusal: SETTLEMENT_NOT_FOUND, SETTLEMENT_ENDED, or DISPENSE_MISMATCH if something else was
-            handed over than was held for, or than home has booked.
+        Refusal: SETTLEMENT_NOT_FOUND, SETTLEMENT_ENDED, DISPENSE_MISMATCH if something else was
+            handed over than was held for, or than home has booked, EARLIER_FACT_MISSING if what
+            home has booked is another statement, which is not here yet, or those of
+            ``boxes.require_registered``.
     """
     verified = region.verified(event.statement, dispense_pb2.DispenseRecord, now)
     content = verified.content
@@ -48,13 +53,13 @@ def post_settlement(
         raise Refusal(Reason.SETTLEMENT_NOT_FOUND, "nothing is held for this handover and attempt")
     if held.state is not SettlementState.HELD:
         transitions.post(held, cause_sha256=verified.sha256, now=now)  # paid before, or it says why
+        if _as_priced(tx, held, content):
+            keep(tx, held.prescription_number, event.statement, now)
         return
-    if not _as_priced(tx, held, content) or held.booked_sha256 not in (b"", verified.sha256):
-        raise Refusal(
-            Reason.DISPENSE_MISMATCH,
-            "lines, products and quantities must be those for which the money is held",
-            field="lines",
-        )
+    if not _as_priced(tx, held, content):
+        raise _mismatch()
+    require_registered(tx, region, content)
+    _require_booked(tx, held, verified.sha256)
     keep(tx, held.prescription_number, event.statement, now)
     _pay_if_shown(tx, region, replace(held, record_sha256=verified.sha256), now)
 
@@ -96,6 +101,33 @@ def note_attempt_end(
             _void(tx, region, settlement, digest, now)
 
 
+def note_adjudication(
+    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+) -> None:
+    """Keep what two people of the home region found, in place of the record of a silent pharmacy.
+
+    It pays nothing by itself: home must have ended the attempt by this very adjudication.
+
+    Raises:
+        StatementError: the adjudication does not verify, or one person signed it twice.
+        Refusal: CALLER_REGION_NOT_ALLOWED if another than the home region says it.
+    """
+    verified = region.verified(event.statement, attempt_pb2.Adjudication, now)
+    content = verified.content
+    check_adjudication(content)
+    require_own_region(caller, verified.signers[0].region_code)
+    person_id, number = event.insured_person_id, content.prescription_number
+    digest = keep(tx, number, event.statement, now)
+    for settlement in tx.payer.settlements_of_attempt(person_id, content.attempt_id):
+        if settlement.prescription_number != number:
+            continue
+        home = caller.region_code
+        flow, action = Flow.INFORMATION, "adjudication known"
+        step(tx, number, RegionRole.PAYER, flow, action, home, digest, now)
+        if settlement.state is SettlementState.HELD:
+            _pay_if_shown(tx, region, settlement, now)
+
+
 def index_prescription(
     tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
 ) -> None:
@@ -123,10 +155,48 @@ def _pays(settlement: Settlement, record: dispense_pb2.DispenseRecord) -> bool:
 
 
 def _as_priced(tx: Transaction, held: Settlement, record: dispense_pb2.DispenseRecord) -> bool:
-    """Whether the record names what was priced; the cause of a hold is its pricing."""
-    statement = tx.journal.statement(held.prescription_number, held.cause_sha256)
+    """Whether the record names what was priced. Of a settlement of old that cannot be told."""
+    statement = tx.journal.find_statement(held.prescription_number, held.pricing_sha256)
+    if statement is None:
+        return False
     pricing = settlement_pb2.Pricing.FromString(statement.payload)
     return committed_lines(line.line for line in pricing.lines) == committed_lines(record.lines)
+
+
+def _require_booked(tx: Transaction, held: Settlement, record_sha256: bytes) -> None:
+    """Home has booked nothing else than this record, as far as that can be told."""
+    booked = held.booked_sha256
+    if booked in (b"", record_sha256):
+        return
+    if tx.journal.find_statement(held.prescription_number, booked) is None:
+        raise Refusal(
+            Reason.EARLIER_FACT_MISSING,
+            "home has booked another statement, which has not arrived here yet; send it again",
+        )
+    raise _mismatch()
+
+
+def _mismatch() -> Refusal:
+    return Refusal(
+        Reason.DISPENSE_MISMATCH,
+        "lines, products and quantities must be those for which the money is held",
+        field="lines",
+    )
+
+
+def _with_finding(tx: Transaction, settlement: Settlement) -> Settlement:
+    """The settlement with the adjudication as its record, if it is by that that home has booked."""
+    booked = settlement.booked_sha256
+    if booked in (b"", settlement.record_sha256):
+        return settlement
+    cause = tx.journal.find_statement(settlement.prescription_number, booked)
+    if cause is None or cause.payload_type != rule_for(attempt_pb2.Adjudication).payload_type:
+        return settlement
+    content = attempt_pb2.Adjudication.FromString(cause.payload)  # verified before it was kept
+    handed_over = content.finding == attempt_pb2.Adjudication.FINDING_HANDED_OVER
+    if handed_over and content.attempt_id == settlement.attempt_id:
+        return replace(settlement, record_sha256=booked)
+    return settlement
 
 
 def _is_dispensed_for(attempt: attempt_pb2.Attempt, settlement: Settlement) -> bool:
@@ -137,11 +207,13 @@ def _is_dispensed_for(attempt: attempt_pb2.Attempt, settlement: Settlement) -> b
 
 def _pay_if_shown(tx: Transaction, region: Region, settlement: Settlement, now: datetime) -> None:
     """Store what has been shown of a handover; pay when both sides have shown it."""
+    settlement = _with_finding(tx, settlement)
     if not settlement.is_payable:
         tx.payer.save_settlement(settlement)
         return
     at = posting_time(tx, settlement.dispensing_region_code, now)
     posted = transitions.post(settlement, cause_sha256=settlement.record_sha256, now=at)
+    tx.payer.add_account_entries(accounts.posted(posted))
     _settle(tx, region, posted, "posted", now)
 
 
@@ -152,6 +224,7 @@ def _void(
     if person is not None:
         tx.payer.save_person(transitions.give_back(person, settlement))
     voided = transitions.void(settlement, cause_sha256=cause, now=now)
+    tx.payer.add_account_entries(accounts.voided(voided))
     _settle(tx, region, voided, "voided", now)
 
 
@@ -160,8 +233,8 @@ def _settle(
 ) -> None:
     """Store the settlement's end, book it, and tell the other two regions."""
     tx.payer.save_settlement(settlement)
-    stated = settlement_message(settlement, region.code)
-    book_settlement(tx, Book.PAYABLE, settlement.dispensing_region_code, stated)
+    message = settlement_message(settlement, region.code)
+    book_settlement(tx, Book.PAYABLE, settlement.dispensing_region_code, message)
     number = settlement.prescription_number
     _, digest = state_settlement(tx, region, settlement, action, now)
     for peer in dict.fromkeys((settlement.dispensing_region_code, number[:6])):

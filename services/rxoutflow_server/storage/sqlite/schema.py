@@ -361,6 +361,305 @@ _CLEARING = (
     """,
     "CREATE INDEX clearings_by_period ON clearings (period, role, peer_region_code, revision)",
 )
+_SIGNED_OUTSIDE = ", ".join(
+    f"'application/vnd.rxoutflow.{name}.v1+protobuf'"
+    for name in ("prescription", "dispense-record", "dispense-return")
+)
+_SUPERVISION = (
+    f"""
+    CREATE INDEX statements_by_time ON statements (payload_type, keep_time)
+        WHERE payload_type IN ({_SIGNED_OUTSIDE})
+    """,
+)
+_DEAD_LETTERS = (
+    "ALTER TABLE outbox ADD COLUMN pending_since INTEGER NOT NULL DEFAULT 0",
+    "UPDATE outbox SET pending_since = create_time",
+    "CREATE INDEX outbox_dead ON outbox (event_id) WHERE state = 'dead'",
+)
+_ADJUDICATION = (
+    """
+    CREATE INDEX attempts_by_commit ON attempts (update_time, prescription_number)
+        WHERE state = 'committed'
+    """,
+)
+_SCHEMES = (
+    """
+    CREATE TABLE scheme_accumulators (
+        insured_person_id TEXT NOT NULL REFERENCES insured_persons,
+        year INTEGER NOT NULL,
+        scheme_code TEXT NOT NULL,
+        used_deductible_fen INTEGER NOT NULL CHECK (used_deductible_fen >= 0),
+        used_cap_fen INTEGER NOT NULL CHECK (used_cap_fen >= 0),
+        PRIMARY KEY (insured_person_id, year, scheme_code)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "ALTER TABLE settlements ADD COLUMN schemes TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE settlements ADD COLUMN pricing_sha256 BLOB NOT NULL DEFAULT x''",
+    # The cause of a hold is its pricing; what was posted before keeps no reference to it.
+    "UPDATE settlements SET pricing_sha256 = cause_sha256 WHERE state = 'held'",
+    """
+    CREATE INDEX settlements_of_year ON settlements
+        (year, insured_person_id, create_time, settlement_id)
+    """,
+)
+# One log for the region: but for the leaves that wait, its tables have no key to shard by. Stores
+# that are older than the log get their statements into it with the first commit.
+_LOG = (
+    """
+    CREATE TABLE log_waiting (
+        prescription_number TEXT NOT NULL,
+        position INTEGER NOT NULL CHECK (position >= 1),
+        statement_sha256 BLOB NOT NULL CHECK (length(statement_sha256) = 32),
+        payload_type TEXT NOT NULL,
+        keep_time INTEGER NOT NULL,
+        PRIMARY KEY (prescription_number, position)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    INSERT INTO log_waiting
+    SELECT prescription_number,
+           ROW_NUMBER() OVER (PARTITION BY prescription_number ORDER BY keep_time, sha256),
+           sha256, payload_type, keep_time
+    FROM statements
+    """,
+    """
+    CREATE TABLE log_leaves (
+        leaf_index INTEGER PRIMARY KEY CHECK (leaf_index >= 0),
+        prescription_number TEXT NOT NULL,
+        statement_sha256 BLOB NOT NULL CHECK (length(statement_sha256) = 32),
+        payload_type TEXT NOT NULL,
+        keep_time INTEGER NOT NULL,
+        hashes BLOB NOT NULL CHECK (length(hashes) >= 32 AND length(hashes) % 32 = 0),
+        UNIQUE (prescription_number, statement_sha256)
+    ) STRICT
+    """,
+    "CREATE TABLE log_turn (code TEXT NOT NULL PRIMARY KEY) STRICT, WITHOUT ROWID",
+    "INSERT INTO log_turn (code) VALUES ('tree')",
+    """
+    CREATE TABLE log_signers (
+        certificate_sha256 BLOB NOT NULL PRIMARY KEY,
+        certificate_chain BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE log_checkpoints (
+        size INTEGER NOT NULL CHECK (size >= 1),
+        root BLOB NOT NULL CHECK (length(root) = 32),
+        time INTEGER NOT NULL,
+        note TEXT NOT NULL,
+        certificate_sha256 BLOB NOT NULL REFERENCES log_signers,
+        PRIMARY KEY (size, time)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE log_seen (
+        region_code TEXT NOT NULL,
+        contradicts INTEGER NOT NULL CHECK (contradicts IN (0, 1)),
+        size INTEGER NOT NULL CHECK (size >= 1),
+        root BLOB NOT NULL CHECK (length(root) = 32),
+        time INTEGER NOT NULL,
+        note TEXT NOT NULL,
+        certificate_chain BLOB NOT NULL,
+        PRIMARY KEY (region_code, contradicts, size, root)
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+_AMOUNTS = (
+    "total_fen",
+    "own_fen",
+    "excess_fen",
+    "first_self_pay_fen",
+    "inscope_fen",
+    "deductible_fen",
+    "pool_fen",
+    "ratio_self_fen",
+    "person_fen",
+    "account_fen",
+    "family_fen",
+    "cash_fen",
+)
+_RETURNS = (
+    """
+    CREATE TABLE booked_returns (
+        prescription_number TEXT NOT NULL REFERENCES prescriptions,
+        reversal_id TEXT NOT NULL,
+        attempt_id TEXT NOT NULL,
+        lines TEXT NOT NULL,
+        re_entitled INTEGER NOT NULL CHECK (re_entitled IN (0, 1)),
+        statement_sha256 BLOB NOT NULL,
+        time INTEGER NOT NULL,
+        PRIMARY KEY (prescription_number, reversal_id)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE returns (
+        prescription_number TEXT NOT NULL,
+        reversal_id TEXT NOT NULL,
+        settlement_id TEXT NOT NULL,
+        lines TEXT NOT NULL,
+        statement_sha256 BLOB NOT NULL,
+        create_time INTEGER NOT NULL,
+        update_time INTEGER NOT NULL,
+        booked INTEGER NOT NULL CHECK (booked IN (0, 1)),
+        amounts TEXT,
+        PRIMARY KEY (prescription_number, reversal_id)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX returns_of_settlement ON returns (prescription_number, settlement_id)",
+    """
+    CREATE TABLE reversals (
+        insured_person_id TEXT NOT NULL,
+        reversal_id TEXT NOT NULL,
+        settlement_id TEXT NOT NULL,
+        lines TEXT NOT NULL,
+        amounts TEXT NOT NULL,
+        cause_sha256 BLOB NOT NULL,
+        time INTEGER NOT NULL,
+        PRIMARY KEY (insured_person_id, settlement_id, reversal_id)
+    ) STRICT, WITHOUT ROWID
+    """,
+    "ALTER TABLE settlements ADD COLUMN lines TEXT NOT NULL DEFAULT '[]'",
+    *(
+        f"ALTER TABLE settlements ADD COLUMN reversed_{name} INTEGER NOT NULL DEFAULT 0"
+        f" CHECK (reversed_{name} BETWEEN 0 AND {name})"
+        for name in _AMOUNTS
+    ),
+)
+_FILLS = (
+    """
+    ALTER TABLE prescriptions ADD COLUMN fill_count INTEGER NOT NULL DEFAULT 1
+        CHECK (fill_count >= 1)
+    """,
+    """
+    ALTER TABLE prescriptions ADD COLUMN fill_interval_days INTEGER NOT NULL DEFAULT 0
+        CHECK (fill_interval_days >= 0)
+    """,
+    """
+    ALTER TABLE prescriptions ADD COLUMN dose_count INTEGER NOT NULL DEFAULT 0
+        CHECK (dose_count >= 0)
+    """,
+    """
+    ALTER TABLE prescriptions ADD COLUMN opened_fills INTEGER NOT NULL DEFAULT 1
+        CHECK (opened_fills BETWEEN 1 AND fill_count)
+    """,
+    "ALTER TABLE prescriptions ADD COLUMN fill_begin_day TEXT",
+    """
+    CREATE TABLE prescription_numbers (
+        prescription_number TEXT NOT NULL PRIMARY KEY,
+        issuer_code TEXT NOT NULL,
+        revocation_sha256 BLOB CHECK (length(revocation_sha256) = 32),
+        time INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    INSERT INTO prescription_numbers (prescription_number, issuer_code, time)
+        SELECT prescription_number, issuer_code, register_time FROM prescriptions
+    """,
+)
+_EDGE_RETURNS = (
+    """
+    CREATE TABLE goods_returns (
+        prescription_number TEXT NOT NULL,
+        reversal_id TEXT NOT NULL,
+        attempt_id TEXT NOT NULL,
+        request_id TEXT NOT NULL,
+        statement_sha256 BLOB NOT NULL,
+        delivered INTEGER NOT NULL CHECK (delivered IN (0, 1)),
+        create_time INTEGER NOT NULL,
+        refusal TEXT NOT NULL,
+        PRIMARY KEY (prescription_number, reversal_id)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE INDEX goods_returns_undelivered ON goods_returns
+        (create_time, prescription_number, reversal_id)
+        WHERE delivered = 0 AND refusal = ''
+    """,
+)
+_DELIVERIES = (
+    """
+    CREATE TABLE deliveries (
+        prescription_number TEXT NOT NULL,
+        settlement_id TEXT NOT NULL,
+        state INTEGER NOT NULL CHECK (state BETWEEN 1 AND 3),
+        state_time INTEGER NOT NULL,
+        carrier TEXT NOT NULL,
+        parcel_number TEXT NOT NULL,
+        fee_fen INTEGER NOT NULL CHECK (fee_fen >= 0),
+        statement_sha256 BLOB NOT NULL,
+        PRIMARY KEY (prescription_number, settlement_id)
+    ) STRICT, WITHOUT ROWID
+    """,
+)
+_TRACE_CODES = (
+    "ALTER TABLE trace_codes ADD COLUMN pharmacy_code TEXT NOT NULL DEFAULT ''",
+    """
+    UPDATE trace_codes SET pharmacy_code = COALESCE(
+        (SELECT MAX(pharmacy_code) FROM dispenses
+         WHERE dispenses.prescription_number = trace_codes.prescription_number
+           AND dispenses.attempt_id = trace_codes.attempt_id), '')
+    """,
+    """
+    CREATE TABLE open_boxes (
+        prescription_number TEXT NOT NULL,
+        attempt_id TEXT NOT NULL,
+        code TEXT NOT NULL,
+        unwanted INTEGER NOT NULL CHECK (unwanted IN (0, 1)),
+        update_time INTEGER NOT NULL,
+        PRIMARY KEY (prescription_number, attempt_id, code)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE INDEX open_boxes_by_time ON open_boxes
+        (update_time, prescription_number, attempt_id, code)
+    """,
+)
+_ACCOUNTS = (
+    """
+    CREATE TABLE account_openings (
+        insured_person_id TEXT NOT NULL PRIMARY KEY,
+        own_account_fen INTEGER NOT NULL CHECK (own_account_fen >= 0),
+        family_accounts_fen TEXT NOT NULL CHECK (family_accounts_fen NOT LIKE '%-%'),
+        held_fen INTEGER NOT NULL CHECK (held_fen >= 0),
+        payable_fen INTEGER NOT NULL CHECK (payable_fen >= 0),
+        pool_fen INTEGER NOT NULL CHECK (pool_fen >= 0)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE account_entries (
+        insured_person_id TEXT NOT NULL,
+        settlement_id TEXT NOT NULL,
+        movement TEXT NOT NULL CHECK (movement IN ('hold', 'post', 'reversal', 'void')),
+        reversal_id TEXT NOT NULL,
+        debit_account TEXT NOT NULL,
+        credit_account TEXT NOT NULL,
+        fen INTEGER NOT NULL CHECK (fen > 0),
+        time INTEGER NOT NULL,
+        PRIMARY KEY (insured_person_id, settlement_id, movement, reversal_id,
+                     debit_account, credit_account),
+        CHECK (debit_account <> credit_account),
+        CHECK ((movement = 'reversal') = (reversal_id <> ''))
+    ) STRICT, WITHOUT ROWID
+    """,
+    # Whoever is there already begins with what is there: present balances, and what is under way.
+    """
+    INSERT INTO account_openings (
+        insured_person_id, own_account_fen, family_accounts_fen, held_fen, payable_fen, pool_fen)
+        SELECT insured_person_id, own_account_fen, family_accounts_fen,
+            COALESCE((SELECT SUM(account_fen + family_fen + pool_fen) FROM settlements
+                WHERE settlements.insured_person_id = insured_persons.insured_person_id
+                  AND state = 'held'), 0),
+            COALESCE((SELECT SUM(account_fen + family_fen + pool_fen
+                    - reversed_account_fen - reversed_family_fen - reversed_pool_fen)
+                FROM settlements
+                WHERE settlements.insured_person_id = insured_persons.insured_person_id
+                  AND state IN ('posted', 'reversed')), 0),
+            COALESCE((SELECT SUM(pool_fen - reversed_pool_fen) FROM settlements
+                WHERE settlements.insured_person_id = insured_persons.insured_person_id
+                  AND state <> 'voided'), 0)
+        FROM insured_persons
+    """,
+)
 _EDGE = (
     """
     CREATE TABLE issued_prescriptions (
@@ -408,15 +707,30 @@ _EDGE = (
 )
 
 
-_MIGRATIONS: dict[Kind, dict[str, tuple[str, ...]]] = {
+MIGRATIONS: dict[Kind, dict[str, tuple[str, ...]]] = {
     "platform": {
         "0001_journal": _JOURNAL,
         "0002_home": _HOME,
         "0003_payer": _PAYER,
         "0004_dispensing": _DISPENSING,
         "0005_clearing": _CLEARING,
+        "0006_supervision": _SUPERVISION,
+        "0020_deliveries": _DELIVERIES,
+        "0007_dead_letters": _DEAD_LETTERS,
+        "0008_adjudication": _ADJUDICATION,
+        "0009_schemes": _SCHEMES,
+        "0010_log": _LOG,
+        "0011_returns": _RETURNS,
+        "0012_fills": _FILLS,
+        "0013_trace_codes": _TRACE_CODES,
+        "0021_accounts": _ACCOUNTS,
     },
-    "edge": {"0001_journal": _JOURNAL, "0002_edge": _EDGE},
+    "edge": {
+        "0001_journal": _JOURNAL,
+        "0002_edge": _EDGE,
+        "0003_dead_letters": _DEAD_LETTERS,
+        "0004_returns": _EDGE_RETURNS,
+    },
 }
 
 
@@ -430,7 +744,7 @@ def migrate(connection: sqlite3.Connection, path: Path, kind: Kind) -> None:
     _require_kind(database, path, kind)
     _require_known(database, path, kind)
     migrations = Migrations(kind)
-    for name, statements in _MIGRATIONS[kind].items():
+    for name, statements in MIGRATIONS[kind].items():
         _register(migrations, name, statements)
     migrations.apply(database)
 
@@ -445,7 +759,7 @@ def require_present(connection: sqlite3.Connection, path: Path, kind: Kind) -> N
     _require_kind(database, path, kind)
     _require_known(database, path, kind)
     applied = {migration.name for migration in Migrations(kind).applied(database)}
-    if missing := sorted(set(_MIGRATIONS[kind]) - applied):
+    if missing := sorted(set(MIGRATIONS[kind]) - applied):
         raise StoreError(
             f"{path} was written by an older release ({', '.join(missing)} are missing);"
             " start its service with this release once"
@@ -469,7 +783,7 @@ def _require_kind(database: Database, path: Path, kind: Kind) -> None:
 
 def _require_known(database: Database, path: Path, kind: Kind) -> None:
     applied = {migration.name for migration in Migrations(kind).applied(database)}
-    if newer := sorted(applied - set(_MIGRATIONS[kind])):
+    if newer := sorted(applied - set(MIGRATIONS[kind])):
         raise StoreError(
             f"{path} was written by a newer release ({', '.join(newer)});"
             " use that release, or restore a backup made before it"

@@ -42,6 +42,11 @@ MAX_WAITING = 4096
 OnFailure = Callable[[StoreError], None]
 OnCommit = Callable[[int], None]
 
+
+def _nothing_more(_tx: object) -> None:
+    """What is done before a commit where nobody asks for anything."""
+
+
 _TABLES: dict[Kind, Callable[[sqlite3.Connection], Any]] = {
     "platform": PlatformTables,
     "edge": EdgeTransactionTables,
@@ -59,6 +64,7 @@ class SqliteStore(Generic[X]):
         tables: Callable[[sqlite3.Connection], X],
         on_failure: OnFailure,
         on_commit: OnCommit,
+        before_commit: Callable[[X], None],
     ) -> None:
         """Start the threads of a file that was opened, locked and migrated."""
         self._path = path
@@ -70,7 +76,11 @@ class SqliteStore(Generic[X]):
         self._waiting_queries = 0
         self._readers = Readers(path, tables)
         self._writer = Writer(
-            connection, tables(connection), on_batch=self._answer, on_commit=on_commit
+            connection,
+            tables(connection),
+            before_commit=before_commit,
+            on_batch=self._answer,
+            on_commit=on_commit,
         )
 
     @overload
@@ -82,6 +92,7 @@ class SqliteStore(Generic[X]):
         *,
         on_failure: OnFailure = ...,
         on_commit: OnCommit = ...,
+        before_commit: Callable[[Transaction], None] = ...,
     ) -> SqliteStore[Transaction]: ...
 
     @overload
@@ -103,11 +114,13 @@ class SqliteStore(Generic[X]):
         *,
         on_failure: OnFailure = lambda error: None,
         on_commit: OnCommit = lambda commands: None,
+        before_commit: Callable[[Any], None] = _nothing_more,
     ) -> SqliteStore[Any]:
         """Open a store, creating or migrating it if need be. Blocks for some milliseconds.
 
         ``on_failure`` is called once, on the event loop, when the store stops. ``on_commit`` is
-        called on the writer's thread with the number of commands in each commit.
+        called on the writer's thread with the number of commands in each commit, ``before_commit``
+        on the same thread and within the transaction: a platform's log grows there.
 
         Raises:
             StoreError: another process has it open, it is of another kind or a newer release, or
@@ -120,7 +133,8 @@ class SqliteStore(Generic[X]):
                 connection = open_writer(path)
                 undo.callback(connection.close)
                 migrate(connection, path, kind)
-                store = cls(path, lock, connection, _TABLES[kind], on_failure, on_commit)
+                tables = _TABLES[kind]
+                store = cls(path, lock, connection, tables, on_failure, on_commit, before_commit)
             except (sqlite3.Error, OSError) as error:
                 raise not_a_store(path, error) from error
             undo.pop_all()

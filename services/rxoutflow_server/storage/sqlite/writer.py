@@ -47,9 +47,10 @@ class Job(Generic[X]):
 class Writer(Generic[X]):
     """Runs jobs on a connection of its own, in the order in which they were submitted.
 
-    ``on_batch`` is called on the event loop of the jobs with each batch that was answered, and with
-    the error if the batch failed. ``on_commit`` is called on the writer's thread with the number of
-    commands in each commit; it must be quick.
+    ``before_commit`` is called within each transaction, after its commands: what it writes is
+    committed with them, and if it raises, nothing is. ``on_batch`` is called on the event loop of
+    the jobs with each batch that was answered, and with the error if it failed. ``on_commit`` is
+    called on the writer's thread with the number of commands in each commit; it must be quick.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class Writer(Generic[X]):
         connection: sqlite3.Connection,
         transaction: X,
         *,
+        before_commit: Callable[[X], None],
         on_batch: Callable[[list[Job[X]], BaseException | None], None],
         on_commit: Callable[[int], None],
     ) -> None:
         """Start the thread."""
         self._connection = connection
         self._transaction = transaction
+        self._before_commit = before_commit
         self._on_batch = on_batch
         self._on_commit = on_commit
         self._queue: SimpleQueue[Job[X] | None] = SimpleQueue()
@@ -119,6 +122,7 @@ class Writer(Generic[X]):
         for job in jobs:
             if not job.future.cancelled():
                 self._try(job)
+        self._before_commit(self._transaction)
         self._connection.execute("COMMIT")
         self._on_commit(len(jobs))
 

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rxoutflow_server.application.edge_ports import Handover, IssuedPrescription, Registration
+from rxoutflow_server.application.edge_ports import (
+    GoodsReturn,
+    Handover,
+    IssuedPrescription,
+    Registration,
+)
 from rxoutflow_server.storage.tables.connection import Connection, Row, require_one
 from rxoutflow_server.storage.tables.values import (
     instant,
@@ -61,6 +66,37 @@ SELECT prescription_number, attempt_id, request_id, statement_sha256, delivered,
        refusal
 FROM handovers
 WHERE delivered = 0 AND refusal = '' ORDER BY create_time, prescription_number, attempt_id LIMIT ?
+"""
+_WAITING_HANDOVER = """
+SELECT prescription_number, attempt_id, request_id, statement_sha256, delivered, create_time,
+       refusal
+FROM handovers
+WHERE prescription_number = ? AND delivered = 0 AND refusal = '' ORDER BY create_time LIMIT 1
+"""
+_GOODS_RETURN = """
+SELECT prescription_number, reversal_id, attempt_id, request_id, statement_sha256, delivered,
+       create_time, refusal
+FROM goods_returns WHERE prescription_number = ? AND reversal_id = ?
+"""
+_ADD_GOODS_RETURN = """
+INSERT INTO goods_returns (prescription_number, reversal_id, attempt_id, request_id,
+                           statement_sha256, delivered, create_time, refusal)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (prescription_number, reversal_id) DO NOTHING
+"""
+_SAVE_GOODS_RETURN = """
+UPDATE goods_returns SET request_id = ?, statement_sha256 = ?, delivered = ?, refusal = ?
+WHERE prescription_number = ? AND reversal_id = ?
+"""
+_SWEEP_UNDELIVERED_RETURNS = """
+SELECT prescription_number, reversal_id, attempt_id, request_id, statement_sha256, delivered,
+       create_time, refusal
+FROM goods_returns AS back
+WHERE delivered = 0 AND refusal = '' AND NOT EXISTS (
+    SELECT 1 FROM handovers AS sold
+    WHERE sold.prescription_number = back.prescription_number
+      AND sold.attempt_id = back.attempt_id AND sold.delivered = 0 AND sold.refusal = '')
+ORDER BY create_time, prescription_number, reversal_id LIMIT ?
 """
 _RESUME_POINT = "SELECT token FROM resume_tokens WHERE stream = ?"
 _SAVE_RESUME_POINT = """
@@ -126,6 +162,11 @@ class EdgeTables:
         row = self._connection.execute(_HANDOVER, (number, attempt_id)).fetchone()
         return None if row is None else _handover(row)
 
+    def waiting_handover(self, number: str) -> Handover | None:
+        """A handover of this prescription that the platform has neither got nor refused."""
+        row = self._connection.execute(_WAITING_HANDOVER, (number,)).fetchone()
+        return None if row is None else _handover(row)
+
     def add_handover(self, handover: Handover) -> bool:
         """Store a new one; false if the attempt has one."""
         added = self._connection.execute(
@@ -162,6 +203,48 @@ class EdgeTables:
         rows = self._connection.execute(_SWEEP_UNDELIVERED, (limit,)).fetchall()
         return [_handover(row) for row in rows]
 
+    def goods_return(self, number: str, reversal_id: str) -> GoodsReturn | None:
+        """A return."""
+        row = self._connection.execute(_GOODS_RETURN, (number, reversal_id)).fetchone()
+        return None if row is None else _goods_return(row)
+
+    def add_goods_return(self, returned: GoodsReturn) -> bool:
+        """Store a new one; false if the id is taken."""
+        added = self._connection.execute(
+            _ADD_GOODS_RETURN,
+            (
+                returned.prescription_number,
+                returned.reversal_id,
+                returned.attempt_id,
+                returned.request_id,
+                returned.statement_sha256,
+                int(returned.delivered),
+                micros(returned.create_time),
+                returned.refusal,
+            ),
+        )
+        return added.rowcount == 1
+
+    def save_goods_return(self, returned: GoodsReturn) -> None:
+        """Store its progress, or the corrected return in the place of a refused one."""
+        saved = self._connection.execute(
+            _SAVE_GOODS_RETURN,
+            (
+                returned.request_id,
+                returned.statement_sha256,
+                int(returned.delivered),
+                returned.refusal,
+                returned.prescription_number,
+                returned.reversal_id,
+            ),
+        )
+        require_one(saved, f"return {returned.reversal_id}")
+
+    def undelivered_returns(self, limit: int) -> Sequence[GoodsReturn]:
+        """Those that are due: their handover does not wait for the platform; oldest first."""
+        rows = self._connection.execute(_SWEEP_UNDELIVERED_RETURNS, (limit,)).fetchall()
+        return [_goods_return(row) for row in rows]
+
     def resume_token(self, stream: str) -> str:
         """The token of the last notice stored from a stream; empty at first."""
         row = self._connection.execute(_RESUME_POINT, (stream,)).fetchone()
@@ -194,6 +277,20 @@ def _handover(row: Row) -> Handover:
     number, attempt_id, request_id, sha256, delivered, create, refusal = row
     return Handover(
         prescription_number=number,
+        attempt_id=attempt_id,
+        request_id=request_id,
+        statement_sha256=sha256,
+        delivered=bool(delivered),
+        create_time=instant(create),
+        refusal=refusal,
+    )
+
+
+def _goods_return(row: Row) -> GoodsReturn:
+    number, reversal_id, attempt_id, request_id, sha256, delivered, create, refusal = row
+    return GoodsReturn(
+        prescription_number=number,
+        reversal_id=reversal_id,
         attempt_id=attempt_id,
         request_id=request_id,
         statement_sha256=sha256,

@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from rxoutflow_server.application.ports import PickupTries
+from rxoutflow_server.application.ports import BarredNumber, PickupTries
 from rxoutflow_server.domain.attempt import Attempt, AttemptState
+from rxoutflow_server.domain.plan import Plan
 from rxoutflow_server.domain.prescription import Change, LineUse, Prescription, Validity
+from rxoutflow_server.domain.returns import BookedReturn
 from rxoutflow_server.storage.tables.connection import Connection, Row, require_one
 from rxoutflow_server.storage.tables.values import (
     AFTER_EVERYTHING,
     instant,
     micros,
+    optional_day,
+    optional_day_text,
     optional_instant,
     optional_micros,
     quantities_of,
@@ -27,7 +31,8 @@ from rxoutflow_server.storage.tables.values import (
 _PRESCRIPTION = """
 SELECT prescription_number, issuer_code, hospital_prescription_number, payer_region_code,
        insured_person_id, issue_time, expire_time, register_time, update_time, statement_sha256,
-       pickup_hash, validity, pharmacy_reviewed, fence, version
+       pickup_hash, validity, pharmacy_reviewed, fence, version, fill_count, fill_interval_days,
+       dose_count, opened_fills, fill_begin_day
 FROM prescriptions WHERE prescription_number = ?"""
 _LINES = """
 SELECT line_id, authorised, claimed, committed, dispensed, returned
@@ -47,8 +52,9 @@ _ADD_PRESCRIPTION = """
 INSERT INTO prescriptions (
     prescription_number, issuer_code, hospital_prescription_number, payer_region_code,
     insured_person_id, issue_time, expire_time, register_time, update_time, statement_sha256,
-    pickup_hash, validity, pharmacy_reviewed, fence, version)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    pickup_hash, validity, pharmacy_reviewed, fence, version, fill_count, fill_interval_days,
+    dose_count, opened_fills, fill_begin_day)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (prescription_number) DO NOTHING
 """
 _TAKE_HOSPITAL_NUMBER = """
@@ -57,6 +63,16 @@ VALUES (?, ?, ?)
 ON CONFLICT (issuer_code, hospital_prescription_number) DO NOTHING
 """
 _FORGET_PRESCRIPTION = "DELETE FROM prescriptions WHERE prescription_number = ?"
+_TAKE_NUMBER = """
+INSERT INTO prescription_numbers (prescription_number, issuer_code, revocation_sha256, time)
+VALUES (?, ?, ?, ?)
+ON CONFLICT (prescription_number) DO NOTHING
+"""
+_FORGET_NUMBER = "DELETE FROM prescription_numbers WHERE prescription_number = ?"
+_BARRED_NUMBER = """
+SELECT prescription_number, issuer_code, revocation_sha256, time FROM prescription_numbers
+WHERE prescription_number = ? AND revocation_sha256 IS NOT NULL
+"""
 _ADD_LINE = """
 INSERT INTO prescription_lines (prescription_number, line_id, position, authorised, claimed,
                                 committed, dispensed, returned)
@@ -64,7 +80,8 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _SAVE_PRESCRIPTION = """
 UPDATE prescriptions
-SET validity = ?, pharmacy_reviewed = ?, fence = ?, version = ?, update_time = ?
+SET validity = ?, pharmacy_reviewed = ?, fence = ?, version = ?, update_time = ?, opened_fills = ?,
+    fill_begin_day = ?
 WHERE prescription_number = ? AND version <= ?
 """
 _SAVE_LINE = """
@@ -89,6 +106,19 @@ INSERT INTO pickup_tries (prescription_number, wrong, locked_until) VALUES (?, ?
 ON CONFLICT (prescription_number) DO UPDATE SET
     wrong = excluded.wrong, locked_until = excluded.locked_until
 """
+_BOOKED_RETURN = """
+SELECT reversal_id, prescription_number, attempt_id, lines, re_entitled, statement_sha256, time
+FROM booked_returns WHERE prescription_number = ? AND reversal_id = ?
+"""
+_BOOKED_RETURNS = """
+SELECT reversal_id, prescription_number, attempt_id, lines, re_entitled, statement_sha256, time
+FROM booked_returns WHERE prescription_number = ? AND attempt_id = ? ORDER BY reversal_id
+"""
+_ADD_BOOKED_RETURN = """
+INSERT INTO booked_returns (reversal_id, prescription_number, attempt_id, lines, re_entitled,
+                            statement_sha256, time)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
 _SWEEP_PRESCRIPTIONS_OF = """
 SELECT prescription_number FROM prescriptions
 WHERE issuer_code = ? AND prescription_number < ? ORDER BY prescription_number DESC LIMIT ?
@@ -96,6 +126,16 @@ WHERE issuer_code = ? AND prescription_number < ? ORDER BY prescription_number D
 _SWEEP_OVERDUE_LEASES = """
 SELECT prescription_number FROM attempts
 WHERE state = 'reserved' AND lease_expire_time <= ? ORDER BY lease_expire_time LIMIT ?
+"""
+_SWEEP_COMMITS = """
+SELECT attempt_id, prescription_number, fence, state, pharmacy_code, dispensing_region_code, lines,
+       create_time, lease_expire_time, update_time, settlement_id, cause_sha256
+FROM attempts
+WHERE state = 'committed' AND update_time <= ? AND (update_time, prescription_number) > (?, ?)
+ORDER BY update_time, prescription_number LIMIT ?
+"""
+_SWEEP_COUNT_COMMITS = """
+SELECT COUNT(*) FROM attempts WHERE state = 'committed' AND update_time <= ?
 """
 
 
@@ -117,6 +157,10 @@ class HomeTables:
 
     def add_prescription(self, prescription: Prescription) -> bool:
         """Store a new prescription; false if its number or the hospital's own number is taken."""
+        number, issuer = prescription.number, prescription.issuer_code
+        registered = micros(prescription.register_time)
+        if not self._added(_TAKE_NUMBER, number, issuer, None, registered):
+            return False
         if not self._added(_ADD_PRESCRIPTION, *_prescription_row(prescription)):
             return False
         if not self._added(
@@ -125,11 +169,31 @@ class HomeTables:
             prescription.hospital_prescription_number,
             prescription.number,
         ):
-            self._connection.execute(_FORGET_PRESCRIPTION, (prescription.number,))
+            self._connection.execute(_FORGET_PRESCRIPTION, (number,))
+            self._connection.execute(_FORGET_NUMBER, (number,))
             return False
         for position, line in enumerate(prescription.lines):
             self._add_line(prescription.number, position, line)
         return True
+
+    def bar(self, barred: BarredNumber) -> bool:
+        """Note a number that is never to be registered; false if it is registered."""
+        taken = self._added(
+            _TAKE_NUMBER,
+            barred.prescription_number,
+            barred.issuer_code,
+            barred.revocation_sha256,
+            micros(barred.time),
+        )
+        return taken or self.barred(barred.prescription_number) is not None
+
+    def barred(self, number: str) -> BarredNumber | None:
+        """What is noted of a number that is never to be registered, if it is one."""
+        row = self._connection.execute(_BARRED_NUMBER, (number,)).fetchone()
+        if row is None:
+            return None
+        number, issuer, revocation_sha256, time = row
+        return BarredNumber(number, issuer, bytes(revocation_sha256), instant(time))
 
     def save(self, change: Change) -> None:
         """Store the outcome of a transition.
@@ -151,6 +215,31 @@ class HomeTables:
         found = [self.prescription(number) for (number,) in rows]
         return [prescription for prescription in found if prescription is not None]
 
+    def booked_return(self, number: str, reversal_id: str) -> BookedReturn | None:
+        """A return that was booked."""
+        row = self._connection.execute(_BOOKED_RETURN, (number, reversal_id)).fetchone()
+        return None if row is None else _booked_return(row)
+
+    def booked_returns(self, number: str, attempt_id: str) -> Sequence[BookedReturn]:
+        """What was booked as returned of an attempt, in the order of the ids."""
+        rows = self._connection.execute(_BOOKED_RETURNS, (number, attempt_id)).fetchall()
+        return [_booked_return(row) for row in rows]
+
+    def add_booked_return(self, booked: BookedReturn) -> None:
+        """Store a new return."""
+        self._connection.execute(
+            _ADD_BOOKED_RETURN,
+            (
+                booked.reversal_id,
+                booked.prescription_number,
+                booked.attempt_id,
+                quantities_text(booked.lines),
+                int(booked.re_entitled),
+                booked.statement_sha256,
+                micros(booked.time),
+            ),
+        )
+
     def pickup_tries(self, number: str) -> PickupTries | None:
         """Wrong pickup codes tried on a prescription, if any."""
         row = self._connection.execute(_PICKUP_TRIES, (number,)).fetchone()
@@ -171,9 +260,25 @@ class HomeTables:
         rows = self._connection.execute(_SWEEP_OVERDUE_LEASES, (micros(now), limit)).fetchall()
         return [number for (number,) in rows]
 
+    def commits_until(
+        self, end: datetime, after: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Attempt]:
+        """Attempts that have been committed since before or at a time, oldest commit first."""
+        begin, number = (micros(after[0]), after[1]) if after else (-1, "")
+        rows = self._connection.execute(
+            _SWEEP_COMMITS, (micros(end), begin, number, limit)
+        ).fetchall()
+        return [_attempt(row) for row in rows]
+
+    def count_commits_until(self, end: datetime) -> int:
+        """How many those are."""
+        ((count,),) = self._connection.execute(_SWEEP_COUNT_COMMITS, (micros(end),)).fetchall()
+        return int(count)
+
     def _prescription(self, row: Row) -> Prescription:
         (number, issuer, hospital_number, payer, person, issue, expire, register, update, sha256,
-         pickup_hash, validity, reviewed, fence, version) = row  # fmt: skip
+         pickup_hash, validity, reviewed, fence, version, fill_count, fill_interval_days,
+         dose_count, opened_fills, fill_begin_day) = row  # fmt: skip
         lines = self._connection.execute(_LINES, (number,)).fetchall()
         return Prescription(
             number=number,
@@ -193,13 +298,16 @@ class HomeTables:
             pharmacy_reviewed=bool(reviewed),
             fence=fence,
             version=version,
+            plan=Plan(fill_count, fill_interval_days, dose_count),
+            opened_fills=opened_fills,
+            fill_begin_day=optional_day(fill_begin_day),
         )
 
     def _attempt(self, sql: str, *key: str) -> Attempt | None:
         row = self._connection.execute(sql, key).fetchone()
         return None if row is None else _attempt(row)
 
-    def _added(self, sql: str, *values: str | int | bytes) -> bool:
+    def _added(self, sql: str, *values: str | int | bytes | None) -> bool:
         return self._connection.execute(sql, values).rowcount == 1
 
     def _add_line(self, number: str, position: int, line: LineUse) -> None:
@@ -226,6 +334,8 @@ class HomeTables:
                 prescription.fence,
                 prescription.version,
                 micros(prescription.update_time),
+                prescription.opened_fills,
+                optional_day_text(prescription.fill_begin_day),
                 prescription.number,
                 prescription.version,
             ),
@@ -240,7 +350,7 @@ class HomeTables:
         require_one(saved, f"line {line.line_id} of prescription {number}")
 
 
-def _prescription_row(prescription: Prescription) -> tuple[str | int | bytes, ...]:
+def _prescription_row(prescription: Prescription) -> tuple[str | int | bytes | None, ...]:
     return (
         prescription.number,
         prescription.issuer_code,
@@ -257,6 +367,11 @@ def _prescription_row(prescription: Prescription) -> tuple[str | int | bytes, ..
         int(prescription.pharmacy_reviewed),
         prescription.fence,
         prescription.version,
+        prescription.plan.fill_count,
+        prescription.plan.fill_interval_days,
+        prescription.plan.dose_count,
+        prescription.opened_fills,
+        optional_day_text(prescription.fill_begin_day),
     )
 
 
@@ -275,6 +390,14 @@ def _attempt_row(attempt: Attempt) -> tuple[str | int | bytes | None, ...]:
         attempt.settlement_id,
         attempt.cause_sha256,
     )
+
+
+def _booked_return(row: Row) -> BookedReturn:
+    reversal_id, number, attempt_id, lines, re_entitled, sha256, time = row
+    return BookedReturn(
+        reversal_id, number, attempt_id, quantities_of(lines), bool(re_entitled), sha256,
+        instant(time),
+    )  # fmt: skip
 
 
 def _attempt(row: Row) -> Attempt:

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.ports import (
+    DeadEvent,
     Flow,
     NoticeRecord,
     OutgoingEvent,
@@ -29,6 +30,11 @@ VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (prescription_number, sha256) DO NOTHING
 """
 _STATEMENT = "SELECT statement FROM statements WHERE prescription_number = ? AND sha256 = ?"
+_STATEMENTS = "SELECT sha256, statement FROM statements WHERE prescription_number = ?"
+_STATEMENTS_OF = """
+SELECT statement FROM statements WHERE prescription_number = ? AND payload_type = ?
+ORDER BY keep_time, sha256
+"""
 _OUTCOME = """
 SELECT method, request_sha256, response_type, response, effect_time
 FROM outcomes WHERE prescription_number = ? AND caller = ? AND request_id = ?
@@ -65,16 +71,25 @@ FROM notices WHERE institution_code = ? AND sequence > ? ORDER BY sequence LIMIT
 """
 _ADD_EVENT = """
 INSERT INTO outbox (prescription_number, peer_region_code, event_id, sequence, insured_person_id,
-                    statement_sha256, create_time, next_try_time, tries, state, error)
+                    statement_sha256, create_time, pending_since, next_try_time, tries,
+                    state, error)
 VALUES (?, ?, ?,
         (SELECT COALESCE(MAX(sequence), 0) + 1 FROM outbox WHERE prescription_number = ?),
-        ?, ?, ?, ?, ?, 'pending', '')
+        ?, ?, ?, ?, ?, ?, 'pending', '')
 """
 # The inner query says "not dead" rather than "pending", so that it goes by the prescription's key
 # and not by the index of pending events, which grows long while a region is out of reach.
+_SWEEP_STATEMENTS_KEPT = """
+SELECT statement FROM statements
+WHERE payload_type IN ('application/vnd.rxoutflow.prescription.v1+protobuf',
+                       'application/vnd.rxoutflow.dispense-record.v1+protobuf',
+                       'application/vnd.rxoutflow.dispense-return.v1+protobuf')
+  AND payload_type = ? AND keep_time >= ? AND keep_time < ?
+ORDER BY keep_time
+"""
 _SWEEP_DUE_EVENTS = """
 SELECT event_id, peer_region_code, prescription_number, insured_person_id, statement_sha256,
-       create_time, tries
+       create_time, tries, pending_since
 FROM outbox AS due
 WHERE peer_region_code = ? AND state = 'pending' AND next_try_time <= ?
   AND NOT EXISTS (
@@ -108,6 +123,29 @@ _EVENT_DELAYED = """
 UPDATE outbox SET next_try_time = ?, tries = tries + 1
 WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ?
 """
+_EVENT_PUT_BACK = """
+UPDATE outbox SET next_try_time = ?, tries = tries + 1,
+    sequence = (SELECT MAX(sequence) + 1 FROM outbox WHERE prescription_number = ?)
+WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ?
+"""
+_SWEEP_DEAD_EVENTS = """
+SELECT event_id, peer_region_code, prescription_number, insured_person_id, statement_sha256,
+       create_time, tries, pending_since, error
+FROM outbox WHERE state = 'dead' AND event_id > ? ORDER BY event_id LIMIT ?
+"""
+_SWEEP_COUNT_DEAD_EVENTS = """
+SELECT COUNT(*) FROM outbox WHERE state = 'dead' AND event_id > ''
+"""
+_DEAD_EVENT = """
+SELECT event_id, peer_region_code, prescription_number, insured_person_id, statement_sha256,
+       create_time, tries, pending_since, error
+FROM outbox
+WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ? AND state = 'dead'
+"""
+_EVENT_REVIVED = """
+UPDATE outbox SET state = 'pending', error = '', next_try_time = ?, pending_since = ?
+WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ? AND state = 'dead'
+"""
 _RECEIVE_EVENT = """
 INSERT INTO inbox (prescription_number, origin, event_id, receive_time) VALUES (?, ?, ?, ?)
 ON CONFLICT (prescription_number, origin, event_id) DO NOTHING
@@ -122,12 +160,18 @@ class JournalTables:
 
     def keep_statement(
         self, number: str, sha256: bytes, statement: SignedStatement, time: datetime
-    ) -> None:
-        """Keep a statement byte for byte. Keeping it again changes nothing."""
+    ) -> bool:
+        """Keep a statement byte for byte; false if it was kept before, which changes nothing."""
         kept = statement.SerializeToString()
-        self._connection.execute(
+        cursor = self._connection.execute(
             _KEEP_STATEMENT, (number, sha256, statement.payload_type, kept, micros(time))
         )
+        return cursor.rowcount == 1
+
+    def statements(self, number: str) -> Sequence[tuple[bytes, SignedStatement]]:
+        """Every statement that is kept about a prescription, with its digest."""
+        rows = self._connection.execute(_STATEMENTS, (number,)).fetchall()
+        return [(sha256, SignedStatement.FromString(kept)) for sha256, kept in rows]
 
     def statement(self, number: str, sha256: bytes) -> SignedStatement:
         """A statement that was kept.
@@ -135,10 +179,29 @@ class JournalTables:
         Raises:
             InvariantBroken: it was not.
         """
-        row = self._connection.execute(_STATEMENT, (number, sha256)).fetchone()
-        if row is None:
+        statement = self.find_statement(number, sha256)
+        if statement is None:
             raise InvariantBroken(f"no statement {sha256.hex()} is kept for {number}")
-        return SignedStatement.FromString(row[0])
+        return statement
+
+    def find_statement(self, number: str, sha256: bytes) -> SignedStatement | None:
+        """A statement, if it was kept."""
+        row = self._connection.execute(_STATEMENT, (number, sha256)).fetchone()
+        return None if row is None else SignedStatement.FromString(row[0])
+
+    def statements_of(self, number: str, payload_type: str) -> Sequence[SignedStatement]:
+        """Statements of a type that were kept for a prescription, in the order of keeping."""
+        rows = self._connection.execute(_STATEMENTS_OF, (number, payload_type)).fetchall()
+        return [SignedStatement.FromString(statement) for (statement,) in rows]
+
+    def statements_kept(
+        self, payload_type: str, begin: datetime, end: datetime
+    ) -> Sequence[SignedStatement]:
+        """What was signed of this type, kept from a time up to another one, in that order."""
+        rows = self._connection.execute(
+            _SWEEP_STATEMENTS_KEPT, (payload_type, micros(begin), micros(end))
+        ).fetchall()
+        return [SignedStatement.FromString(statement) for (statement,) in rows]
 
     def outcome(self, number: str, caller: str, request_id: str) -> StoredOutcome | None:
         """The stored outcome of a request."""
@@ -219,6 +282,7 @@ class JournalTables:
                 event.insured_person_id,
                 event.statement_sha256,
                 created,
+                micros(event.pending_since or event.create_time),
                 created,
                 event.tries,
             ),
@@ -246,6 +310,30 @@ class JournalTables:
         """Send the event again later, and those behind it on its prescription after it."""
         self._connection.execute(_EVENT_DELAYED, (micros(until), *_event_key(event)))
 
+    def event_put_back(self, event: OutgoingEvent, until: datetime) -> None:
+        """Send the event again later, behind all that waits by then on its prescription."""
+        number = event.prescription_number
+        self._connection.execute(_EVENT_PUT_BACK, (micros(until), number, *_event_key(event)))
+
+    def dead_events(self, after: str, limit: int) -> Sequence[DeadEvent]:
+        """Events that were set aside, with ids above ``after`` (empty: all), oldest first."""
+        rows = self._connection.execute(_SWEEP_DEAD_EVENTS, (after, limit)).fetchall()
+        return [_dead_event(row) for row in rows]
+
+    def dead_event(self, number: str, peer: str, event_id: str) -> DeadEvent | None:
+        """An event that was set aside."""
+        row = self._connection.execute(_DEAD_EVENT, (number, peer, event_id)).fetchone()
+        return None if row is None else _dead_event(row)
+
+    def count_dead_events(self) -> int:
+        """How many events were set aside."""
+        ((count,),) = self._connection.execute(_SWEEP_COUNT_DEAD_EVENTS).fetchall()
+        return int(count)
+
+    def event_revived(self, event: OutgoingEvent, now: datetime) -> None:
+        """Give an event that was set aside back to be sent, at once."""
+        self._connection.execute(_EVENT_REVIVED, (micros(now), micros(now), *_event_key(event)))
+
     def receive_event(self, number: str, origin: str, event_id: str, time: datetime) -> bool:
         """Note an event of another region; false if it was noted before."""
         noted = self._connection.execute(_RECEIVE_EVENT, (number, origin, event_id, micros(time)))
@@ -272,5 +360,13 @@ def _notice(row: Row) -> NoticeRecord:
 
 
 def _event(row: Row) -> OutgoingEvent:
-    event_id, peer, number, person, sha256, create_time, tries = row
-    return OutgoingEvent(event_id, peer, number, person, sha256, instant(create_time), tries)
+    event_id, peer, number, person, sha256, create_time, tries, since = row
+    pending_since = None if since == create_time else instant(since)
+    return OutgoingEvent(
+        event_id, peer, number, person, sha256, instant(create_time), tries, pending_since
+    )
+
+
+def _dead_event(row: Row) -> DeadEvent:
+    *event, error = row
+    return DeadEvent(_event(tuple(event)), error)

@@ -6,9 +6,13 @@ held; afterwards only its state moves. The end of an attempt is noted once and s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rxoutflow_server.application.ports import IndexEntry
+from rxoutflow_server.domain.accounts import AccountEntry, AccountMovement, OpeningBalances
+from rxoutflow_server.domain.benefit import Enrolment
+from rxoutflow_server.domain.reversal import Reversal
 from rxoutflow_server.domain.settlement import (
     Amounts,
     InsuredPerson,
@@ -17,7 +21,20 @@ from rxoutflow_server.domain.settlement import (
 )
 from rxoutflow_server.domain.tariff import AreaStatus, PersonType
 from rxoutflow_server.storage.tables.connection import Connection, Row, Value, require_one
-from rxoutflow_server.storage.tables.values import amounts_of, amounts_text, instant, micros
+from rxoutflow_server.storage.tables.values import (
+    amounts_of,
+    amounts_text,
+    figures_of,
+    figures_text,
+    instant,
+    micros,
+    quantities_of,
+    quantities_text,
+    schemes_of,
+    schemes_text,
+    settled_of,
+    settled_text,
+)
 
 _PERSON = """
 SELECT insured_person_id, person_type, area_status, own_account_fen, family_accounts_fen, year,
@@ -36,6 +53,16 @@ UPDATE insured_persons SET
     used_deductible_fen = ?, used_cap_fen = ?, direct_settlement_suspended = ?
 WHERE insured_person_id = ?
 """
+_ENROLMENTS = """
+SELECT scheme_code, used_deductible_fen, used_cap_fen FROM scheme_accumulators
+WHERE insured_person_id = ? AND year = ? ORDER BY scheme_code
+"""
+_FORGET_ENROLMENTS = "DELETE FROM scheme_accumulators WHERE insured_person_id = ? AND year = ?"
+_ADD_ENROLMENT = """
+INSERT INTO scheme_accumulators (
+    insured_person_id, year, scheme_code, used_deductible_fen, used_cap_fen)
+VALUES (?, ?, ?, ?, ?)
+"""
 _USE_CREDENTIAL_CODE = """
 INSERT INTO credential_uses (insured_person_id, code_sha256, pharmacy_code) VALUES (?, ?, ?)
 ON CONFLICT (insured_person_id, code_sha256) DO NOTHING
@@ -48,7 +75,11 @@ SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispen
        pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
        cause_sha256, record_sha256, booked_sha256,
        total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
-       ratio_self_fen, person_fen, account_fen, family_fen, cash_fen
+       ratio_self_fen, person_fen, account_fen, family_fen, cash_fen, schemes, pricing_sha256,
+       lines, reversed_total_fen, reversed_own_fen, reversed_excess_fen,
+       reversed_first_self_pay_fen, reversed_inscope_fen, reversed_deductible_fen,
+       reversed_pool_fen, reversed_ratio_self_fen, reversed_person_fen, reversed_account_fen,
+       reversed_family_fen, reversed_cash_fen
 FROM settlements WHERE insured_person_id = ? AND settlement_id = ?
 """
 _SETTLEMENTS_OF_ATTEMPT = """
@@ -56,8 +87,36 @@ SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispen
        pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
        cause_sha256, record_sha256, booked_sha256,
        total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
-       ratio_self_fen, person_fen, account_fen, family_fen, cash_fen
+       ratio_self_fen, person_fen, account_fen, family_fen, cash_fen, schemes, pricing_sha256,
+       lines, reversed_total_fen, reversed_own_fen, reversed_excess_fen,
+       reversed_first_self_pay_fen, reversed_inscope_fen, reversed_deductible_fen,
+       reversed_pool_fen, reversed_ratio_self_fen, reversed_person_fen, reversed_account_fen,
+       reversed_family_fen, reversed_cash_fen
 FROM settlements WHERE insured_person_id = ? AND attempt_id = ? ORDER BY settlement_id
+"""
+_SETTLEMENTS_OF = """
+SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
+       pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
+       cause_sha256, record_sha256, booked_sha256,
+       total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
+       ratio_self_fen, person_fen, account_fen, family_fen, cash_fen, schemes, pricing_sha256,
+       lines, reversed_total_fen, reversed_own_fen, reversed_excess_fen,
+       reversed_first_self_pay_fen, reversed_inscope_fen, reversed_deductible_fen,
+       reversed_pool_fen, reversed_ratio_self_fen, reversed_person_fen, reversed_account_fen,
+       reversed_family_fen, reversed_cash_fen
+FROM settlements WHERE insured_person_id = ? ORDER BY settlement_id
+"""
+_SWEEP_SETTLEMENTS_OF_YEAR = """
+SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
+       pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
+       cause_sha256, record_sha256, booked_sha256,
+       total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
+       ratio_self_fen, person_fen, account_fen, family_fen, cash_fen, schemes, pricing_sha256,
+       lines, reversed_total_fen, reversed_own_fen, reversed_excess_fen,
+       reversed_first_self_pay_fen, reversed_inscope_fen, reversed_deductible_fen,
+       reversed_pool_fen, reversed_ratio_self_fen, reversed_person_fen, reversed_account_fen,
+       reversed_family_fen, reversed_cash_fen
+FROM settlements WHERE year = ? ORDER BY insured_person_id, create_time, settlement_id
 """
 _ADD_SETTLEMENT = """
 INSERT INTO settlements (
@@ -65,13 +124,59 @@ INSERT INTO settlements (
     pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
     cause_sha256, record_sha256, booked_sha256,
     total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
-    ratio_self_fen, person_fen, account_fen, family_fen, cash_fen)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ratio_self_fen, person_fen, account_fen, family_fen, cash_fen, schemes, pricing_sha256, lines,
+    reversed_total_fen, reversed_own_fen, reversed_excess_fen, reversed_first_self_pay_fen,
+    reversed_inscope_fen, reversed_deductible_fen, reversed_pool_fen, reversed_ratio_self_fen,
+    reversed_person_fen, reversed_account_fen, reversed_family_fen, reversed_cash_fen)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
+        ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _SAVE_SETTLEMENT = """
 UPDATE settlements SET
-    state = ?, update_time = ?, cause_sha256 = ?, record_sha256 = ?, booked_sha256 = ?
+    state = ?, update_time = ?, cause_sha256 = ?, record_sha256 = ?, booked_sha256 = ?,
+    reversed_total_fen = ?, reversed_own_fen = ?, reversed_excess_fen = ?,
+    reversed_first_self_pay_fen = ?, reversed_inscope_fen = ?, reversed_deductible_fen = ?,
+    reversed_pool_fen = ?, reversed_ratio_self_fen = ?, reversed_person_fen = ?,
+    reversed_account_fen = ?, reversed_family_fen = ?, reversed_cash_fen = ?
 WHERE insured_person_id = ? AND settlement_id = ?
+"""
+_SWEEP_PERSONS = """
+SELECT insured_person_id FROM insured_persons WHERE insured_person_id > ?
+ORDER BY insured_person_id LIMIT ?
+"""
+_OPENING = """
+SELECT own_account_fen, family_accounts_fen, held_fen, payable_fen, pool_fen
+FROM account_openings WHERE insured_person_id = ?
+"""
+_ADD_OPENING = """
+INSERT INTO account_openings (
+    insured_person_id, own_account_fen, family_accounts_fen, held_fen, payable_fen, pool_fen)
+VALUES (?, ?, ?, ?, ?, ?)
+"""
+_ACCOUNT_ENTRIES = """
+SELECT insured_person_id, settlement_id, movement, reversal_id, debit_account, credit_account, fen,
+       time
+FROM account_entries WHERE insured_person_id = ?
+ORDER BY settlement_id, movement, reversal_id, debit_account, credit_account
+"""
+_ADD_ACCOUNT_ENTRY = """
+INSERT INTO account_entries (
+    insured_person_id, settlement_id, movement, reversal_id, debit_account, credit_account, fen,
+    time)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_REVERSAL = """
+SELECT reversal_id, settlement_id, insured_person_id, lines, amounts, cause_sha256, time
+FROM reversals WHERE insured_person_id = ? AND settlement_id = ? AND reversal_id = ?
+"""
+_REVERSALS = """
+SELECT reversal_id, settlement_id, insured_person_id, lines, amounts, cause_sha256, time
+FROM reversals WHERE insured_person_id = ? AND settlement_id = ? ORDER BY reversal_id
+"""
+_ADD_REVERSAL = """
+INSERT INTO reversals (reversal_id, settlement_id, insured_person_id, lines, amounts, cause_sha256,
+                       time)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 """
 _ATTEMPT_END = "SELECT state FROM attempt_ends WHERE insured_person_id = ? AND attempt_id = ?"
 _NOTE_ATTEMPT_END = """
@@ -101,16 +206,35 @@ class PayerTables:
     def person(self, insured_person_id: str) -> InsuredPerson | None:
         """An insured person, locked for change."""
         row = self._connection.execute(_PERSON + self._lock, (insured_person_id,)).fetchone()
-        return None if row is None else _person(row)
+        if row is None:
+            return None
+        person = _person(row)
+        key = (insured_person_id, person.year)
+        rows = self._connection.execute(_ENROLMENTS, key).fetchall()
+        return replace(person, enrolments=tuple([Enrolment(*each) for each in rows]))
 
     def add_person(self, person: InsuredPerson) -> bool:
-        """Store a person; false if the person is there already."""
-        return self._connection.execute(_ADD_PERSON, _person_row(person)).rowcount == 1
+        """Store a person and open the accounts; false if the person is there already."""
+        added = self._connection.execute(_ADD_PERSON, _person_row(person)).rowcount == 1
+        if added:
+            own, family = person.own_account_fen, amounts_text(person.family_accounts_fen)
+            opening = (person.insured_person_id, own, family, 0, 0, 0)
+            self._connection.execute(_ADD_OPENING, opening)
+            self._add_enrolments(person)
+        return added
 
     def save_person(self, person: InsuredPerson) -> None:
-        """Store the person's standing, accounts and accumulators."""
+        """Store the person's standing, accounts, enrolments and accumulators."""
         saved = self._connection.execute(_SAVE_PERSON, _person_row(person))
         require_one(saved, "an insured person")
+        self._connection.execute(_FORGET_ENROLMENTS, (person.insured_person_id, person.year))
+        self._add_enrolments(person)
+
+    def _add_enrolments(self, person: InsuredPerson) -> None:
+        for each in person.enrolments:
+            key = (person.insured_person_id, person.year, each.scheme_code)
+            used = (each.used_deductible_fen, each.used_cap_fen)
+            self._connection.execute(_ADD_ENROLMENT, (*key, *used))
 
     def settlement(self, insured_person_id: str, settlement_id: str) -> Settlement | None:
         """A settlement of a person."""
@@ -124,6 +248,11 @@ class PayerTables:
         """All settlements that were begun for an attempt."""
         key = (insured_person_id, attempt_id)
         rows = self._connection.execute(_SETTLEMENTS_OF_ATTEMPT, key).fetchall()
+        return [_settlement(row) for row in rows]
+
+    def settlements_of_year(self, year: int) -> Sequence[Settlement]:
+        """All settlements of a benefit year, by person, in the order in which they began."""
+        rows = self._connection.execute(_SWEEP_SETTLEMENTS_OF_YEAR, (year,)).fetchall()
         return [_settlement(row) for row in rows]
 
     def add_settlement(self, settlement: Settlement) -> None:
@@ -140,11 +269,68 @@ class PayerTables:
                 settlement.cause_sha256,
                 settlement.record_sha256,
                 settlement.booked_sha256,
+                *_amounts_row(settlement.reversed),
                 settlement.insured_person_id,
                 settlement.settlement_id,
             ),
         )
         require_one(saved, f"settlement {settlement.settlement_id}")
+
+    def settlements_of(self, insured_person_id: str) -> Sequence[Settlement]:
+        """All settlements of a person, in the order of the ids."""
+        rows = self._connection.execute(_SETTLEMENTS_OF, (insured_person_id,)).fetchall()
+        return [_settlement(row) for row in rows]
+
+    def persons(self, after: str, limit: int) -> Sequence[str]:
+        """The ids of the insured persons behind this one, in order."""
+        rows = self._connection.execute(_SWEEP_PERSONS, (after, limit)).fetchall()
+        return [person_id for (person_id,) in rows]
+
+    def opening(self, insured_person_id: str) -> OpeningBalances | None:
+        """What the person's accounts held before the first entry."""
+        row = self._connection.execute(_OPENING, (insured_person_id,)).fetchone()
+        if row is None:
+            return None
+        own, family, held, payable, pool = row
+        return OpeningBalances(own, amounts_of(family), held, payable, pool)
+
+    def account_entries(self, insured_person_id: str) -> Sequence[AccountEntry]:
+        """What moved on the person's accounts, by settlement, movement and reversal."""
+        rows = self._connection.execute(_ACCOUNT_ENTRIES, (insured_person_id,)).fetchall()
+        return [_account_entry(row) for row in rows]
+
+    def add_account_entries(self, entries: Iterable[AccountEntry]) -> None:
+        """Append entries. A movement that was written before is a defect and is refused."""
+        for each in entries:
+            self._connection.execute(_ADD_ACCOUNT_ENTRY, _account_entry_row(each))
+
+    def reversal(
+        self, insured_person_id: str, settlement_id: str, reversal_id: str
+    ) -> Reversal | None:
+        """A reversal."""
+        key = (insured_person_id, settlement_id, reversal_id)
+        row = self._connection.execute(_REVERSAL, key).fetchone()
+        return None if row is None else _reversal(row)
+
+    def reversals(self, insured_person_id: str, settlement_id: str) -> Sequence[Reversal]:
+        """What was reversed of a settlement, in the order of the ids."""
+        rows = self._connection.execute(_REVERSALS, (insured_person_id, settlement_id)).fetchall()
+        return [_reversal(row) for row in rows]
+
+    def add_reversal(self, reversal: Reversal) -> None:
+        """Store a new reversal."""
+        self._connection.execute(
+            _ADD_REVERSAL,
+            (
+                reversal.reversal_id,
+                reversal.settlement_id,
+                reversal.insured_person_id,
+                quantities_text(reversal.lines),
+                figures_text(reversal.amounts),
+                reversal.cause_sha256,
+                micros(reversal.time),
+            ),
+        )
 
     def attempt_end(self, insured_person_id: str, attempt_id: str) -> str | None:
         """The final state of an attempt that the home region has reported, if any."""
@@ -231,6 +417,10 @@ def _settlement_row(settlement: Settlement) -> tuple[Value, ...]:
         settlement.record_sha256,
         settlement.booked_sha256,
         *_amounts_row(settlement.amounts),
+        schemes_text(settlement.schemes),
+        settlement.pricing_sha256,
+        settled_text(settlement.lines),
+        *_amounts_row(settlement.reversed),
     )
 
 
@@ -253,7 +443,8 @@ def _amounts_row(amounts: Amounts) -> tuple[int, ...]:
 
 def _settlement(row: Row) -> Settlement:
     (settlement_id, attempt_id, number, person_id, region, pharmacy, state, family, tariff, year,
-     create, update, cause_sha256, record_sha256, booked_sha256, *amounts) = row  # fmt: skip
+     create, update, cause_sha256, record_sha256, booked_sha256, *figures) = row  # fmt: skip
+    amounts, (schemes, pricing_sha256, lines) = figures[:12], figures[12:15]
     return Settlement(
         settlement_id=settlement_id,
         attempt_id=attempt_id,
@@ -271,6 +462,10 @@ def _settlement(row: Row) -> Settlement:
         cause_sha256=cause_sha256,
         record_sha256=record_sha256,
         booked_sha256=booked_sha256,
+        schemes=schemes_of(schemes),
+        pricing_sha256=pricing_sha256,
+        lines=settled_of(lines),
+        reversed=_amounts(figures[15:]),
     )
 
 
@@ -290,4 +485,44 @@ def _amounts(columns: Sequence[int]) -> Amounts:
         account_fen=account,
         family_fen=family,
         cash_fen=cash,
+    )
+
+
+def _reversal(row: Row) -> Reversal:
+    reversal_id, settlement_id, person_id, lines, amounts, sha256, time = row
+    return Reversal(
+        reversal_id=reversal_id,
+        settlement_id=settlement_id,
+        insured_person_id=person_id,
+        lines=quantities_of(lines),
+        amounts=figures_of(amounts),
+        cause_sha256=sha256,
+        time=instant(time),
+    )
+
+
+def _account_entry_row(entry: AccountEntry) -> tuple[Value, ...]:
+    return (
+        entry.insured_person_id,
+        entry.settlement_id,
+        entry.movement.value,
+        entry.reversal_id,
+        entry.debit_account,
+        entry.credit_account,
+        entry.fen,
+        micros(entry.time),
+    )
+
+
+def _account_entry(row: Row) -> AccountEntry:
+    person_id, settlement_id, movement, reversal_id, debit, credit, fen, time = row
+    return AccountEntry(
+        insured_person_id=person_id,
+        settlement_id=settlement_id,
+        movement=AccountMovement(movement),
+        reversal_id=reversal_id,
+        debit_account=debit,
+        credit_account=credit,
+        fen=fen,
+        time=instant(time),
     )

@@ -11,7 +11,9 @@ from rxoutflow_server.storage.tables.dispensing import DispensingTables
 from rxoutflow_server.storage.tables.edge import EdgeTables
 from rxoutflow_server.storage.tables.home import HomeTables
 from rxoutflow_server.storage.tables.journal import JournalTables
+from rxoutflow_server.storage.tables.log import LogTables
 from rxoutflow_server.storage.tables.payer import PayerTables
+from rxoutflow_server.storage.tables.trace_codes import TraceCodeTables
 
 
 class PlatformTables:
@@ -25,7 +27,9 @@ class PlatformTables:
         self.home = HomeTables(connection, lock)
         self.payer = PayerTables(connection, lock)
         self.dispensing = DispensingTables(connection, lock)
+        self.trace_codes = TraceCodeTables(connection, lock)
         self.clearing = ClearingTables(connection)
+        self.log = LogTables(connection, lock)
 
 
 class EdgeTransactionTables:

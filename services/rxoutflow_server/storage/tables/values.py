@@ -7,10 +7,14 @@ refused. Short lists that are always read as a whole are JSON text.
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from rxoutflow_server.domain.attempt import LineQuantity
+from rxoutflow_server.domain.benefit import LineShare, SchemeShare
 from rxoutflow_server.domain.dispense import CommittedLine
+from rxoutflow_server.domain.returns import ReturnedLine
+from rxoutflow_server.domain.settlement import Amounts, SettledLine
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -43,6 +47,16 @@ def optional_instant(microseconds: int | None) -> datetime | None:
     return None if microseconds is None else instant(microseconds)
 
 
+def optional_day_text(day: date | None) -> str | None:
+    """A day as ``2026-03-02``, or nothing."""
+    return None if day is None else day.isoformat()
+
+
+def optional_day(text: str | None) -> date | None:
+    """A day from ``2026-03-02``, or nothing."""
+    return None if text is None else date.fromisoformat(text)
+
+
 def amounts_text(amounts: tuple[int, ...]) -> str:
     """Amounts in fen, in order."""
     return _text(amounts)
@@ -71,6 +85,71 @@ def committed_text(lines: tuple[CommittedLine, ...]) -> str:
 def committed_of(text: str) -> tuple[CommittedLine, ...]:
     """Lines from ``[[line_id, drug_code, quantity], …]``."""
     return tuple([CommittedLine(*line) for line in json.loads(text)])
+
+
+def schemes_text(schemes: tuple[SchemeShare, ...]) -> str:
+    """Shares as ``[[scheme_code, [line, …], inscope, deductible, pool], …]``."""
+    return _text(
+        [
+            (each.scheme_code, each.lines, each.inscope_fen, each.deductible_fen, each.pool_fen)
+            for each in schemes
+        ]
+    )
+
+
+def schemes_of(text: str) -> tuple[SchemeShare, ...]:
+    """Shares from ``[[scheme_code, [line, …], inscope, deductible, pool], …]``."""
+    return tuple([SchemeShare(code, tuple(lines), *fen) for code, lines, *fen in json.loads(text)])
+
+
+def returned_text(lines: tuple[ReturnedLine, ...]) -> str:
+    """Lines as ``[[line_id, quantity, [trace_code, …]], …]``."""
+    return _text([(line.line_id, line.quantity, line.trace_codes) for line in lines])
+
+
+def returned_of(text: str) -> tuple[ReturnedLine, ...]:
+    """Lines from ``[[line_id, quantity, [trace_code, …]], …]``."""
+    return tuple(
+        [
+            ReturnedLine(line_id, quantity, tuple(codes))
+            for line_id, quantity, codes in json.loads(text)
+        ]
+    )
+
+
+def figures_text(amounts: Amounts) -> str:
+    """All amounts of a settlement or reversal by name, in fen."""
+    return _text({name: getattr(amounts, name) for name in Amounts.__slots__})
+
+
+def figures_of(text: str) -> Amounts:
+    """All amounts of a settlement or reversal from their names."""
+    return Amounts(**json.loads(text))
+
+
+def settled_text(lines: tuple[SettledLine, ...]) -> str:
+    """Lines with what each took, by name."""
+    return _text(
+        [
+            {
+                "line_id": line.line_id,
+                "quantity": line.quantity,
+                **{name: getattr(line.share, name) for name in LineShare.__slots__},
+            }
+            for line in lines
+        ]
+    )
+
+
+def settled_of(text: str) -> tuple[SettledLine, ...]:
+    """Lines from what each took, by name."""
+    return tuple([_settled_line(each) for each in json.loads(text)])
+
+
+def _settled_line(stored: dict[str, Any]) -> SettledLine:
+    line_id, quantity = stored.pop("line_id"), stored.pop("quantity")
+    family = tuple(stored.pop("family_accounts_fen"))
+    return SettledLine(line_id, quantity, LineShare(family_accounts_fen=family, **stored))
 
 
 def _text(value: object) -> str:
