@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/rxoutflow/v1/*.proto)
 STUBS  := clients/rxoutflow/v1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check generate setup clean
+.PHONY: help demo test sim check generate setup clean
 
 help: ## Show what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,11 +27,15 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev --editable .
 	@touch $@
 
-demo: $(READY) ## Run the main job across three regions and tell what happened.
+demo: $(READY) ## Run the main job across five regions and tell what happened.
 	@$(BIN)/rxoutflow-server sandbox --run clients/demo.py -- --report demo-report.json
 
 test: $(READY) ## Run every test of the gate.
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+sim: $(READY) ## Replay one simulated run (SEED=7), or run many (SEEDS=2000 START=0).
+	@cd tests && ../$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED)) \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(START),--start $(START))
 
 check: $(READY) ## Check style, types, import rules, the contract and the committed stubs.
 	$(BIN)/ruff format --check .

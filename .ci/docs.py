@@ -1,7 +1,8 @@
 """Generates the pages of ``docs/`` that say what the code does, and checks that they still do.
 
-``generate`` writes ``docs/error-catalogue.md`` from the comments of ``error_reason.proto`` and
-``docs/state-tables.md`` from the transition functions of the domain. ``check`` writes nothing and
+``generate`` writes ``docs/error-catalogue.md`` from the comments of ``error_reason.proto``,
+``docs/rules.md`` from the rule list and ``docs/state-tables.md`` from the transition functions of
+the domain. ``check`` writes nothing and
 fails if a page differs from what the code says now.
 """
 
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import error_catalogue
+import rule_list
 import state_tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +24,7 @@ def pages() -> dict[Path, str]:
     """Every generated page and what it must say."""
     return {
         DOCS / "error-catalogue.md": error_catalogue.page(REASONS.read_text("utf-8")),
+        DOCS / "rules.md": rule_list.page(),
         DOCS / "state-tables.md": state_tables.page(),
     }
 

@@ -8,23 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import TypeVar
 
 from rxoutflow_server.domain import dispense as dispenses
 from rxoutflow_server.domain import prescription as home
 from rxoutflow_server.domain import settlement as payer
 from rxoutflow_server.domain.attempt import Attempt, LineQuantity
+from rxoutflow_server.domain.benefit import LineShare
 from rxoutflow_server.domain.dispense import CommittedLine, Dispense, DispenseState
 from rxoutflow_server.domain.errors import InvariantBroken, Refusal
+from rxoutflow_server.domain.local_time import LOCAL_TIME, local_day
+from rxoutflow_server.domain.plan import ONCE, Plan
 from rxoutflow_server.domain.prescription import (
     AttemptReference,
     Change,
     ClaimTerms,
     LineUse,
     Prescription,
+    Ruling,
 )
-from rxoutflow_server.domain.settlement import Amounts, InsuredPerson, Settlement, SettlementState
+from rxoutflow_server.domain.returns import Cause
+from rxoutflow_server.domain.reversal import reverse
+from rxoutflow_server.domain.settlement import (
+    NOTHING,
+    Amounts,
+    InsuredPerson,
+    SettledLine,
+    Settlement,
+    SettlementState,
+)
 from rxoutflow_server.domain.tariff import AreaStatus, PersonType
 
 NEVER = "–"
@@ -45,6 +58,7 @@ nothing. "unchanged": nothing changes; a request that had its effect before is a
 _NUMBER = "350200000000000000000000000000"
 _NOW = datetime(2026, 3, 2, 1, 0, tzinfo=UTC)
 _LEASE = timedelta(minutes=30)
+_OVERDUE = timedelta(hours=48)
 _EXPIRY = _NOW + timedelta(days=3)
 _HOLDER, _OTHER = "P35050000001", "P32060000001"
 _ALL, _PART, _TOO_MUCH = ((LineQuantity(1, quantity),) for quantity in (28, 14, 29))
@@ -55,7 +69,8 @@ Events = Mapping[str, Callable[[S], str]]
 
 def page() -> str:
     """The page."""
-    parts = (_attempts(), _prescriptions(), _settlements(), _holds(), _dispenses())
+    home_parts = (_attempts(), _prescriptions(), _fills(), _doses())
+    parts = (*home_parts, _returns(), _settlements(), _holds(), _dispenses(), _causes())
     return "\n".join((INTRODUCTION, *parts))
 
 
@@ -123,7 +138,9 @@ class _Place:
         return AttemptReference(held.attempt_id, held.fence, _HOLDER, cause.encode())
 
 
-def _fresh() -> _Place:
+def _fresh(*quantities: int, plan: Plan = ONCE) -> _Place:
+    """A prescription of these quantities, of one line with 28 if none are given."""
+    lines = enumerate(quantities or (28,), start=1)
     return _Place(
         Prescription(
             number=_NUMBER,
@@ -132,20 +149,21 @@ def _fresh() -> _Place:
             payer_region_code="320600",
             insured_person_id="SYN",
             issue_time=_NOW,
-            expire_time=_EXPIRY,
+            expire_time=_EXPIRY if plan is ONCE else _NOW + timedelta(days=84),
             register_time=_NOW,
             update_time=_NOW,
             statement_sha256=b"",
             pickup_hash=b"",
-            lines=(LineUse(1, 28),),
+            lines=tuple(LineUse(line_id, quantity) for line_id, quantity in lines),
+            plan=plan,
         )
     )
 
 
-def _claim(place: _Place, pharmacy: str = _HOLDER) -> Change:
+def _claim(place: _Place, pharmacy: str = _HOLDER, lines: tuple[LineQuantity, ...] = ()) -> Change:
     return home.claim(
         place.prescription,
-        ClaimTerms(pharmacy, pharmacy[1:7], (), b"claim"),
+        ClaimTerms(pharmacy, pharmacy[1:7], lines, b"claim"),
         attempt_id=f"attempt {place.prescription.fence + 1}",
         now=place.now,
         lease=_LEASE,
@@ -178,6 +196,12 @@ def _dispense(place: _Place, lines: tuple[LineQuantity, ...] = (), cause: str = 
 
 def _release(place: _Place, cause: str = "release") -> Change:
     return home.release(place.prescription, place.held, place.reference(cause), now=place.now)
+
+
+def _adjudicate(place: _Place, *, handed_over: bool, cause: str = "adjudication") -> Change:
+    held = place.held
+    ruling = Ruling(held.attempt_id, held.fence, handed_over, cause.encode())
+    return home.adjudicate(place.prescription, held, ruling, now=place.now, overdue=_OVERDUE)
 
 
 def _lease_timer(place: _Place) -> Change:
@@ -214,15 +238,19 @@ _ATTEMPT_EVENTS: Mapping[str, Callable[[_Place], Change]] = {
     "release": _release,
     "release, signed anew": lambda place: _release(place, "another"),
     "lease timer": _lease_timer,
+    "two people find it handed over": lambda place: _adjudicate(place, handed_over=True),
+    "two people find nothing handed over": lambda place: _adjudicate(place, handed_over=False),
 }
 
 
 def _attempts() -> str:
     reserved, lease_over = _reserved(_fresh()), _NOW + _LEASE
+    overdue = _committed(_fresh()).at(_NOW + _OVERDUE)
     states = {
         "reserved": reserved,
         "reserved, lease over": reserved.at(lease_over),
         "committed": _committed(_fresh()),
+        "committed, overdue": overdue,
         "dispensed": _dispensed(_fresh()),
         "released": _Place.after(_release(reserved)),
         "expired": _Place.after(_lease_timer(reserved.at(lease_over)), lease_over),
@@ -231,7 +259,9 @@ def _attempts() -> str:
     return (
         "## An attempt at its home region\n\n"
         "`domain/prescription.py`. An event that comes again carries the same statement as the\n"
-        "first time, where the row does not say otherwise.\n\n" + _by_event(events, states)
+        "first time, where the row does not say otherwise. A record that comes after two people\n"
+        "found the handover is kept as evidence if it says what was committed, and moves nothing.\n"
+        "\n" + _by_event(events, states)
     )
 
 
@@ -279,6 +309,69 @@ def _prescriptions() -> str:
     )
 
 
+def _fills() -> str:
+    days = timedelta(days=28)
+    first = _fresh(84, plan=Plan(fill_count=3, fill_interval_days=28))
+    midnight = datetime.combine(local_day(_NOW) + days, time(), LOCAL_TIME)
+    collected, part = _collected(first), _collected(first, (LineQuantity(1, 10),))
+    second = collected.at(midnight)
+    states = {
+        "nothing collected": first,
+        "nothing collected, 28 days later": first.at(midnight),
+        "part of the first fill collected": part,
+        "first fill collected": collected,
+        "first fill collected, before midnight": collected.at(midnight - timedelta(seconds=1)),
+        "the day of the second fill": second,
+        "part of the first fill, then the day of the second": part.at(midnight),
+        "second fill collected": _collected(second),
+        "third fill collected": _collected(_collected(second).at(midnight + days)),
+    }
+    events = {
+        "claim of everything": lambda place: _claimed(place, ()),
+        "claim of 28": lambda place: _claimed(place, (LineQuantity(1, 28),)),
+        "claim of all 84": lambda place: _claimed(place, (LineQuantity(1, 84),)),
+        "revocation by its issuer": _revocation,
+    }
+    return (
+        "## Fills of a repeat prescription\n\n"
+        "`domain/plan.py`. 84 tablets in three fills, 28 days apart. A cell is what a claim gets.\n"
+        "Days are the local days of the home region.\n\n" + _by_state(states, events)
+    )
+
+
+def _doses() -> str:
+    formula = _fresh(70, 35, plan=Plan(dose_count=7))
+    three = (LineQuantity(1, 30), LineQuantity(2, 15))
+    states = {
+        "nothing collected": formula,
+        "three doses collected": _collected(formula, three),
+        "all doses collected": _collected(formula),
+    }
+    events = {
+        "claim of everything": lambda place: _claimed(place, ()),
+        "claim of three doses": lambda place: _claimed(place, three),
+        "claim of one herb": lambda place: _claimed(place, three[:1]),
+        "claim of three and a half": lambda place: _claimed(
+            place, (LineQuantity(1, 35), LineQuantity(2, 17))
+        ),
+    }
+    return (
+        "## Doses of a herbal formula\n\n"
+        "`domain/plan.py`. Two herbs, seven doses of 10 and 5.\n\n" + _by_state(states, events)
+    )
+
+
+def _collected(place: _Place, lines: tuple[LineQuantity, ...] = ()) -> _Place:
+    """Claimed, committed and handed over on the spot."""
+    claimed = _Place.after(_claim(place, lines=lines), place.now)
+    committed = _Place.after(_commit(claimed, claimed.held.lines), place.now)
+    return _Place(_dispense(committed).prescription, now=place.now)
+
+
+def _claimed(place: _Place, lines: tuple[LineQuantity, ...]) -> str:
+    return " + ".join(str(line.quantity) for line in _claim(place, lines=lines).attempt.lines)
+
+
 def _standing(place: _Place, change: Change) -> str:
     after = change.prescription
     if after == place.prescription:
@@ -298,6 +391,67 @@ def _revocation(place: _Place) -> str:
 
 def _words(name: str) -> str:
     return str(name).replace("_", " ")
+
+
+def _returns() -> str:
+    """Returns at the home region, in every state of their attempt and prescription."""
+    fresh = _fresh()
+    dispensed = _dispensed(fresh)
+    late = dispensed.at(_EXPIRY)
+    revoked = _revoked(_dispensed(fresh, _PART))
+    states = {
+        "reserved": _reserved(fresh),
+        "committed": _committed(fresh),
+        "released": _Place.after(_release(_reserved(fresh))),
+        "dispensed": dispensed,
+        "dispensed, prescription expired since": late,
+        "dispensed in part, rest revoked since": revoked,
+    }
+    events = {
+        f"return: {_words(cause)}": lambda place, cause=cause: _came_back(place, cause)
+        for cause in Cause
+    }
+    events["return of more"] = lambda place: _came_back(place, Cause.QUALITY, 29)
+    events["return of half, half returned before"] = lambda place: _came_back(
+        place, Cause.QUALITY, 14, before=14
+    )
+    events["return of another line"] = lambda place: _came_back(place, Cause.QUALITY, 1, line_id=2)
+    return (
+        "## A return at its home region\n\n"
+        "`domain/prescription.py`. All that was handed over comes back, where the column does not\n"
+        "say otherwise. A cell says what can be claimed again. A return that comes again is known\n"
+        "by its id and answered before this table is asked.\n\n" + _by_state(states, events)
+    )
+
+
+def _came_back(
+    place: _Place, cause: Cause, quantity: int = 0, *, before: int = 0, line_id: int = 1
+) -> str:
+    held = place.held
+    back = (LineQuantity(line_id, quantity or held.lines[0].quantity),)
+    change, again = home.take_back(
+        place.prescription, held, back, {1: before}, cause, now=place.now
+    )
+    (line,) = change.prescription.lines
+    return f"{line.available} available" if again else "booked"
+
+
+def _causes() -> str:
+    """What each cause leads to."""
+    rows = (
+        [
+            _words(cause),
+            "yes, while it is valid" if cause.re_entitles else "no",
+            "yes" if cause.is_resaleable else "no",
+        ]
+        for cause in Cause
+    )
+    heads = ["cause of a return", "prescription can be filled again", "box may be sold again"]
+    return (
+        "## What a return leads to\n\n"
+        "`domain/returns.py`. Only boxes that are named by their trace codes can be sold again.\n\n"
+        + _table(heads, rows)
+    )
 
 
 # The payer region: settlements.
@@ -322,6 +476,8 @@ def _settlement(state: SettlementState) -> Settlement:
         create_time=_NOW,
         update_time=_NOW,
         cause_sha256=b"",
+        lines=(SettledLine(1, 28, LineShare(10_000, 0, 8_000, 0, (), 2_000)),),
+        reversed=_AMOUNTS if state is SettlementState.REVERSED else NOTHING,
     )
 
 
@@ -334,12 +490,25 @@ def _settlements() -> str:
         "its attempt has ended (void)": lambda each: _settled(
             each, payer.void(each, cause_sha256=b"attempt", now=_NOW)
         ),
+        "return of half (reverse)": lambda each: _reversed(each, 14),
+        "return of all (reverse)": lambda each: _reversed(each, 28),
+        "return of more than that": lambda each: _reversed(each, 29),
     }
+    half = reverse(_settlement(SettlementState.POSTED), {}, _PART, cause_sha256=b"", now=_NOW)[0]
+    states["posted, half reversed"] = half
     return (
         "## A settlement at the payer region\n\n"
-        "`domain/settlement.py`. No timer ends a hold. Nothing leads to `reversed`: the exchange\n"
-        "takes no returns yet.\n\n" + _by_state(states, events)
+        "`domain/settlement.py` and `domain/reversal.py`. No timer ends a hold. A return that\n"
+        "comes again is known by its id and answered before this table is asked.\n\n"
+        + _by_state(states, events)
     )
+
+
+def _reversed(before: Settlement, quantity: int) -> str:
+    returned = 28 * before.reversed.total_fen // before.amounts.total_fen
+    back = (LineQuantity(1, quantity),)
+    after, parts = reverse(before, {1: returned}, back, cause_sha256=b"return", now=_NOW)
+    return f"{after.state}, {sum(part.amount_fen for part in parts)} of 10000 fen back"
 
 
 def _settled(before: Settlement, after: Settlement) -> str:
@@ -413,9 +582,11 @@ _DISPENSE_EVENTS: Events[Dispense] = {
     "home commits": _advance(DispenseState.COMMITTED),
     "home or payer refuses": _advance(DispenseState.REFUSED),
     "released": _advance(DispenseState.RELEASED),
+    "corrected": lambda each: _progress(each, dispenses.corrected(each, now=_NOW)),
     "dispense record": _record(1, 28),
     "record under another fence": _record(2, 28),
     "record of other quantities": _record(1, 14),
+    "two people find it handed over": lambda each: _progress(each, dispenses.found(each, now=_NOW)),
     "home books": _hear(booked=True),
     "payer posts": _hear(posted=True),
 }

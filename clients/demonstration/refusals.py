@@ -6,8 +6,10 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 
+from demonstration.report import Filled
 from demonstration.stage import Stage, draft
 from rxoutflow.client import HospitalClient, IssuedPrescription, PharmacyClient, RegulatorClient
+from rxoutflow.documents import CHINA
 from rxoutflow.errors import PrescriptionHeld
 from rxoutflow.numbers import PickupCode, PrescriptionNumber, new_pickup_secret
 
@@ -81,6 +83,22 @@ def claimed_by_another(stage: Stage, issued: IssuedPrescription, holder: Pharmac
     )
     told = isinstance(error, PrescriptionHeld) and error.holder_name == name
     stage.report.check("the second pharmacy is told who holds it", told, name)
+
+
+def next_fill_too_early(stage: Stage, filled: Filled) -> None:
+    """The second fill of a repeat prescription, on the day of the first."""
+    plan, quanzhou = filled.issued.prescription.content, stage.pharmacies["quanzhou"]
+    error = stage.report.refused(
+        "the second fill, on the day of the first, at another pharmacy",
+        "FILL_TOO_EARLY",
+        lambda: quanzhou.claim(filled.issued.pickup_code),
+    )
+    days = timedelta(days=plan.long_prescription.fill_interval_days)
+    handed_over = filled.committed.attempt.content.update_time.ToDatetime(CHINA)
+    opens = (handed_over + days).date().isoformat()
+    told = error.metadata.get("open_day", "") if error else ""
+    name = "the pharmacy is told on which day the next fill opens"
+    stage.report.check(name, told == opens, f"{told}, not {opens}")
 
 
 def short_lived(stage: Stage) -> IssuedPrescription:

@@ -30,6 +30,7 @@ from rxoutflow.client import (
 from rxoutflow.documents import Draft, parse_draft, read_draft
 from rxoutflow.errors import (
     AnswerUntrusted,
+    FillTooEarly,
     Indefinite,
     InvalidInput,
     PrescriptionHeld,
@@ -47,6 +48,7 @@ __all__ = [
     "Committed",
     "Draft",
     "Evidence",
+    "FillTooEarly",
     "FoundPrescription",
     "HospitalClient",
     "Indefinite",

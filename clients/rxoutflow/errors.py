@@ -11,6 +11,7 @@
     │   ├── RuleViolated          .rules names the rules of prescribing
     │   ├── PrescriptionClosed    expired, revoked or used up
     │   ├── PrescriptionHeld      .holder_name and .holder_phone say by whom
+    │   ├── FillTooEarly          .open_day says when the next fill of a repeat prescription opens
     │   ├── StepRefused           the attempt or settlement does not allow this step now
     │   ├── QuoteChanged          .total_fen .pool_fen .person_fen are the new amounts
     │   ├── InsuranceUnavailable  the payer will not pay; the patient may still pay alone
@@ -149,6 +150,23 @@ class PrescriptionHeld(Refused):
         return self.metadata.get("holder_phone", "")
 
 
+class FillTooEarly(Refused):
+    """Of a repeat prescription no more is open yet."""
+
+    def __init__(
+        self, reason: str, message: str, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Say when to come again."""
+        super().__init__(reason, message, metadata)
+        when = f"on {self.open_day}" if self.open_day else "once the present fill was collected"
+        self.advice = f"hand nothing over; the patient may come again {when}, or claim less"
+
+    @property
+    def open_day(self) -> str:
+        """The local day on which the next fill opens (ISO 8601); empty if nobody knows yet."""
+        return self.metadata.get("open_day", "")
+
+
 class StepRefused(Refused):
     """The attempt, its quantities, goods or settlement do not allow this step now."""
 
@@ -221,7 +239,7 @@ INDEFINITE: Mapping[str, type[Indefinite]] = {
 
 _NAMES: Mapping[type[Refused], str] = {
     NotFound: """PRESCRIPTION_NOT_FOUND PICKUP_CODE_INVALID ATTEMPT_NOT_FOUND
-        SETTLEMENT_NOT_FOUND OUTCOME_NOT_FOUND""",
+        SETTLEMENT_NOT_FOUND OUTCOME_NOT_FOUND EVENT_NOT_FOUND""",
     ProofRefused: "PICKUP_CODE_LOCKED E_CREDENTIAL_NOT_ACCEPTED",
     CallerRefused: """CALLER_IDENTITY_INVALID CALLER_CERTIFICATE_UNTRUSTED
         CALLER_CERTIFICATE_EXPIRED CALLER_CERTIFICATE_REVOKED CALLER_KIND_NOT_ALLOWED
@@ -232,9 +250,12 @@ _NAMES: Mapping[type[Refused], str] = {
     RuleViolated: "PRESCRIPTION_RULE_VIOLATED",
     PrescriptionClosed: "PRESCRIPTION_EXPIRED PRESCRIPTION_REVOKED PRESCRIPTION_USED_UP",
     PrescriptionHeld: "PRESCRIPTION_HELD",
+    FillTooEarly: "FILL_TOO_EARLY",
     StepRefused: """ATTEMPT_ENDED ATTEMPT_NOT_COMMITTED ATTEMPT_ALREADY_COMMITTED FENCE_STALE
         QUANTITY_EXCEEDED DISPENSE_MISMATCH TRACE_CODE_MISSING TRACE_CODE_ALREADY_SOLD
-        DRUG_NOT_IN_CATALOGUE PRICE_ABOVE_CATALOGUE SETTLEMENT_ENDED""",
+        DRUG_NOT_IN_CATALOGUE PRICE_ABOVE_CATALOGUE SETTLEMENT_ENDED RETURN_EXCEEDED
+        DOSES_INCOMPLETE ATTEMPT_NOT_OVERDUE DELIVERY_NOT_POSSIBLE REQUEST_CORRECTED
+        EARLIER_FACT_MISSING""",
     QuoteChanged: "QUOTE_CHANGED",
     InsuranceUnavailable: """PERSON_NOT_INSURED DIRECT_SETTLEMENT_SUSPENDED
         TARIFF_NOT_IN_FORCE""",

@@ -21,12 +21,17 @@ SANDBOX_FILE = "sandbox.json"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REGION = re.compile(r"[0-9]{6}")
-_KINDS = (CallerKind.HOSPITAL, CallerKind.PHARMACY, CallerKind.REGULATOR)
+_KINDS = (CallerKind.HOSPITAL, CallerKind.PHARMACY, CallerKind.REGULATOR, CallerKind.OPERATOR)
 _PEOPLE: Mapping[CallerKind, tuple[str, ...]] = {
     CallerKind.HOSPITAL: ("prescriber", "reviewing_pharmacist"),
     CallerKind.PHARMACY: ("reviewing_pharmacist", "dispenser", "checker"),
     CallerKind.REGULATOR: (),
+    CallerKind.OPERATOR: (),
 }
+_OTHER_PEOPLE: Mapping[CallerKind, tuple[str, ...]] = {
+    CallerKind.OPERATOR: ("first_adjudicator", "second_adjudicator"),
+}
+"""People who need not all be in one profile: adjudicators may each have a desk of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,8 @@ class Trust:
 class Profile:
     """Everything that a client needs to act for one institution.
 
-    ``people`` are by role: ``prescriber``, ``reviewing_pharmacist``, ``dispenser``, ``checker``.
+    ``people`` are by role: ``prescriber``, ``reviewing_pharmacist``, ``dispenser``, ``checker``;
+    in an operator's profile ``first_adjudicator``, ``second_adjudicator``, or one of them.
     ``prices`` are a pharmacy's, in 10⁻⁶ yuan for one unit, by drug code.
     """
 
@@ -104,7 +110,11 @@ class Profile:
             InvalidInput: it is of another kind.
         """
         if self.name.kind is not kind:
-            raise InvalidInput(f"{self.path}: kind: this needs a {kind}, not a {self.name.kind}")
+            needed, given = (
+                f"{'an' if each is CallerKind.OPERATOR else 'a'} {each}"
+                for each in (kind, self.name.kind)
+            )
+            raise InvalidInput(f"{self.path}: kind: this needs {needed}, not {given}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +208,8 @@ def _tls(fields: Fields, folder: Path) -> TlsFiles:
 
 
 def _people(fields: Fields, kind: CallerKind, folder: Path) -> dict[str, Person]:
-    people = {role: _person(fields.fields(role), folder) for role in _PEOPLE[kind]}
+    others = [each for each in _OTHER_PEOPLE.get(kind, ()) if each in fields.names()]
+    people = {role: _person(fields.fields(role), folder) for role in (*_PEOPLE[kind], *others)}
     fields.finish()
     return people
 

@@ -16,24 +16,42 @@ from click.testing import CliRunner, Result
 from rxoutflow.cli import cli
 from rxoutflow.cli.desk import Desk
 from rxoutflow.cli.session import Session
-from rxoutflow.documents import read_draft
+from rxoutflow.documents import CHINA, read_draft
 from rxoutflow.numbers import PickupCode
-from rxoutflow.statements import add_signature
+from rxoutflow.statements import add_signature, statement_sha256
 from rxoutflow.v1 import his_service_pb2 as his
 from rxoutflow.v1 import pos_service_pb2 as pos
-from rxoutflow.v1.attempt_pb2 import Attempt, ClaimRelease, Commitment, LineQuantity
+from rxoutflow.v1.attempt_pb2 import (
+    CORRECTION_OUTCOME_RELEASED,
+    Attempt,
+    ClaimRelease,
+    Commitment,
+    Correction,
+    LineQuantity,
+)
 from rxoutflow.v1.credential_pb2 import ECredential
-from rxoutflow.v1.dispense_pb2 import DispenseProgress, DispenseRecord
+from rxoutflow.v1.dispense_pb2 import (
+    DispenseProgress,
+    DispenseRecord,
+    DispenseReturn,
+    ReturnProgress,
+)
 from rxoutflow.v1.finding_pb2 import RuleFinding
 from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.prescription_status_pb2 import LineUse, PrescriptionStatus
 from rxoutflow.v1.settlement_pb2 import Amounts, Quote, Settlement
-from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_HOSPITAL_SEAL, SignedStatement
+from rxoutflow.v1.statement_pb2 import (
+    SIGNER_ROLE_HOSPITAL_SEAL,
+    SIGNER_ROLE_PLATFORM,
+    SignedStatement,
+)
+from rxoutflow.v1.trace_pb2 import TraceEvent
 from support.fake_edge import FakeEdge, Refusal, Untyped, in_turn, texts
 from support.pki import NOW
 
 SHEET = Path(__file__).parents[2] / "clients/prescriptions/one-region.json"
 SECRET = "0123456789ABCDEF"
+Correcting = pos.PosServiceCorrectCallRequest
 LOST = [Refusal(grpc.StatusCode.DEADLINE_EXCEEDED)] * 4
 AMOUNTS = Amounts(
     total_fen=1000, inscope_fen=1000, pool_fen=600, ratio_self_fen=400, person_fen=400, cash_fen=400
@@ -60,6 +78,9 @@ class Counter:
             "CommitClaim": self.commit,
             "RecordDispense": self.dispense,
             "ReleaseClaim": self.release,
+            "GetDispense": self.progress,
+            "ReturnDispense": self.take_back,
+            "CorrectCall": self.correct,
         }
 
     def run(self, *arguments: str) -> Result:
@@ -117,6 +138,23 @@ class Counter:
     def dispense(self, _: Untyped) -> pos.PosServiceRecordDispenseResponse:
         return pos.PosServiceRecordDispenseResponse(progress=DispenseProgress(booked_by_home=True))
 
+    def progress(self, _: Untyped) -> pos.PosServiceGetDispenseResponse:
+        progress = DispenseProgress(settlement_id="S", state=DispenseProgress.STATE_COMPLETED)
+        return pos.PosServiceGetDispenseResponse(progress=progress, attempt=self.attempt())
+
+    def take_back(
+        self, request: pos.PosServiceReturnDispenseRequest
+    ) -> pos.PosServiceReturnDispenseResponse:
+        content = DispenseReturn.FromString(request.dispense_return.payload)
+        progress = ReturnProgress(reversal_id=content.reversal_id, booked_by_home=True)
+        return pos.PosServiceReturnDispenseResponse(progress=progress)
+
+    def correct(self, _: Untyped) -> pos.PosServiceCorrectCallResponse:
+        self.state = Attempt.STATE_RELEASED
+        return pos.PosServiceCorrectCallResponse(
+            outcome=CORRECTION_OUTCOME_RELEASED, attempt=self.attempt()
+        )
+
     def release(self, _: Untyped) -> pos.PosServiceReleaseClaimResponse:
         self.state = Attempt.STATE_RELEASED
         return pos.PosServiceReleaseClaimResponse(attempt=self.attempt())
@@ -156,6 +194,48 @@ def test_a_handover_step_by_step(counter: Counter) -> None:
         "99990000000000000001",
         True,
     )
+
+
+def returned(counter: Counter) -> DispenseReturn:
+    """What was sent last."""
+    request = counter.edge.requests[-1]
+    assert isinstance(request, pos.PosServiceReturnDispenseRequest)
+    return DispenseReturn.FromString(request.dispense_return.payload)
+
+
+def test_a_part_and_then_the_rest_of_a_handover_comes_back(counter: Counter) -> None:
+    for step in (("claim", counter.code), ("quote",), ("commit",), ("dispense", "--line", "1:B1")):
+        counter.answer(*step)
+    why = ("--cause", "dispensing-error", "--reason", "the wrong strength")
+    code = "99990000000000000001"
+    answer = counter.answer("return", "--line", f"1:2:{code}", *why)
+    content = returned(counter)
+    assert answer["reversal_id"] == content.reversal_id
+    assert (content.settlement_id, content.cause) == ("S", DispenseReturn.CAUSE_DISPENSING_ERROR)
+    assert [(line.quantity, list(line.trace_codes)) for line in content.lines] == [(2, [code])]
+    told = counter.run("return", counter.number, "0198", "--cause", "patient", "--reason", "x")
+    assert "taken back; home: booked; payer: on its way" in told.stdout
+    assert [line.quantity for line in returned(counter).lines] == [7]
+    assert returned(counter).reversal_id != content.reversal_id
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--line", "1", "--cause", "patient"),
+        ("--line", "1:0", "--cause", "patient"),
+        ("350200177244380012300001000424", "--cause", "patient"),
+        ("--cause", "boredom"),
+        (),
+    ],
+)
+def test_a_return_that_says_too_little_is_stopped_before_it_is_sent(
+    counter: Counter, given: tuple[str, ...]
+) -> None:
+    counter.answer("claim", counter.code)
+    assert counter.run("return", *given, "--reason", "x").exit_code == 2
+    sent = [type(each) for each in counter.edge.requests]
+    assert pos.PosServiceReturnDispenseRequest not in sent
 
 
 def test_people_get_words_and_yuan_instead_of_json(counter: Counter) -> None:
@@ -217,6 +297,35 @@ def test_a_release_forgets_the_claim(counter: Counter) -> None:
     assert isinstance(request, pos.PosServiceReleaseClaimRequest)
     assert ClaimRelease.FromString(request.release.payload).reason == "缺货"
     assert counter.run("quote").exit_code == 2
+
+
+def test_a_commit_without_an_answer_is_corrected(counter: Counter) -> None:
+    counter.answer("claim", counter.code)
+    counter.answer("quote")
+    counter.edge.answers["CommitClaim"] = in_turn(*LOST)
+    counter.run("commit")
+    commit = counter.edge.requests[-1]
+    assert isinstance(commit, pos.PosServiceCommitClaimRequest)
+    counter.edge.answers["CorrectCall"] = in_turn(*LOST, counter.correct)
+    assert counter.run("correct", "--reason", "病人走了").exit_code == 3
+    assert counter.run("commit").exit_code == 2
+    answer = counter.answer("correct", "--reason", "病人走了")
+    assert (answer["outcome"], answer["attempt"]["state"]) == ("RELEASED", "RELEASED")
+    sent = [each for each in counter.edge.requests if isinstance(each, Correcting)]
+    assert len(set(texts(sent))) == 1
+    correction = Correction.FromString(sent[0].correction.payload)
+    assert correction.corrected_request_id == commit.request_id
+    assert (correction.prescription_number, correction.reason) == (counter.number, "病人走了")
+    assert "no current claim" in counter.run("quote").stderr
+
+
+def test_a_call_of_another_terminal_is_corrected_by_its_id(counter: Counter) -> None:
+    other = "019ce000-0000-7000-8000-000000000000"
+    result = counter.run("correct", other, "--number", counter.number, "--reason", "演示")
+    assert "released" in result.stdout
+    (request,) = counter.edge.requests
+    assert isinstance(request, Correcting)
+    assert Correction.FromString(request.correction.payload).corrected_request_id == other
 
 
 @pytest.mark.parametrize(
@@ -309,6 +418,26 @@ def pixels(picture: Path) -> memoryview:
         )
         grey += bytes(255 * (above[x // 8] >> (7 - x % 8) & 1) for x in range(width))
     return memoryview(bytes(grey)).cast("B", shape=[height, width])
+
+
+def test_a_history_shows_when_what_was_signed_by_whom(counter: Counter) -> None:
+    statement = counter.attempt()
+    event = TraceEvent(
+        action="claim confirmed",
+        actor_code="350200",
+        statement=statement,
+        statement_sha256=statement_sha256(statement),
+    )
+    event.event_time.FromDatetime(NOW)
+    event.signers.add(role=SIGNER_ROLE_PLATFORM, display_name="示范平台")
+    answer = pos.PosServiceListStatementsResponse(events=[event])
+    counter.edge.answers["ListStatements"] = lambda _: answer
+    told = counter.run("history", counter.number)
+    assert told.exit_code == 0, told.output
+    local = NOW.astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S")
+    for words in (local, "claim confirmed", "attempt", "350200", "示范平台 (platform)"):
+        assert words in told.stdout
+    assert counter.answer("history", counter.number)[0]["action"] == "claim confirmed"
 
 
 def test_an_e_credential_opens_what_its_holder_chooses(counter: Counter) -> None:

@@ -35,7 +35,8 @@ from rxoutflow.v1.prescription_status_pb2 import (
 )
 from rxoutflow.v1.settlement_pb2 import Amounts, PricedLine, Quote, Settlement
 from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_HOSPITAL_SEAL
-from rxoutflow.v1.supervision_service_pb2 import TraceEvent, TracePrescriptionResponse
+from rxoutflow.v1.supervision_service_pb2 import TracePrescriptionResponse
+from rxoutflow.v1.trace_pb2 import TraceEvent
 from support import live
 from support.fake_edge import LOST, FakeEdge, Refusal, Untyped, in_turn, texts
 from support.pki import NOW
@@ -342,16 +343,70 @@ def test_who_pays_alone_gets_no_settlement_and_three_people_sign_the_handover(
 
 
 def test_a_trace_whose_digest_names_another_statement_is_refused(edge: FakeEdge) -> None:
-    statement = edge.stated(attempt(edge))
-    event = TraceEvent(statement=statement, statement_sha256=statement_sha256(statement))
-    event.event_time.FromDatetime(NOW)
-    edge.answers["TracePrescription"] = lambda _: TracePrescriptionResponse(events=[event])
     number = code(edge).number
+    event = step(edge, str(number))
+    edge.answers["TracePrescription"] = lambda _: TracePrescriptionResponse(events=[event])
     with edge.regulator() as client:
         assert len(client.trace(number)) == 1
         event.statement_sha256 = bytes(32)
         with pytest.raises(AnswerUntrusted):
             client.trace(number)
+
+
+def step(edge: FakeEdge, number: str, action: str = "claimed") -> TraceEvent:
+    statement = edge.stated(attempt(edge, prescription_number=number))
+    digest = statement_sha256(statement)
+    event = TraceEvent(statement=statement, statement_sha256=digest, action=action)
+    event.event_time.FromDatetime(NOW)
+    return event
+
+
+def test_a_history_is_read_page_by_page(edge: FakeEdge) -> None:
+    number = code(edge).number
+    events = [step(edge, str(number), action) for action in ("claimed", "committed", "released")]
+
+    def page(request: Untyped) -> dict[str, Untyped]:
+        begin = int(request.page_token or 0)
+        token = str(begin + 2) if begin + 2 < len(events) else ""
+        return {"events": events[begin : begin + 2], "next_page_token": token}
+
+    edge.answers["ListStatements"] = lambda asked: (
+        his.HisServiceListStatementsResponse(**page(asked))
+        if isinstance(asked, his.HisServiceListStatementsRequest)
+        else pos.PosServiceListStatementsResponse(**page(asked))
+    )
+    with edge.hospital() as hospital:
+        assert list(hospital.history(number)) == events
+    with edge.pharmacy() as pharmacy:
+        assert list(pharmacy.history(str(number))) == events
+    assert [request.page_token for request in edge.requests] == ["", "2", "", "2"]  # type: ignore[attr-defined]  # of either kind
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda event, other: event.ClearField("statement_sha256"), "not the one whose digest"),
+        (lambda event, other: event.CopyFrom(other), "about another prescription"),
+        (lambda event, other: event.ClearField("statement"), "of a kind"),
+    ],
+)
+def test_a_history_with_a_wrong_statement_is_refused_as_a_whole(
+    edge: FakeEdge, spoil: Untyped, words: str
+) -> None:
+    number = code(edge).number
+    event = step(edge, str(number))
+    spoil(event, step(edge, edge.cast.number))
+    answer = his.HisServiceListStatementsResponse(events=[event])
+    edge.answers["ListStatements"] = lambda _: answer
+    with edge.hospital() as client, pytest.raises(AnswerUntrusted, match=words):
+        client.history(number)
+
+
+def test_a_history_that_leads_nowhere_is_refused(edge: FakeEdge) -> None:
+    endless = his.HisServiceListStatementsResponse(next_page_token="1")
+    edge.answers["ListStatements"] = lambda _: endless
+    with edge.hospital() as client, pytest.raises(AnswerUntrusted, match="nowhere"):
+        client.history(code(edge).number)
 
 
 def test_a_renewed_certificate_is_shown_at_the_next_call(edge: FakeEdge) -> None:

@@ -102,7 +102,7 @@ def test_a_payer_that_dies_in_the_middle_of_a_settlement_posts_once_it_is_back(
 ) -> None:
     exchange = Exchange(sandbox).up_to(3)
     with sandbox.servers.killed(PAYER):
-        exchange.record()
+        exchange.record(registrar=exchange.route.dispensing)
         eventually(lambda: exchange.progress().booked_by_home, "home has booked it")
         progress = exchange.progress()
         assert not progress.posted_by_payer
@@ -115,7 +115,7 @@ def test_nobody_pays_for_a_handover_before_the_home_that_died_has_booked_it(
 ) -> None:
     exchange = Exchange(sandbox).up_to(3)
     with sandbox.servers.killed(HOME):
-        exchange.record()
+        exchange.record(registrar=exchange.route.dispensing)
         progress = exchange.progress()
         assert progress.state == DispenseProgress.STATE_DISPENSED
         assert not progress.booked_by_home
@@ -124,6 +124,15 @@ def test_nobody_pays_for_a_handover_before_the_home_that_died_has_booked_it(
         event.action: event.event_time.ToNanoseconds() for event in require_agreement(exchange)
     }
     assert times["handed over"] < times["dispense booked"] < times["posted"]
+
+
+def test_a_handover_waits_at_the_edge_for_the_registrar_of_its_boxes(sandbox: LiveSandbox) -> None:
+    exchange = Exchange(sandbox).up_to(3)
+    with sandbox.servers.killed(HOME):
+        exchange.record(registrar=exchange.route.home)
+        assert exchange.recorded is None
+        assert exchange.state == DispenseProgress.STATE_COMMITTED
+    require_agreement(exchange)
 
 
 def hasty_pharmacy(sandbox: LiveSandbox, exchange: Exchange) -> PharmacyClient:

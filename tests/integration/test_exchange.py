@@ -31,7 +31,12 @@ from rxoutflow.errors import (
     StepRefused,
 )
 from rxoutflow.numbers import PickupCode, new_pickup_secret
-from rxoutflow.v1.attempt_pb2 import Attempt, LineQuantity
+from rxoutflow.v1.attempt_pb2 import (
+    CORRECTION_OUTCOME_NOTHING_TO_UNDO,
+    CORRECTION_OUTCOME_RELEASED,
+    Attempt,
+    LineQuantity,
+)
 from rxoutflow.v1.dispense_pb2 import DispenseProgress, DispenseRecord
 from rxoutflow.v1.his_service_pb2 import IssuePrescriptionRequest
 from rxoutflow.v1.prescription_pb2 import Prescription
@@ -51,6 +56,7 @@ from support.exchanges import (
 )
 from support.sandbox import (
     PRESCRIPTIONS,
+    REGIONS,
     SERVERS,
     LiveSandbox,
     draft,
@@ -152,6 +158,45 @@ def test_claiming_again_gives_the_attempt_that_one_has(sandbox: LiveSandbox) -> 
     exchange = Exchange(sandbox).up_to(2)
     again = exchange.pharmacy.claim(exchange.issued.pickup_code)
     assert again.content.attempt_id == exchange.attempt.content.attempt_id
+
+
+def test_a_commit_of_which_nobody_knows_what_became_is_corrected(sandbox: LiveSandbox) -> None:
+    exchange = Exchange(sandbox).up_to(3)
+    pharmacy, number = exchange.pharmacy, str(exchange.number)
+    request = pharmacy.correction_request(number, exchange.commit_request.request_id, "应答丢失")
+    corrected = pharmacy.send_correction(request)
+    assert corrected.outcome == CORRECTION_OUTCOME_RELEASED
+    assert corrected.attempt is not None
+    assert corrected.attempt.content.state == Attempt.STATE_RELEASED
+    assert pharmacy.send_correction(request) == corrected
+    exchange.prepare_record()
+    refused(lambda: pharmacy.send_dispense(exchange.record_request), "ATTEMPT_ENDED")
+    lost = exchange.pharmacy.claim_request(exchange.issued.pickup_code)
+    nothing = pharmacy.correct_call(number, lost.request_id, "应答丢失")
+    assert (nothing.outcome, nothing.attempt) == (CORRECTION_OUTCOME_NOTHING_TO_UNDO, None)
+    refused(lambda: pharmacy.send_claim(lost), "REQUEST_CORRECTED")
+    refused(lambda: pharmacy.outcome(number, lost.request_id), "REQUEST_CORRECTED")
+    other = Exchange(sandbox, Route(THREE_REGIONS.file, THREE_REGIONS.hospital, "nantong"))
+    other.issued = exchange.issued
+    other.claim().commit().record()
+    eventually(other.completed, "the other pharmacy has filled it")
+
+
+@pytest.mark.parametrize("registrar", list(REGIONS.values()))
+def test_one_box_is_sold_in_one_region_only(sandbox: LiveSandbox, registrar: str) -> None:
+    first = Exchange(sandbox).up_to(3).record(registrar)
+    second = Exchange(sandbox, Route("one-region", "quanzhou", "xiamen")).up_to(3).prepare_record()
+    record = DispenseRecord.FromString(first.record_request.dispense_record.payload)
+    sold = DispenseRecord.FromString(second.record_request.dispense_record.payload)
+    sold.lines[0].trace_codes[0].CopyFrom(record.lines[0].trace_codes[0])
+    request = second.pharmacy.dispense_request(
+        second.committed.attempt.content, second.committed.settlement_id, sold.lines
+    )
+    error = refused(lambda: second.pharmacy.send_dispense(request), "TRACE_CODE_ALREADY_SOLD")
+    assert error.metadata["line_id"] == str(sold.lines[0].line_id)
+    second.record()
+    for exchange in (first, second):
+        require_agreement(exchange)
 
 
 def test_the_same_request_gets_the_same_answer_byte_for_byte(sandbox: LiveSandbox) -> None:

@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from datetime import date
 from fractions import Fraction
+from itertools import pairwise
 from math import floor
 
 from hypothesis import assume, given
@@ -23,7 +24,7 @@ from rxoutflow_server.domain.benefit import (
     benefit,
     return_of_line,
 )
-from rxoutflow_server.domain.money import apportion, half_up
+from rxoutflow_server.domain.money import apportion, half_up, spread
 from rxoutflow_server.domain.tariff import (
     AnnualDeductible,
     AreaStatus,
@@ -71,9 +72,22 @@ by_tier = st.builds(ByTier, tier_1=fen, tier_2=fen, tier_3=fen)
 
 @st.composite
 def line_shares(draw: st.DrawFn) -> LineShare:
-    deductible, pool, account, cash = (draw(fen) for _ in range(4))
-    family = tuple(draw(st.lists(fen, max_size=3)))
-    return LineShare(pool + account + sum(family) + cash, deductible, pool, account, family, cash)
+    """A share as settlements have it: the person's parts are what the person's sources paid."""
+    own, excess, first, deductible, ratio, pool = (draw(fen) for _ in range(6))
+    person = own + excess + first + deductible + ratio
+    cuts = sorted(draw(st.lists(st.integers(0, person), min_size=1, max_size=4)))
+    account, *family, cash = [b - a for a, b in pairwise([0, *cuts, person])]
+    return LineShare(
+        amount_fen=person + pool,
+        deductible_fen=deductible,
+        pool_fen=pool,
+        account_fen=account,
+        family_accounts_fen=tuple(family),
+        cash_fen=cash,
+        own_fen=own,
+        excess_fen=excess,
+        first_self_pay_fen=first,
+    )
 
 
 @st.composite
@@ -221,6 +235,36 @@ def test_returns_by_portions_add_up_to_the_line(share: LineShare, portions: list
     assert sum(part.family_fen for part in back) == share.family_fen
     assert sum(part.cash_fen for part in back) == share.cash_fen
     assert sum(part.deductible_fen for part in back) == share.deductible_fen
+    assert sum(part.own_fen for part in back) == share.own_fen
+    assert sum(part.excess_fen for part in back) == share.excess_fen
+    assert sum(part.first_self_pay_fen for part in back) == share.first_self_pay_fen
+    assert sum(part.ratio_self_fen for part in back) == share.ratio_self_fen
+
+
+@given(line_shares(), st.integers(1, 40), st.data())
+def test_a_portion_is_what_its_quantity_took_to_a_few_fen(
+    share: LineShare, quantity: int, data: st.DataObject
+) -> None:
+    before = data.draw(st.integers(0, quantity - 1))
+    portion = data.draw(st.integers(1, quantity - before))
+    back = return_of_line(share, quantity, before, portion)
+    taken = (share.pool_fen, share.account_fen, share.cash_fen, share.deductible_fen)
+    given_back = (back.pool_fen, back.account_fen, back.cash_fen, back.deductible_fen)
+    for fen_taken, fen_back in zip(taken, given_back, strict=True):
+        assert abs(fen_back - Fraction(fen_taken * portion, quantity)) < 4
+
+
+@given(st.lists(fen, min_size=1, max_size=6), st.data())
+def test_a_spread_never_takes_back_what_it_gave(weights: list[int], data: st.DataObject) -> None:
+    whole = sum(weights)
+    totals = sorted(data.draw(st.lists(st.integers(0, whole), min_size=2, max_size=6)))
+    rows = [spread(total, weights) for total in totals]
+    assert spread(whole, weights) == tuple(weights)
+    for total, row in zip(totals, rows, strict=True):
+        assert sum(row) == total
+        assert all(0 <= part <= weight for part, weight in zip(row, weights, strict=True))
+    for row, later in pairwise(rows):
+        assert all(part <= grown for part, grown in zip(row, later, strict=True))
 
 
 @given(fen, st.lists(fen, min_size=1, max_size=8))

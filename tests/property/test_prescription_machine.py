@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
+from fractions import Fraction
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -26,6 +27,8 @@ from hypothesis.stateful import (
 from rxoutflow_server.domain.attempt import Attempt, AttemptState
 from rxoutflow_server.domain.benefit import Case, Category, Line, benefit
 from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.local_time import local_day
+from rxoutflow_server.domain.plan import ONCE, Plan
 from rxoutflow_server.domain.prescription import Change, Validity
 from rxoutflow_server.domain.settlement import (
     Amounts,
@@ -44,7 +47,16 @@ from rxoutflow_server.domain.tariff import (
     ByTier,
     Tariff,
 )
-from support.home_book import LEASE, MICROSECOND, VALID_FOR, Book, new_prescription
+from support.home_book import (
+    END,
+    LEASE,
+    MICROSECOND,
+    OVERDUE,
+    START,
+    VALID_FOR,
+    Book,
+    new_prescription,
+)
 from support.invariants import (
     check_amounts,
     check_handed_over,
@@ -55,10 +67,16 @@ from support.invariants import (
 )
 from support.settlements import HELD, PERSON, YEAR
 
+TO_MIDNIGHT = timedelta(hours=8)
+"""From START, 16 o'clock at home, to the end of the local day."""
+
 letters = st.sampled_from("ABC")
 wanted = st.none() | st.dictionaries(st.integers(1, 3), st.integers(1, 4), min_size=1, max_size=3)
+plans = st.sampled_from(
+    [ONCE, ONCE, Plan(2, 1), Plan(3, 2), Plan(dose_count=2), Plan(2, 1, dose_count=3)]
+)
 pauses = st.sampled_from(
-    [MICROSECOND, LEASE / 2, LEASE - MICROSECOND, LEASE, VALID_FOR / 2, VALID_FOR]
+    [MICROSECOND, LEASE / 2, LEASE - MICROSECOND, LEASE, TO_MIDNIGHT, VALID_FOR / 2, VALID_FOR]
 )
 CLAIM_REFUSALS = {
     Reason.PRESCRIPTION_HELD,
@@ -67,6 +85,8 @@ CLAIM_REFUSALS = {
     Reason.PRESCRIPTION_USED_UP,
     Reason.LINE_UNKNOWN,
     Reason.QUANTITY_EXCEEDED,
+    Reason.FILL_TOO_EARLY,
+    Reason.DOSES_INCOMPLETE,
 }
 STEP_REFUSALS = {
     Reason.ATTEMPT_NOT_FOUND,
@@ -76,6 +96,7 @@ STEP_REFUSALS = {
     Reason.FENCE_STALE,
     Reason.LINE_UNKNOWN,
     Reason.QUANTITY_EXCEEDED,
+    Reason.DOSES_INCOMPLETE,
     Reason.DISPENSE_MISMATCH,
 }
 
@@ -83,10 +104,15 @@ STEP_REFUSALS = {
 class HomeMachine(RuleBasedStateMachine):
     """I1, I2 and I3 of one prescription, several pharmacies and one clock."""
 
-    @initialize(authorised=st.lists(st.integers(1, 4), min_size=1, max_size=2))
-    def register(self, authorised: list[int]) -> None:
-        self.book = Book(new_prescription(*authorised))
+    @initialize(shares=st.lists(st.integers(0, 3), min_size=1, max_size=2), plan=plans)
+    def register(self, shares: list[int], plan: Plan) -> None:
+        """What the rules let pass: something of every line in every fill, and whole doses."""
+        least, of = (1, plan.dose_count) if plan.dose_count else (plan.fill_count, 1)
+        authorised = [(least + share) * of for share in shares]
+        end = END if plan.fill_count == 1 else START + 3 * VALID_FOR
+        self.book = Book(new_prescription(*authorised, expire_time=end, plan=plan))
         self.handed_over: Counter[str] = Counter()
+        self.first_day: date | None = None
 
     @rule(letter=letters, wanted=wanted)
     def claim(self, letter: str, wanted: dict[int, int] | None) -> None:
@@ -117,8 +143,9 @@ class HomeMachine(RuleBasedStateMachine):
         """What was handed over after a commit can always be booked, however late."""
         live = self._own(AttemptState.COMMITTED)
         if live is not None:
-            self.handed_over[live.attempt_id] = sum(line.quantity for line in live.lines)
-            self.book.dispense(_letter(live), cause=live.attempt_id.encode())
+            self._hand_over(live, local_day(self.book.now))
+            cause = live.attempt_id.encode()
+            self.book.dispense(_letter(live), cause=cause, handover_time=self.book.now)
 
     @precondition(lambda self: self.book.attempts)
     @rule(letter=letters, wanted=wanted, data=st.data(), cause=st.sampled_from([b"r", b"s"]))
@@ -127,7 +154,7 @@ class HomeMachine(RuleBasedStateMachine):
     ) -> None:
         """A record of whatever kind; if it is booked, its attempt was committed with just that."""
         attempt = self._any(data)
-        before = attempt.state
+        before, committed = attempt.state, local_day(attempt.update_time)
         booked = self._answered(
             lambda: self.book.dispense(letter, wanted, attempt=attempt, cause=cause),
             STEP_REFUSALS,
@@ -135,7 +162,7 @@ class HomeMachine(RuleBasedStateMachine):
         if booked:
             assert _letter(attempt) == letter
             assert before in (AttemptState.COMMITTED, AttemptState.DISPENSED)
-            self.handed_over[attempt.attempt_id] = sum(line.quantity for line in attempt.lines)
+            self._hand_over(attempt, committed)
 
     @precondition(lambda self: self.book.attempts)
     @rule(letter=letters, data=st.data(), cause=st.sampled_from([b"r", b"s"]))
@@ -145,6 +172,23 @@ class HomeMachine(RuleBasedStateMachine):
             lambda: self.book.release(letter, attempt=attempt, cause=cause), STEP_REFUSALS
         )
         assert not released or _letter(attempt) == letter
+
+    @precondition(lambda self: self.book.attempts)
+    @rule(handed_over=st.booleans(), data=st.data(), cause=st.sampled_from([b"j", b"k"]))
+    def adjudicate(self, handed_over: bool, data: st.DataObject, cause: bytes) -> None:
+        """Two people decide; it ends a commitment that is overdue, and nothing else."""
+        attempt = self._any(data)
+        before, committed = attempt, attempt.update_time
+        ended = self._answered(
+            lambda: self.book.adjudicate(handed_over=handed_over, attempt=attempt, cause=cause),
+            STEP_REFUSALS | {Reason.ATTEMPT_NOT_OVERDUE},
+        )
+        again = self.book.attempts[attempt.attempt_id] == before
+        if ended and not again:
+            assert before.state is AttemptState.COMMITTED
+            assert self.book.now >= committed + OVERDUE
+            if handed_over:
+                self._hand_over(attempt, local_day(committed))
 
     @rule()
     def lease_timer(self) -> None:
@@ -171,6 +215,31 @@ class HomeMachine(RuleBasedStateMachine):
     def no_more_is_handed_over_than_was_authorised(self) -> None:
         authorised = sum(line.authorised for line in self.book.prescription.lines)
         check_handed_over(authorised, sum(self.handed_over.values()))
+
+    @invariant()
+    def no_more_is_handed_over_than_the_fills_open_by_today(self) -> None:
+        prescription, today = self.book.prescription, local_day(self.book.now)
+        plan, fills = prescription.plan, 1
+        if self.first_day is not None and plan.fill_interval_days:
+            fills += (today - self.first_day).days // plan.fill_interval_days
+        opened = sum(plan.opened(line.authorised, fills) for line in prescription.lines)
+        check_handed_over(opened, sum(self.handed_over.values()))
+
+    @invariant()
+    def herbs_are_held_and_handed_over_in_whole_doses(self) -> None:
+        prescription = self.book.prescription
+        count = prescription.plan.dose_count
+        for term in ("claimed", "committed", "dispensed") if count else ():
+            doses = {
+                Fraction(getattr(line, term) * count, line.authorised)
+                for line in prescription.lines
+            }
+            assert len(doses) == 1, f"{term}: not the same of every herb"
+            assert doses.pop().denominator == 1, f"{term}: part of a dose"
+
+    def _hand_over(self, attempt: Attempt, day: date) -> None:
+        self.handed_over[attempt.attempt_id] = sum(line.quantity for line in attempt.lines)
+        self.first_day = min(day, self.first_day or day)
 
     def _own(self, state: AttemptState) -> Attempt | None:
         live = self.book.prescription.live_attempt

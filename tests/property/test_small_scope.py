@@ -19,7 +19,17 @@ import pytest
 from rxoutflow_server.domain import prescription as transitions
 from rxoutflow_server.domain.attempt import Attempt, AttemptState
 from rxoutflow_server.domain.prescription import AttemptReference, Change
-from support.small_world import PHARMACIES, Home, Move, Scope, World, search, time_at
+from rxoutflow_server.domain.settlement import Settlement, SettlementState
+from support.small_world import (
+    PHARMACIES,
+    Home,
+    Move,
+    Payer,
+    Scope,
+    World,
+    search,
+    time_at,
+)
 
 GATE = [
     pytest.param(Scope(1, 3, ticks=3, valid_ticks=2), 27_000, id="1 pack, 3 attempts"),
@@ -33,8 +43,32 @@ GATE = [
         140_000,
         id="insured, 2 packs, 2 attempts",
     ),
+    pytest.param(
+        Scope(2, 2, ticks=2, valid_ticks=3, fills=2), 10_700, id="2 fills, 2 attempts, 2 days"
+    ),
+    pytest.param(Scope(2, 3, ticks=1, valid_ticks=2, fills=2), 82_000, id="2 fills, 3 attempts"),
+    pytest.param(Scope(1, 3, ticks=1, valid_ticks=1, returns=True), 8_900, id="returns, 3 attempts"),
+    pytest.param(Scope(2, 2, ticks=1, valid_ticks=1, returns=True), 26_400, id="2 packs, returns"),
+    pytest.param(
+        Scope(2, 1, ticks=1, valid_ticks=1, insured=True, returns=True),
+        3_400,
+        id="insured, 2 packs, returns",
+    ),
+    pytest.param(
+        Scope(1, 2, ticks=1, valid_ticks=1, insured=True, returns=True),
+        9_100,
+        id="insured, 2 attempts, returns",
+    ),
 ]
 LONG = [
+    pytest.param(
+        Scope(2, 2, ticks=0, valid_ticks=1, insured=True, returns=True),
+        375_000,
+        id="insured, 2 packs, 2 attempts, returns",
+    ),
+    pytest.param(
+        Scope(2, 3, ticks=2, valid_ticks=3, fills=2), 226_000, id="2 fills, 3 attempts, 2 days"
+    ),
     pytest.param(Scope(2, 3, ticks=3, valid_ticks=2), 1_790_000, id="2 packs, 3 attempts, 3 ticks"),
     pytest.param(
         Scope(2, 2, ticks=3, valid_ticks=2, insured=True), 660_000, id="insured, 2 packs, 3 ticks"
@@ -102,6 +136,50 @@ class ImpatientPayer(World):
         yield from self.voids_by_timer(number)
 
 
+class EagerFills(World):
+    """The home region lets pharmacies claim fills before their day."""
+
+    checks_everything = False
+
+    def claim(self, home: Home, letter: str, lines: dict[int, int], clock: int) -> Change:
+        """The real claim, of a prescription whose fills are all open."""
+        eager = replace(home.prescription, opened_fills=self.scope.fills, fill_begin_day=None)
+        return super().claim(replace(home, prescription=eager), letter, lines, clock)
+
+
+class DroppingPayer(World):
+    """The payer takes note of a return that comes before the money is paid, and forgets it."""
+
+    def reversal(
+        self, payer: Payer, settlement: Settlement, slot: int, packs: int, nth: int
+    ) -> Iterator[Move]:
+        """The real one, but nothing is told again."""
+        if settlement.state is SettlementState.HELD:
+            yield self.decided(payer, payer, settlement, slot, packs, nth)
+        yield from super().reversal(payer, settlement, slot, packs, nth)
+
+
+class ForgetfulPayer(World):
+    """The payer reverses a return again that it is told again."""
+
+    def reversals(self, payer: Payer, slot: int, packs: int) -> Iterator[Move]:
+        """All returns, also those that were decided."""
+        for settlement in payer.settlements:
+            if settlement.settlement_id == f"settlement-{slot + 1}-{packs}":
+                for nth in range(1, packs + 1):
+                    yield from self.reversal(payer, settlement, slot, packs, nth)
+
+
+class ForgetfulHome(World):
+    """The home region books a return again that it is told again."""
+
+    checks_everything = False
+
+    def already_booked(self, home: Home, name: str, nth: int) -> bool:
+        """It keeps no list."""
+        return False
+
+
 WRONG = [
     pytest.param(LeaseOnly, "I1", False, id="lease only"),
     pytest.param(ReusedAttemptId, "I1", False, id="re-used attempt id"),
@@ -131,6 +209,29 @@ def test_the_search_finds_out_a_wrong_protocol(
     assert found.violation is not None
     assert found.violation.invariant == invariant
     assert any("HANDED OVER" in step for step in found.story)
+
+
+def test_the_search_finds_out_fills_that_open_before_their_day() -> None:
+    found = search(EagerFills(Scope(2, 2, ticks=1, valid_ticks=2, fills=2)))
+    assert found.violation is not None
+    assert found.violation.invariant == "I1"
+    assert "time passes" not in found.story
+
+
+@pytest.mark.parametrize(
+    ("wrong", "invariant"),
+    [
+        pytest.param(DroppingPayer, "I6", id="reversal before settlement dropped"),
+        pytest.param(ForgetfulPayer, "I6", id="reversed twice"),
+        pytest.param(ForgetfulHome, "I1", id="return booked twice"),
+    ],
+)
+def test_the_search_finds_out_wrong_returns(wrong: type[World], invariant: str) -> None:
+    scope = Scope(2, 2, ticks=0, valid_ticks=1, insured=invariant == "I6", returns=True)
+    found = search(wrong(scope))
+    assert found.violation is not None
+    assert found.violation.invariant == invariant
+    assert any("TAKEN BACK" in step for step in found.story)
 
 
 @pytest.mark.parametrize("insured", [False, True])

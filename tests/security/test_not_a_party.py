@@ -154,6 +154,13 @@ def anothers_prescription(premises: Premises, affair: Affair) -> Message:
     return hospital_service_pb2.GetPrescriptionRequest(prescription_number=affair.number)
 
 
+@at_hospitals_desk("ListStatements")
+def anothers_history(premises: Premises, affair: Affair) -> Message:
+    return hospital_service_pb2.HospitalServiceListStatementsRequest(
+        prescription_number=affair.number
+    )
+
+
 @at_hospitals_desk("RevokePrescription")
 def revoked_by_another_hospital(premises: Premises, affair: Affair) -> Message:
     world, cast = premises.world, premises.strangers[HOME]
@@ -247,9 +254,49 @@ def anothers_handover_recorded(premises: Premises, affair: Affair) -> Message:
     )
 
 
+@at_pharmacies_desk("ReturnDispense")
+def anothers_handover_returned(premises: Premises, affair: Affair) -> Message:
+    world, cast = premises.world, premises.strangers[HOME]
+    content = dispense_pb2.DispenseReturn(
+        reversal_id=world.request_id(),
+        prescription_number=affair.number,
+        attempt_id=affair.attempt_id,
+        pharmacy_code=cast.pharmacy.institution_code,
+        settlement_id=world.request_id(),
+        cause=dispense_pb2.DispenseReturn.CAUSE_PATIENT,
+        lines=[dispense_pb2.ReturnedLine(line_id=1, quantity=1)],
+        reason="none of its business",
+    )
+    content.return_time.FromDatetime(world.clock.now)
+    return desk.ReturnDispenseRequest(
+        request_id=world.request_id(), dispense_return=_signed(world, cast, content)
+    )
+
+
+@at_pharmacies_desk("UpdateDelivery")
+def anothers_delivery_brought_on(premises: Premises, affair: Affair) -> Message:
+    world, cast = premises.world, premises.strangers[HOME]
+    content = dispense_pb2.DeliveryUpdate(
+        prescription_number=affair.number,
+        settlement_id=affair.settlement_id,
+        pharmacy_code=cast.pharmacy.institution_code,
+        state=dispense_pb2.Delivery.STATE_SIGNED_FOR,
+        carrier="courier",
+    )
+    content.state_time.FromDatetime(world.clock.now)
+    return desk.UpdateDeliveryRequest(
+        request_id=world.request_id(), delivery_update=_signed(world, cast, content)
+    )
+
+
 @at_pharmacies_desk("GetDispense")
 def anothers_dispense(premises: Premises, affair: Affair) -> Message:
     return desk.GetDispenseRequest(prescription_number=affair.number, attempt_id=affair.attempt_id)
+
+
+@at_pharmacies_desk("ListStatements")
+def the_history_of_anothers_attempt(premises: Premises, affair: Affair) -> Message:
+    return desk.PharmacyServiceListStatementsRequest(prescription_number=affair.number)
 
 
 @at_pharmacies_desk("QuoteSettlement")
@@ -477,10 +524,19 @@ WITHOUT_OBJECT = {
     "PharmacyService/PresentECredential": "whoever scans the code",
     "PharmacyService/ListDispenses": "lists the caller's own: see below",
     "PharmacyService/WatchNotices": "tells the caller's own: see below",
+    "PharmacyService/CorrectCall": "what is another's looks like nothing: see below",
+    "HomeService/CorrectAttempt": "what is another's looks like nothing: see below",
+    "PeerService/SellTraceCodes": "whoever sells the box first",
+    "PeerService/TakeBackTraceCodes": "what another sold is left as it is: see below",
     "PharmacyService/ReconcileDay": "compares with the caller's own book",
     "ClearingService/ReconcileDay": "compares with the book about the caller",
     "ClearingService/ProposeClearing": "compares with the book about the caller",
     "ClearingService/ClearPeriod": "clears the region's own book",
+    "AdministrationService/ListOverdueAttempts": "lists the region's own",
+    "AdministrationService/AdjudicateAttempt": "an operator sees all of its region; two people sign",
+    "AdministrationService/ListDeadLetters": "lists the region's own",
+    "AdministrationService/RetryDeadLetter": "the region's own outbox",
+    "AdministrationService/DiscardDeadLetter": "the region's own outbox",
 }
 """Methods with a relation that have no object to which somebody could be a stranger."""
 
@@ -525,6 +581,7 @@ async def test_every_method_with_an_object_has_met_a_stranger(ran: Ran) -> None:
         "PayerService/QuoteBenefit",  # computes from what the caller brings
         "PayerService/HoldBenefit",  # below
         "PeerService/GetTrustList",  # public
+        "PeerService/GetCheckpoint",  # public among platforms
     }
     ran("L8 strangers", len(CASES), 28)
 
@@ -553,6 +610,65 @@ async def test_a_platform_holds_nothing_for_pharmacies_of_another_region(
     assert refused[0] == Reason.CALLER_REGION_NOT_ALLOWED
     await _succeeded(premises, call)
     assert told(await premises.make(stranger)) == refused
+
+
+@pytest.mark.parametrize("at_home", [False, True])
+async def test_who_corrects_anothers_call_hears_what_would_be_said_of_none(
+    premises: Premises, at_home: bool
+) -> None:
+    """And the call is as it was."""
+    affair = await real(premises)
+    before = premises.state()
+    heard: list[Any] = []
+    for each in (affair, made_up(premises)):
+        answer = await premises.make(_correction(premises, each, at_home=at_home))
+        assert answer.reason == "OK"
+        heard.append(answer.response)
+    assert heard[0] == heard[1]
+    assert heard[0].outcome == attempt_pb2.CORRECTION_OUTCOME_NOTHING_TO_UNDO
+    assert premises.changes(before) <= {
+        f"{region}.{table}"
+        for region in (HOME, DISPENSING)
+        for table in ("outcomes", "statements", "steps", "log_leaves", "log_checkpoints")
+    }
+
+
+def _correction(premises: Premises, affair: Affair, *, at_home: bool) -> Call:
+    world = premises.world
+    cast = premises.cast(DISPENSING) if at_home else premises.strangers[HOME]
+    content = attempt_pb2.Correction(
+        prescription_number=affair.number,
+        corrected_request_id=affair.request_id,
+        pharmacy_code=cast.pharmacy.institution_code,
+        reason="none of its business",
+    )
+    signed_correction = _signed(world, cast, content)
+    request_id = world.request_id()
+    if at_home:
+        method = _path("HomeService/CorrectAttempt")
+        asked = home_service_pb2.CorrectAttemptRequest(
+            request_id=request_id, correction=signed_correction
+        )
+        return Call(HOME, premises.region(DISPENSING).platform, method, asked)
+    request = desk.CorrectCallRequest(request_id=request_id, correction=signed_correction)
+    return Call(HOME, cast.pharmacy, _path("PharmacyService/CorrectCall"), request)
+
+
+async def test_who_takes_anothers_box_back_changes_nothing(premises: Premises) -> None:
+    (call,) = premises.calls[_path("PeerService/TakeBackTraceCodes")]
+    own: Any = call.request
+    cast = premises.cast(PAYER)
+    taking = type(own)(
+        request_id=premises.world.request_id(),
+        prescription_number=own.prescription_number,
+        attempt_id=own.attempt_id,
+        pharmacy_code=cast.pharmacy.institution_code,
+        codes=own.codes,
+    )
+    before = premises.state()
+    await _succeeded(premises, Call(HOME, cast.region.platform, call.method, taking))
+    assert premises.changes(before) == {f"{HOME}.outcomes"}
+    premises.restore()
 
 
 async def test_lists_and_notices_are_the_callers_own(premises: Premises) -> None:

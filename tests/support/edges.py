@@ -22,12 +22,26 @@ from rxoutflow.identity import CallerName
 from rxoutflow.numbers import new_prescription_number
 from rxoutflow.statements import Verifier, add_signature, new_statement
 from rxoutflow.v1 import pharmacy_service_pb2 as desk
-from rxoutflow.v1.attempt_pb2 import Attempt, Claim, ClaimRelease, Commitment
+from rxoutflow.v1.attempt_pb2 import (
+    CORRECTION_OUTCOME_NOTHING_TO_UNDO,
+    CORRECTION_OUTCOME_RELEASED,
+    Attempt,
+    Claim,
+    ClaimRelease,
+    Commitment,
+)
 from rxoutflow.v1.clearing_pb2 import DayComparison
-from rxoutflow.v1.dispense_pb2 import DispenseProgress, DispenseRecord
+from rxoutflow.v1.dispense_pb2 import (
+    DispenseProgress,
+    DispenseRecord,
+    DispenseReturn,
+    ReturnProgress,
+)
 from rxoutflow.v1.hospital_service_pb2 import (
     GetPrescriptionRequest,
     GetPrescriptionResponse,
+    HospitalServiceListStatementsRequest,
+    HospitalServiceListStatementsResponse,
     PrecheckPrescriptionRequest,
     PrecheckPrescriptionResponse,
     RegisterPrescriptionRequest,
@@ -38,6 +52,7 @@ from rxoutflow.v1.hospital_service_pb2 import (
 from rxoutflow.v1.notice_pb2 import Notice
 from rxoutflow.v1.prescription_pb2 import Encounter, Prescription
 from rxoutflow.v1.prescription_status_pb2 import (
+    REVOCATION_OUTCOME_NEVER_REGISTERED,
     REVOCATION_OUTCOME_REVOKED,
     PrescriptionStatus,
     Revocation,
@@ -46,7 +61,7 @@ from rxoutflow.v1.settlement_pb2 import Settlement
 from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_PLATFORM, SignedStatement
 from rxoutflow_server.application.edge.platform import out_of_reach
 from rxoutflow_server.application.edge.surroundings import Edge
-from rxoutflow_server.domain.errors import Refusal
+from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.storage.sqlite import SqliteStore
 from support.pki import NOW, Credential
 from support.sheets import Cast
@@ -175,6 +190,7 @@ class FakeHospitalPlatform:
         self.seal: Credential = cast.platform_seal
         self.registered: dict[str, SignedStatement] = {}
         self.revoked: set[str] = set()
+        self.barred: set[str] = set()
         self.version = 1
 
     async def reachable(self) -> bool:
@@ -209,9 +225,16 @@ class FakeHospitalPlatform:
         assert isinstance(answer, GetPrescriptionResponse)
         return answer
 
+    async def list_statements(
+        self, request: HospitalServiceListStatementsRequest
+    ) -> HospitalServiceListStatementsResponse:
+        answer = await self._line.carry(request, HospitalServiceListStatementsResponse)
+        assert isinstance(answer, HospitalServiceListStatementsResponse)
+        return answer
+
     def status(self, number: str, version: int | None = None) -> SignedStatement:
         statuses = PrescriptionStatus
-        revoked = number in self.revoked
+        revoked = number in self.revoked | self.barred
         content = statuses(
             prescription_number=number,
             version=version or self.version,
@@ -221,12 +244,18 @@ class FakeHospitalPlatform:
 
     def _register(self, request: RegisterPrescriptionRequest) -> RegisterPrescriptionResponse:
         number = Prescription.FromString(request.prescription.payload).prescription_number
+        if number in self.barred:
+            raise Refusal(Reason.PRESCRIPTION_REVOKED, "it was taken back before")
         self.registered[number] = request.prescription
         return RegisterPrescriptionResponse(status=self.status(number))
 
     def _revoke(self, request: RevokePrescriptionRequest) -> RevokePrescriptionResponse:
         number = Revocation.FromString(request.revocation.payload).prescription_number
-        assert number in self.registered, "a revocation came before its prescription"
+        if number not in self.registered:
+            self.barred.add(number)
+            return RevokePrescriptionResponse(
+                outcome=REVOCATION_OUTCOME_NEVER_REGISTERED, status=self.status(number)
+            )
         self.revoked.add(number)
         self.version += 1
         return RevokePrescriptionResponse(
@@ -296,6 +325,20 @@ class FakePharmacyPlatform:
         assert isinstance(answer, desk.ReleaseClaimResponse)
         return answer
 
+    async def correct_call(self, request: desk.CorrectCallRequest) -> desk.CorrectCallResponse:
+        answer = await self._line.carry(request, self.corrected)
+        assert isinstance(answer, desk.CorrectCallResponse)
+        return answer
+
+    def corrected(self) -> desk.CorrectCallResponse:
+        """What a correction is answered: the attempt as it stands, if there is one."""
+        if not self.attempt.prescription_number:
+            return desk.CorrectCallResponse(outcome=CORRECTION_OUTCOME_NOTHING_TO_UNDO)
+        self.attempt.state = Attempt.STATE_RELEASED
+        return desk.CorrectCallResponse(
+            outcome=CORRECTION_OUTCOME_RELEASED, attempt=self.signed(self.attempt)
+        )
+
     async def quote_settlement(
         self, request: desk.QuoteSettlementRequest
     ) -> desk.QuoteSettlementResponse:
@@ -324,6 +367,24 @@ class FakePharmacyPlatform:
             request, lambda: desk.RecordDispenseResponse(progress=progress)
         )
         assert isinstance(answer, desk.RecordDispenseResponse)
+        return answer
+
+    async def return_dispense(
+        self, request: desk.ReturnDispenseRequest
+    ) -> desk.ReturnDispenseResponse:
+        content = DispenseReturn.FromString(request.dispense_return.payload)
+        progress = ReturnProgress(reversal_id=content.reversal_id)
+        answer = await self._line.carry(
+            request, lambda: desk.ReturnDispenseResponse(progress=progress)
+        )
+        assert isinstance(answer, desk.ReturnDispenseResponse)
+        return answer
+
+    async def list_statements(
+        self, request: desk.PharmacyServiceListStatementsRequest
+    ) -> desk.PharmacyServiceListStatementsResponse:
+        answer = await self._line.carry(request, desk.PharmacyServiceListStatementsResponse)
+        assert isinstance(answer, desk.PharmacyServiceListStatementsResponse)
         return answer
 
     async def reconcile_day(

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from rxoutflow_server.domain import prescription as transitions
 from rxoutflow_server.domain.attempt import Attempt, LineQuantity
+from rxoutflow_server.domain.plan import ONCE, Plan
 from rxoutflow_server.domain.prescription import (
     AttemptReference,
     Change,
@@ -20,6 +21,7 @@ from rxoutflow_server.domain.prescription import (
     LineUse,
     Prescription,
     RevocationOutcome,
+    Ruling,
 )
 from support.invariants import check_home, check_step
 
@@ -30,9 +32,13 @@ END = START + VALID_FOR
 MICROSECOND = timedelta(microseconds=1)
 
 CLAIM, COMMITMENT, RECORD, RELEASE = b"claim", b"commitment", b"record", b"release"
+ADJUDICATION = b"adjudication"
+OVERDUE = timedelta(hours=48)
 
 
-def new_prescription(*authorised: int, expire_time: datetime = END) -> Prescription:
+def new_prescription(
+    *authorised: int, expire_time: datetime = END, plan: Plan = ONCE
+) -> Prescription:
     """A prescription with lines 1, 2, … of these quantities, valid from START."""
     return Prescription(
         number="350500000000000017",
@@ -47,6 +53,7 @@ def new_prescription(*authorised: int, expire_time: datetime = END) -> Prescript
         statement_sha256=b"statement",
         pickup_hash=b"hash",
         lines=tuple(LineUse(line_id, each) for line_id, each in enumerate(authorised, start=1)),
+        plan=plan,
     )
 
 
@@ -137,6 +144,7 @@ class Book:
         *,
         attempt: Attempt | None = None,
         cause: bytes = RECORD,
+        handover_time: datetime | None = None,
     ) -> Change:
         """A pharmacy's record arrives; of all that its attempt holds, unless it says what."""
         named = attempt or self.newest
@@ -148,6 +156,7 @@ class Book:
                 self.reference(letter, cause, named),
                 lines,
                 now=self.now,
+                handover_time=handover_time,
             )
         )
 
@@ -160,6 +169,22 @@ class Book:
             transitions.release(
                 self.prescription, named, self.reference(letter, cause, named), now=self.now
             )
+        )
+
+    def adjudicate(
+        self,
+        *,
+        handed_over: bool,
+        attempt: Attempt | None = None,
+        cause: bytes = ADJUDICATION,
+        overdue: timedelta = OVERDUE,
+        fence: int | None = None,
+    ) -> Change:
+        """Two people of the home region decide."""
+        named = attempt or self.newest
+        ruling = Ruling(named.attempt_id, fence or named.fence, handed_over, cause)
+        return self._keep(
+            transitions.adjudicate(self.prescription, named, ruling, now=self.now, overdue=overdue)
         )
 
     def expire_lease(self) -> Change:

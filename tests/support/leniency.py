@@ -140,6 +140,13 @@ def handed_over(value: Any, base: Any) -> bool:
     )
 
 
+def boxes(codes: Sequence[str]) -> bool:
+    """Some trace codes, each once."""
+    return 0 < len(set(codes)) == len(codes) <= 1000 and all(
+        re.fullmatch("[0-9]{20}", code) for code in codes
+    )
+
+
 def booked(value: Any, base: Any) -> bool:
     """As :func:`handed_over`; boxes have been judged where they were sold."""
 
@@ -147,6 +154,53 @@ def booked(value: Any, base: Any) -> bool:
         return line.line_id, line.quantity
 
     return sorted(map(committed, value)) == sorted(map(committed, base))
+
+
+def came_back(value: Any, base: Any) -> bool:
+    """Lines that were handed over, or parts of them; boxes are whole, and of their line."""
+    boxes = {line.line_id: set(line.trace_codes) for line in base}
+    whole = {line.line_id: line.quantity for line in base}
+    return came_back_somewhere(value, base) and all(
+        not line.trace_codes
+        or (
+            line.quantity == whole[line.line_id]
+            and len(line.trace_codes) == len(set(line.trace_codes))
+            and set(line.trace_codes) <= boxes[line.line_id]
+        )
+        for line in value
+    )
+
+
+def came_back_somewhere(value: Any, base: Any) -> bool:
+    """As :func:`came_back`; boxes are judged where they were sold."""
+    most = {line.line_id: line.quantity for line in base}
+    ids = [line.line_id for line in value]
+    return (
+        bool(ids)
+        and len(set(ids)) == len(ids)
+        and all(1 <= line.quantity <= most.get(line.line_id, 0) for line in value)
+        and all(re.fullmatch("[0-9]{20}", code) for line in value for code in line.trace_codes)
+    )
+
+
+def soon_after(value: Any, base: Any) -> bool:
+    """Not before, and no further ahead than clocks may differ."""
+    ahead = value.ToNanoseconds() - base.ToNanoseconds()
+    return time(value, base) and 0 <= ahead <= 600 * 10**9
+
+
+def no_more_money(value: Any, base: Any) -> bool:
+    """Amounts that add up, none above what was paid."""
+    names = [field.name for field in base.DESCRIPTOR.fields]
+    return balanced(value, base) and all(
+        getattr(value, name) <= getattr(base, name) for name in names
+    )
+
+
+def same_day_or_later(value: Any, base: Any) -> bool:
+    day = 86_400
+    zone = 8 * 3600
+    return time(value, base) and (value.seconds + zone) // day >= (base.seconds + zone) // day
 
 
 def delivery(value: Any, _base: Any) -> bool:
@@ -190,6 +244,7 @@ NAMED = {
     "Diagnosis": "code name",
     "PrescriptionLine": "drug_code generic_name unit",
     "ClaimRelease": "reason",
+    "Correction": "reason",
     "Revocation": "reason",
     "Collector": "identity_proof",
     "DispensedLine": "batch_numbers",
@@ -216,12 +271,30 @@ FREE: Mapping[str, Accepts] = {
     "PeerEvent.create_time": time,
     # what pharmacies sign
     "Claim.lines": some_lines,
+    "Correction.corrected_request_id": uuid,
     "Collector.kind": known,
     "Commitment.settlement_id": uuid,
     "Commitment.lines": any_order,
     "DispenseRecord.dispense_time": time,
     "DispenseRecord.lines": handed_over,
     "DispenseRecord.delivery": delivery,
+    "DispenseReturn.reversal_id": uuid,
+    "DispenseReturn.cause": between(1, 4),
+    "DispenseReturn.reason": up_to(500),
+    "DispenseReturn.return_time": soon_after,
+    "DispenseReturn.lines": came_back,
+    "DeliveryUpdate.state": between(2, 3),
+    "DeliveryUpdate.state_time": soon_after,
+    "DeliveryUpdate.carrier": up_to(80),
+    "DeliveryUpdate.parcel_number": form(r"(?s).{0,80}"),
+    # what adjudicators sign, and what operators say
+    "Adjudication.adjudication_id": uuid,
+    "Adjudication.finding": between(1, 2),
+    "Adjudication.evidence": form(r"[^\x00-\x09\x0b-\x1f\x7f]{1,2000}"),
+    "Adjudication.document_sha256": lambda value, _base: (
+        len(value) <= 20 and all(len(each) == 32 for each in value)
+    ),
+    "DiscardDeadLetterRequest.reason": form(r"(?s)[^\x00-\x1f\x7f]{1,200}"),
     # what hospitals sign
     "Prescription.hospital_prescription_number": up_to(40),
     "Prescription.type": known,
@@ -267,13 +340,17 @@ _OF_PLATFORM = {
     " create_time lease_expire_time update_time settlement_id cause_sha256 attempt_id",
     "PrescriptionStatus": "issuer_institution_code payer_region_code validity hospital_review"
     " pharmacy_review lines live_attempt holder_name expire_time register_time update_time version"
-    " prescription_sha256",
+    " prescription_sha256 opened_fills next_fill_day cause_sha256",
 }
 _WORD: Mapping[str, Accepts] = {
     f"{kind}.{name}": anything for kind, names in _OF_PLATFORM.items() for name in names.split()
 }
 """The home region's word on its own affairs, which nobody else can judge."""
 
+_RETURNED: Mapping[str, Accepts] = {
+    "DispenseReturn.return_time": time,
+    "DispenseReturn.lines": came_back_somewhere,
+}
 _SETTLED: Mapping[str, Accepts] = {
     **dict.fromkeys(
         [f"Settlement.{name}" for name in ("tariff_version", "cause_sha256", "state")], anything
@@ -320,6 +397,8 @@ FREE_AT: Mapping[str, Mapping[str, Accepts]] = {
     "HisService/GetOutcome": {"request_id": lambda value, base: value == base},
     "PosService/GetOutcome": {"request_id": lambda value, base: value == base},
     "HisService/GetPrescription": {"prescription_number": stripped},
+    "HisService/ListStatements": {"prescription_number": stripped},
+    "PosService/ListStatements": {"prescription_number": stripped},
     "PosService/GetDispense": {"prescription_number": stripped},
     "PosService/QuoteSettlement": {"prescription_number": stripped},
     "PosService/FindPrescription": {"prescription_number": stripped},
@@ -357,6 +436,34 @@ FREE_AT: Mapping[str, Mapping[str, Accepts]] = {
         "CataloguedLine.first_self_pay_bp": between(0, 10_000),
         "CataloguedLine.limit_price_micro_yuan": between(PRICE, 10**12),
     },
+    "PeerService/GetCheckpoint": {"held_size": between(0, 2**63)},
+    "SupervisionService/GetConsistencyProof": {
+        "first_size": between(1, 2**63),
+        "second_size": between(0, 2**63),
+    },
+    "SupervisionService/ListLogEntries": {
+        "start_index": between(0, 2**63),
+        "page_size": between(0, 1000),
+    },
+    "PeerService/SellTraceCodes": {
+        "SellTraceCodesRequest.prescription_number": something,
+        "SellTraceCodesRequest.attempt_id": uuid,
+        "SellTraceCodesRequest.pharmacy_code": form(r"(?s).350500.*"),
+        "SellTraceCodesRequest.trace_codes": lambda value, _base: boxes(
+            [each.code for each in value]
+        ),
+    },
+    "PeerService/TakeBackTraceCodes": {
+        "TakeBackTraceCodesRequest.prescription_number": something,
+        "TakeBackTraceCodesRequest.attempt_id": uuid,
+        "TakeBackTraceCodesRequest.pharmacy_code": form(r"(?s).350500.*"),
+        "TakeBackTraceCodesRequest.codes": lambda value, _base: boxes(value),
+    },
+    "PeerService/DeliverEvents (boxes)": {
+        "TraceCodeSale.pharmacy_code": something,
+        "TraceCodeSale.trace_codes": something,
+        "TraceCodeSale.sell_time": time,
+    },
     "PeerService/DeliverEvents (index)": {**_WORD, "PeerEvent.insured_person_id": anything},
     "PeerService/DeliverEvents (marked for revocation)": {
         **_WORD, "PeerEvent.insured_person_id": anything,
@@ -365,11 +472,34 @@ FREE_AT: Mapping[str, Mapping[str, Accepts]] = {
     "PeerService/DeliverEvents (void)": {
         **_WORD, "Attempt.state": between(3, 5), "PeerEvent.insured_person_id": anything,
     },
+    "PeerService/DeliverEvents (adjudicated)": {
+        "PeerEvent.insured_person_id": anything, "Adjudication.attempt_id": anything,
+        "Adjudication.fence": anything,
+    },
     "PeerService/DeliverEvents (book)": {
         "DispenseRecord.settlement_id": something, "DispenseRecord.lines": booked,
     },
     "PeerService/DeliverEvents (post)": {
         "DispenseRecord.fence": anything, "DispenseRecord.lines": something,
+    },
+    "PeerService/DeliverEvents (returned)": _RETURNED,
+    "PeerService/DeliverEvents (to be reversed)": _RETURNED,
+    "PeerService/DeliverEvents (return booked)": {
+        **_WORD, "PeerEvent.insured_person_id": anything,
+    },
+    "PeerService/DeliverEvents (reversed)": {
+        "PeerEvent.insured_person_id": anything,
+        **{f"Reversal.{name}": anything for name in (
+            "reversal_id", "settlement_id", "attempt_id", "pharmacy_code", "cause_sha256",
+            "dispensing_region_code",
+        )},
+        "Reversal.amounts": balanced,
+        "Reversal.reverse_time": time,
+    },
+    "PeerService/DeliverEvents (given back)": {
+        "PeerEvent.insured_person_id": anything,
+        "Reversal.amounts": no_more_money,
+        "Reversal.reverse_time": same_day_or_later,
     },
     "PeerService/DeliverEvents (settled)": {
         **_SETTLED,

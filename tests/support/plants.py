@@ -37,6 +37,7 @@ _STRANGERS = (
 _LIES = "tests/security/test_lying_platforms.py"
 _MATRIX = "tests/security/test_authority_matrix.py"
 _STATEMENTS = "tests/unit/test_statements.py"
+_ADJUDICATION = "tests/unit/test_adjudication.py"
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,20 @@ def _strangers_told_the_truth() -> None:
     _set("rxoutflow_server.application.home.registration:_own_prescription", own)
 
 
+def _anothers_history_shown() -> None:
+    """A pharmacy reads whatever its region knows of a prescription."""
+    _set(
+        "rxoutflow_server.application.dispensing.history:_concerns",
+        lambda *_: True,
+    )
+
+
+def _revoked_numbers_registered() -> None:
+    """Nobody looks whether a number was taken back before it arrived."""
+    _skip("rxoutflow_server.application.home.registration:_require_not_barred")()
+    _set("rxoutflow_server.storage.tables.home:HomeTables.bar", lambda *_: True)
+
+
 def _pickup_code_by_prefix() -> None:
     honest = _get("rxoutflow_server.platform.service:pickup_hasher")
 
@@ -272,6 +287,28 @@ def _inclusive_expiry() -> None:
         return self.validity
 
     _set("rxoutflow_server.domain.prescription:Prescription.validity_at", validity_at)
+
+
+# what two people decide
+
+
+def _one_person_adjudicates() -> None:
+    from rxoutflow.statements.payloads import rule_for
+    from rxoutflow.v1.attempt_pb2 import Adjudication
+
+    object.__setattr__(rule_for(Adjudication), "different_people", ())
+
+
+def _paid_by_adjudication_alone() -> None:
+    """A payer pays for what two people found, though home never ended the attempt by it."""
+    honest = _get("rxoutflow_server.application.payer.events:_with_finding")
+
+    def with_finding(tx: Any, settlement: Any) -> Any:
+        if settlement.booked_sha256:
+            return honest(tx, settlement)
+        return dataclasses.replace(settlement, record_sha256=b"x" * 32, booked_sha256=b"x" * 32)
+
+    _set("rxoutflow_server.application.payer.events:_with_finding", with_finding)
 
 
 # what is said when something goes wrong
@@ -351,6 +388,14 @@ PLANTS: Mapping[str, Plant] = {
         _strangers_told_the_truth,
         f"{_STRANGERS}[HospitalService/GetPrescription: anothers prescription]",
     ),
+    "another pharmacy's history shown": Plant(
+        _anothers_history_shown,
+        f"{_STRANGERS}[PharmacyService/ListStatements: the history of anothers attempt]",
+    ),
+    "revoked numbers registered": Plant(
+        _revoked_numbers_registered,
+        "tests/unit/test_revoking.py::test_what_was_revoked_before_it_arrived_is_never_registered",
+    ),
     "pickup code compared by prefix": Plant(
         _pickup_code_by_prefix,
         "tests/security/test_not_a_party.py::test_every_character_of_a_pickup_code_counts",
@@ -391,6 +436,16 @@ PLANTS: Mapping[str, Plant] = {
     "one person in two roles": Plant(
         _skip(f"{_VERIFICATION}:_check_distinct"),
         f"{_STATEMENTS}::test_one_person_does_not_sign_in_two_roles_that_the_law_keeps_apart",
+    ),
+    "adjudication by one person": Plant(
+        _one_person_adjudicates, f"{_ADJUDICATION}::test_one_person_does_not_decide_alone"
+    ),
+    "adjudication before the attempt is overdue": Plant(
+        _skip("rxoutflow_server.domain.prescription:_require_overdue"),
+        f"{_ADJUDICATION}::test_nobody_decides_before_the_attempt_is_overdue",
+    ),
+    "paid by an adjudication alone": Plant(
+        _paid_by_adjudication_alone, f"{_ADJUDICATION}::test_a_stray_adjudication_pays_nothing"
     ),
     "audience not checked": Plant(
         _skip(f"{_VERIFICATION}:_check_audience"),

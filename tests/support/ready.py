@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements import statement_sha256
 from rxoutflow.v1 import (
+    administration_service_pb2,
     attempt_pb2,
     clearing_pb2,
     clearing_service_pb2,
@@ -35,6 +37,7 @@ from rxoutflow.v1.credential_pb2 import ECredential, ECredentialProof
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.clearing import stating
 from rxoutflow_server.application.dispensing import claims, settling
+from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.credential_codes import CredentialCodes
 from support.premises import (
     DISPENSING,
@@ -72,8 +75,10 @@ async def prepared() -> Premises:
         _dispensed,
         _peers,
         _events,
+        _trace_codes,
         _clearing,
         _supervision,
+        _administration,
         _his,
         _pos,
     ):
@@ -145,6 +150,10 @@ async def _hospital(premises: Premises) -> None:
         messages.RevokePrescriptionRequest(request_id=world.request_id(), revocation=revocation),
     )
     add("GetPrescription", messages.GetPrescriptionRequest(prescription_number=number))
+    history = messages.HospitalServiceListStatementsRequest(
+        prescription_number=number, page_size=10, page_token="0"
+    )
+    add("ListStatements", history)
     add("ListPrescriptions", messages.ListPrescriptionsRequest(page_size=10, page_token="9" * 30))
     add("WatchNotices", messages.HospitalServiceWatchNoticesRequest(resume_token="1"))
     outcome = messages.HospitalServiceGetOutcomeRequest(
@@ -204,6 +213,8 @@ async def _claimed(premises: Premises) -> None:
     add("CommitClaim", await _commitment(world, attempt))
     attempt = await _claimed_attempt(world)
     add("CommitClaim", world.commit_request(DISPENSING, attempt, None), "self-pay")
+    for variant, correction in await _corrections(world):
+        add("CorrectCall", correction, variant)
     attempt = await _claimed_attempt(world)
     release = world.signed(DISPENSING, _release(attempt))
     add(
@@ -230,7 +241,13 @@ async def _dispensed(premises: Premises) -> None:
     number = content.prescription_number
     get = messages.GetDispenseRequest(prescription_number=number, attempt_id=content.attempt_id)
     add("GetDispense", get)
+    history = messages.PharmacyServiceListStatementsRequest(
+        prescription_number=number, page_size=10, page_token="0"
+    )
+    add("ListStatements", history)
     add("ListDispenses", messages.ListDispensesRequest(page_size=10, page_token="g"))
+    add("ReturnDispense", world.return_request(DISPENSING, await _recorded(world)))
+    add("UpdateDelivery", await _under_way(world))
     add("WatchNotices", messages.PharmacyServiceWatchNoticesRequest(resume_token="1"))
     outcome = messages.PharmacyServiceGetOutcomeRequest(
         prescription_number=number, request_id=record.request_id
@@ -274,6 +291,10 @@ async def _peers(premises: Premises) -> None:
         prescription_number=attempt.prescription_number, attempt_id=attempt.attempt_id
     )
     add(HOME, "HomeService/GetAttempt", found)
+    for variant, correction in await _corrections(world):
+        correct = world.correct(DISPENSING, correction)
+        asked = await premises.withhold("correct_attempt", correct)
+        add(HOME, "HomeService/CorrectAttempt", asked, variant)
     attempt = await _claimed_attempt(world)
     release = world.release(DISPENSING, attempt)
     add(HOME, "HomeService/ReleaseAttempt", await premises.withhold("release_attempt", release))
@@ -316,6 +337,111 @@ async def _events(premises: Premises) -> None:
         await _deliver(premises, origin, to, content.prescription_number)
     _tell(premises, PAYER, HOME, content.prescription_number, "settled")
     _tell(premises, PAYER, DISPENSING, content.prescription_number, "paid")
+    number = await _paid_and_returned(premises)
+    _tell(premises, DISPENSING, HOME, number, "returned")
+    _tell(premises, DISPENSING, PAYER, number, "to be reversed")
+    number = await _paid_and_returned(premises)
+    for to in (HOME, PAYER):
+        await _deliver(premises, DISPENSING, to, number)
+    status = prescription_status_pb2.PrescriptionStatus
+    _tell(premises, HOME, DISPENSING, number, "return booked", status)
+    _tell(premises, PAYER, HOME, number, "reversed", settlement_pb2.Reversal)
+    _tell(premises, PAYER, DISPENSING, number, "given back", settlement_pb2.Reversal)
+
+
+async def _recorded(world: World, **changes: Any) -> SignedStatement:
+    """The record of a handover, stored in the dispensing region."""
+    committed = await _committed(world)
+    request = world.record_request(DISPENSING, committed.commitment, **changes)
+    await world.record(DISPENSING, request)
+    return request.dispense_record
+
+
+async def _under_way(world: World) -> pharmacy_service_pb2.UpdateDeliveryRequest:
+    """That a courier has taken what was recorded as packed."""
+    packed = dispense_pb2.Delivery(state=dispense_pb2.Delivery.STATE_READY, fee_fen=600)
+    record = content_of(await _recorded(world, delivery=packed), dispense_pb2.DispenseRecord)
+    content = dispense_pb2.DeliveryUpdate(
+        prescription_number=record.prescription_number,
+        settlement_id=record.settlement_id,
+        pharmacy_code=record.pharmacy_code,
+        state=dispense_pb2.Delivery.STATE_DISPATCHED,
+        carrier="courier",
+        parcel_number="1",
+    )
+    content.state_time.FromDatetime(world.clock.now)
+    return pharmacy_service_pb2.UpdateDeliveryRequest(
+        request_id=world.request_id(), delivery_update=world.signed(DISPENSING, content)
+    )
+
+
+async def _paid_and_returned(premises: Premises) -> str:
+    """A prescription that was handed over and paid, and of which everything just came back."""
+    world = premises.world
+    record = await _recorded(world)
+    number = content_of(record, dispense_pb2.DispenseRecord).prescription_number
+    for origin, to in (
+        (DISPENSING, PAYER),
+        (DISPENSING, HOME),
+        (HOME, PAYER),
+        (PAYER, DISPENSING),
+        (PAYER, HOME),
+        (HOME, DISPENSING),
+    ):
+        await _deliver(premises, origin, to, number)
+    await world.take_back(DISPENSING, world.return_request(DISPENSING, record))
+    return number
+
+
+async def _trace_codes(premises: Premises) -> None:
+    """What a platform asks the registrar of a box, and the receipt that it shows the payer."""
+    world = premises.world
+    itself, messages = _itself(premises, DISPENSING), peer_service_pb2
+    committed = await _committed(world)
+    content = content_of(committed.commitment, attempt_pb2.Commitment)
+
+    def selling() -> peer_service_pb2.SellTraceCodesRequest:
+        return messages.SellTraceCodesRequest(
+            request_id=world.request_id(),
+            prescription_number=content.prescription_number,
+            attempt_id=content.attempt_id,
+            pharmacy_code=content.pharmacy_code,
+            trace_codes=[dispense_pb2.TraceCode(code=world.trace_code())],
+        )
+
+    _add(premises, HOME, itself, "PeerService/SellTraceCodes", selling())
+    sold = selling()
+    answer = await _done(premises, HOME, itself, "PeerService/SellTraceCodes", sold)
+    taking = messages.TakeBackTraceCodesRequest(
+        request_id=world.request_id(),
+        prescription_number=sold.prescription_number,
+        attempt_id=sold.attempt_id,
+        pharmacy_code=sold.pharmacy_code,
+        codes=[each.code for each in sold.trace_codes],
+    )
+    _add(premises, HOME, itself, "PeerService/TakeBackTraceCodes", taking)
+    person = prescription_pb2.Prescription.FromString(
+        await _sheet_of(world, content)
+    ).patient.insured_person_id
+    event = messages.PeerEvent(
+        event_id=world.request_id(),
+        prescription_number=content.prescription_number,
+        insured_person_id=person,
+        statement=answer.sale,
+    )
+    request = messages.DeliverEventsRequest(events=[event])
+    _add(premises, PAYER, itself, "PeerService/DeliverEvents", request, "boxes")
+
+
+async def _sheet_of(world: World, content: attempt_pb2.Commitment) -> bytes:
+    """The prescription of a commitment."""
+
+    def read(tx: Any) -> bytes:
+        claim = tx.dispensing.claim(content.prescription_number, content.attempt_id)
+        sheet = tx.journal.statement(content.prescription_number, claim.prescription_sha256)
+        return bytes(sheet.payload)
+
+    return await world.platforms[DISPENSING].store.read(read)
 
 
 async def _clearing(premises: Premises) -> None:
@@ -345,6 +471,83 @@ async def _supervision(premises: Premises) -> None:
     number = _number(committed.commitment, attempt_pb2.Commitment)
     request = supervision_service_pb2.TracePrescriptionRequest(prescription_number=number)
     _add(premises, HOME, regulator(HOME), "SupervisionService/TracePrescription", request)
+    sha256 = statement_sha256(committed.commitment)
+    for method, asked in {
+        "ExportEvidence": supervision_service_pb2.ExportEvidenceRequest(prescription_number=number),
+        "GetCheckpoint": supervision_service_pb2.SupervisionServiceGetCheckpointRequest(),
+        "GetConsistencyProof": supervision_service_pb2.GetConsistencyProofRequest(first_size=1),
+        "GetInclusionProof": supervision_service_pb2.GetInclusionProofRequest(
+            prescription_number=number, statement_sha256=sha256
+        ),
+        "ListLogEntries": supervision_service_pb2.ListLogEntriesRequest(page_size=10),
+    }.items():
+        _add(premises, HOME, regulator(HOME), f"SupervisionService/{method}", asked)
+    seen = peer_service_pb2.GetCheckpointRequest(held_size=1)
+    _add(premises, HOME, _itself(premises, PAYER), "PeerService/GetCheckpoint", seen)
+
+
+async def _administration(premises: Premises) -> None:
+    """What an operator of the home region decides, and how the others hear of it."""
+    messages = administration_service_pb2
+
+    def add(method: str, request: Message) -> None:
+        _add(premises, HOME, operator(HOME), f"AdministrationService/{method}", request)
+
+    add("ListOverdueAttempts", messages.ListOverdueAttemptsRequest(page_size=10))
+    request = await _decided(premises)
+    add("AdjudicateAttempt", request)
+    await _done(
+        premises,
+        HOME,
+        operator(HOME),
+        "AdministrationService/AdjudicateAttempt",
+        request := await _decided(premises),
+    )
+    number = _number(request.adjudication, attempt_pb2.Adjudication)
+    for to in (PAYER, DISPENSING):
+        _tell(premises, HOME, to, number, "adjudicated", attempt_pb2.Adjudication)
+    add("ListDeadLetters", messages.ListDeadLettersRequest(page_size=10))
+    key = await _set_aside(premises)
+    add("RetryDeadLetter", messages.RetryDeadLetterRequest(**key))
+    key = await _set_aside(premises)
+    add("DiscardDeadLetter", messages.DiscardDeadLetterRequest(reason="told by letter", **key))
+
+
+async def _decided(premises: Premises) -> administration_service_pb2.AdjudicateAttemptRequest:
+    """What two people found about a pharmacy that has committed."""
+    world = premises.world
+    committed = await _committed(world)
+    content = content_of(committed.commitment, attempt_pb2.Commitment)
+    adjudication = attempt_pb2.Adjudication(
+        adjudication_id=world.request_id(),
+        prescription_number=content.prescription_number,
+        attempt_id=content.attempt_id,
+        fence=content.fence,
+        finding=attempt_pb2.Adjudication.FINDING_HANDED_OVER,
+        evidence="the pharmacy's stock book",
+        document_sha256=[bytes(32)],
+    )
+    return administration_service_pb2.AdjudicateAttemptRequest(
+        request_id=world.request_id(), adjudication=world.signed(HOME, adjudication)
+    )
+
+
+async def _set_aside(premises: Premises) -> dict[str, str]:
+    """An event that another region refused, as the home region names it."""
+    world = premises.world
+    number, _ = await _issue(world)
+
+    def refuse(tx: Transaction) -> dict[str, str]:
+        found = tx.journal.due_events(PAYER, world.clock.now, 1000)
+        (event,) = (each for each in found if each.prescription_number == number)
+        tx.journal.event_refused(event, "the other region refused it")
+        return {
+            "prescription_number": number,
+            "peer_region_code": PAYER,
+            "event_id": event.event_id,
+        }
+
+    return await world.platforms[HOME].store.transact(refuse)
 
 
 async def _his(premises: Premises) -> None:
@@ -378,6 +581,10 @@ async def _his(premises: Premises) -> None:
         ),
     )
     add("GetPrescription", messages.HisServiceGetPrescriptionRequest(prescription_number=number))
+    history = messages.HisServiceListStatementsRequest(
+        prescription_number=number, page_size=10, page_token="0"
+    )
+    add("ListStatements", history)
     add("WatchNotices", messages.HisServiceWatchNoticesRequest(resume_token="1"))
     outcome = messages.HisServiceGetOutcomeRequest(
         prescription_number=number, request_id=issued.request_id
@@ -433,6 +640,12 @@ async def _pos(premises: Premises) -> None:
         "ReleaseClaim",
         messages.PosServiceReleaseClaimRequest(request_id=world.request_id(), release=release),
     )
+    (_, correcting), _ = await _corrections(world)
+    correction = again(correcting.correction, attempt_pb2.Correction)
+    add(
+        "CorrectCall",
+        messages.PosServiceCorrectCallRequest(request_id=world.request_id(), correction=correction),
+    )
     committed = (await _committed(world)).commitment
     record = world.record_request(DISPENSING, committed).dispense_record
     add(
@@ -442,11 +655,31 @@ async def _pos(premises: Premises) -> None:
             dispense_record=again(record, dispense_pb2.DispenseRecord),
         ),
     )
+    returned = world.return_request(DISPENSING, await _recorded(world)).dispense_return
+    add(
+        "ReturnDispense",
+        messages.PosServiceReturnDispenseRequest(
+            request_id=world.request_id(),
+            dispense_return=again(returned, dispense_pb2.DispenseReturn),
+        ),
+    )
+    update = (await _under_way(world)).delivery_update
+    add(
+        "UpdateDelivery",
+        messages.PosServiceUpdateDeliveryRequest(
+            request_id=world.request_id(),
+            delivery_update=again(update, dispense_pb2.DeliveryUpdate),
+        ),
+    )
     content = content_of(committed, attempt_pb2.Commitment)
     get = messages.PosServiceGetDispenseRequest(
         prescription_number=content.prescription_number, attempt_id=content.attempt_id
     )
     add("GetDispense", get)
+    history = messages.PosServiceListStatementsRequest(
+        prescription_number=content.prescription_number, page_size=10, page_token="0"
+    )
+    add("ListStatements", history)
     add("WatchNotices", messages.PosServiceWatchNoticesRequest(resume_token="1"))
 
 
@@ -512,6 +745,22 @@ async def _committed(world: World) -> pharmacy_service_pb2.CommitClaimRequest:
     request = await _commitment(world, await _claimed_attempt(world))
     await world.commit(DISPENSING, request)
     return request
+
+
+async def _corrections(
+    world: World,
+) -> list[tuple[str, pharmacy_service_pb2.CorrectCallRequest]]:
+    """Of a claim that was made, and of a commit."""
+    number, code = await _issue(world)
+    claim = world.claim_request(DISPENSING, code)
+    platform = world.platforms[DISPENSING]
+    await claims.claim(platform.exchange, platform.pharmacy, claim)
+    committed = await _committed(world)
+    other = _number(committed.commitment, attempt_pb2.Commitment)
+    return [
+        ("", world.correction_request(DISPENSING, number, claim.request_id)),
+        ("commit", world.correction_request(DISPENSING, other, committed.request_id)),
+    ]
 
 
 def _release(attempt: attempt_pb2.Attempt) -> attempt_pb2.ClaimRelease:

@@ -10,7 +10,12 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 from rxoutflow.v1.statement_pb2 import Signature, SignedStatement
-from rxoutflow_server.application.edge_ports import Handover, IssuedPrescription, Registration
+from rxoutflow_server.application.edge_ports import (
+    GoodsReturn,
+    Handover,
+    IssuedPrescription,
+    Registration,
+)
 from rxoutflow_server.application.ports import (
     ClaimCopy,
     Flow,
@@ -21,11 +26,16 @@ from rxoutflow_server.application.ports import (
     StoredOutcome,
     TraceStep,
 )
+from rxoutflow_server.domain.attempt import LineQuantity
+from rxoutflow_server.domain.benefit import Enrolment, LineShare
 from rxoutflow_server.domain.dispense import CommittedLine, Dispense, DispenseState
 from rxoutflow_server.domain.prescription import ClaimTerms, LineUse, Prescription
+from rxoutflow_server.domain.returns import BookedReturn, Return, ReturnedLine
+from rxoutflow_server.domain.reversal import Reversal
 from rxoutflow_server.domain.settlement import (
     Amounts,
     InsuredPerson,
+    SettledLine,
     Settlement,
     SettlementState,
 )
@@ -116,6 +126,7 @@ def person(person_id: str = PERSON) -> InsuredPerson:
         used_deductible_fen=30_000,
         used_cap_fen=9_999_999,
         direct_settlement_suspended=True,
+        enrolments=(Enrolment("SCHEME-1", 2_000, 777), Enrolment("SCHEME-2")),
     )
 
 
@@ -149,6 +160,43 @@ def settlement(settlement_id: str = SETTLEMENT, attempt_id: str = ATTEMPT) -> Se
         update_time=later(seconds=1),
         cause_sha256=digest("commitment"),
     )
+
+
+def settled_lines() -> tuple[SettledLine, ...]:
+    share = LineShare(1_000, 40, 700, 150, (60, 40), 50, "MZ01", 10, 20, 30)
+    return (SettledLine(2, 30, share), SettledLine(1, 20, replace(share, scheme_code="")))
+
+
+def booked_return(reversal_id: str = "R1", attempt_id: str = ATTEMPT) -> BookedReturn:
+    lines = (LineQuantity(2, 5), LineQuantity(1, 3))
+    return BookedReturn(
+        reversal_id, NUMBER, attempt_id, lines, True, digest("return", reversal_id), NOW
+    )
+
+
+def reversal(reversal_id: str = "R1", settlement_id: str = SETTLEMENT) -> Reversal:
+    lines, cause = (LineQuantity(2, 5), LineQuantity(1, 3)), digest("return", reversal_id)
+    amounts = settlement().amounts
+    return Reversal(reversal_id, settlement_id, PERSON, lines, amounts, cause, later(days=2))
+
+
+def returned(reversal_id: str = "R1", settlement_id: str = SETTLEMENT) -> Return:
+    return Return(
+        reversal_id=reversal_id,
+        prescription_number=NUMBER,
+        settlement_id=settlement_id,
+        lines=(ReturnedLine(2, 5, ("1" * 20, "2" * 20)), ReturnedLine(1, 3)),
+        statement_sha256=digest("return", reversal_id),
+        create_time=NOW,
+        update_time=NOW,
+    )
+
+
+def goods_return(
+    reversal_id: str = "R1", create_time: datetime = NOW, attempt_id: str = ATTEMPT
+) -> GoodsReturn:
+    sha256 = digest("return", reversal_id)
+    return GoodsReturn(NUMBER, reversal_id, attempt_id, "0195-return", sha256, False, create_time)
 
 
 def claim_copy(attempt_id: str = ATTEMPT) -> ClaimCopy:

@@ -37,7 +37,7 @@ from rxoutflow.numbers import PrescriptionNumber
 from rxoutflow.plain import short_name
 from rxoutflow.profile import Sandbox, load_sandbox
 from rxoutflow.v1.notice_pb2 import Notice
-from rxoutflow.v1.supervision_service_pb2 import TraceEvent
+from rxoutflow.v1.trace_pb2 import TraceEvent
 from rxoutflow_server.sandbox.constellation import DATA
 from rxoutflow_server.sandbox.layout import Layout
 from support import sandbox_keeper

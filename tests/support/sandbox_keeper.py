@@ -19,7 +19,7 @@ from pathlib import Path
 from rxoutflow_server.sandbox.constellation import DATA
 from rxoutflow_server.sandbox.layout import SandboxError, prepare
 from rxoutflow_server.sandbox.running import running
-from rxoutflow_server.sandbox.supervisor import ProcessError, Program, Supervisor
+from rxoutflow_server.sandbox.supervisor import ProcessError, Supervisor
 
 
 @contextmanager
@@ -41,32 +41,6 @@ def kept(directory: Path, data: Path = DATA) -> Iterator[Connection]:
 
 class CruelSupervisor(Supervisor):
     """Does to single servers what a supervisor should not."""
-
-    def __init__(self, logs: Path) -> None:
-        super().__init__(logs)
-        self._programs: dict[str, Program] = {}
-        self._kills = 0
-
-    def start(self, programs: Iterable[Program]) -> None:
-        """Start programs, and remember how."""
-        programs = tuple(programs)
-        self._programs.update({each.name: each for each in programs})
-        super().start(programs)
-
-    def kill(self, names: Iterable[str]) -> None:
-        """End servers at once, and put their logs aside."""
-        for name in names:
-            process = self._process(name)
-            process.kill()
-            process.wait()
-            self._children = [each for each in self._children if each.name != name]
-            self._kills += 1
-            log = self._logs / f"{name}.log"
-            log.rename(self._logs / f"{name}.{self._kills}.log")
-
-    def restart(self, names: Iterable[str]) -> None:
-        """Start killed servers again."""
-        self.start([self._programs[name] for name in names])
 
     def freeze(self, names: Iterable[str]) -> None:
         """Stop servers without ending them."""

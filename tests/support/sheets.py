@@ -18,14 +18,22 @@ from rxoutflow.identity import CallerName
 from rxoutflow.statements import add_signature, new_statement
 from rxoutflow.statements.payloads import RULES, Audience, Role, rule_for
 from rxoutflow.trust import TrustStore
-from rxoutflow.v1.attempt_pb2 import Attempt, Claim, ClaimRelease, Commitment
+from rxoutflow.v1.attempt_pb2 import (
+    Adjudication,
+    Attempt,
+    Claim,
+    ClaimRelease,
+    Commitment,
+    Correction,
+)
 from rxoutflow.v1.clearing_pb2 import ClearingAcceptance, ClearingStatement
 from rxoutflow.v1.credential_pb2 import ECredential
-from rxoutflow.v1.dispense_pb2 import DispenseRecord
+from rxoutflow.v1.dispense_pb2 import DeliveryUpdate, DispenseRecord, DispenseReturn, TraceCodeSale
 from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.prescription_status_pb2 import PrescriptionStatus, Revocation
-from rxoutflow.v1.settlement_pb2 import Pricing, Quote, Settlement
+from rxoutflow.v1.settlement_pb2 import Pricing, Quote, Reversal, Settlement
 from rxoutflow.v1.statement_pb2 import (
+    SIGNER_ROLE_ADJUDICATOR,
     SIGNER_ROLE_CHECKER,
     SIGNER_ROLE_DISPENSER,
     SIGNER_ROLE_HOSPITAL_SEAL,
@@ -62,6 +70,8 @@ class Cast:
     checker: Credential
     pharmacy_seal: Credential
     platform_seal: Credential
+    adjudicator: Credential
+    second_adjudicator: Credential
 
     @classmethod
     def create(cls, code: str = HOME) -> Self:
@@ -79,6 +89,8 @@ class Cast:
             region.person(pharmacy, "R004", SIGNER_ROLE_CHECKER),
             region.seal(pharmacy),
             region.seal(region.platform),
+            region.person(region.platform, "J001", SIGNER_ROLE_ADJUDICATOR),
+            region.person(region.platform, "J002", SIGNER_ROLE_ADJUDICATOR),
         )
 
     @property
@@ -135,13 +147,21 @@ class Cast:
             ),
             Claim: Claim(prescription_number=number, pharmacy_code=pharmacy),
             ClaimRelease: ClaimRelease(prescription_number=number, pharmacy_code=pharmacy),
+            Correction: Correction(prescription_number=number, pharmacy_code=pharmacy),
             Commitment: Commitment(prescription_number=number, pharmacy_code=pharmacy, fence=1),
             DispenseRecord: DispenseRecord(prescription_number=number, pharmacy_code=pharmacy),
+            DispenseReturn: DispenseReturn(prescription_number=number, pharmacy_code=pharmacy),
+            DeliveryUpdate: DeliveryUpdate(prescription_number=number, pharmacy_code=pharmacy),
+            Adjudication: Adjudication(prescription_number=number, fence=1),
             Attempt: Attempt(prescription_number=number, state=Attempt.STATE_RESERVED),
             PrescriptionStatus: PrescriptionStatus(prescription_number=number, version=1),
             Pricing: Pricing(prescription_number=number, pharmacy_code=pharmacy),
             Quote: Quote(prescription_number=number, payer_region_code=region),
             Settlement: Settlement(prescription_number=number, payer_region_code=region),
+            Reversal: Reversal(prescription_number=number, payer_region_code=region),
+            TraceCodeSale: TraceCodeSale(
+                registrar_region_code=region, prescription_number=number
+            ),
             ECredential: ECredential(payer_region_code=region, pharmacy_code=pharmacy),
             ClearingStatement: ClearingStatement(payer_region_code=region, period="2026-02"),
             ClearingAcceptance: ClearingAcceptance(dispensing_region_code=region, period="2026-02"),
@@ -161,12 +181,19 @@ class Cast:
             Revocation: [prescriber, hospital_seal],
             Claim: [(SIGNER_ROLE_DISPENSER, self.dispenser), pharmacy_seal],
             ClaimRelease: [review, pharmacy_seal],
+            Correction: [review, pharmacy_seal],
             Commitment: [review, pharmacy_seal],
+            DispenseReturn: [review, pharmacy_seal],
+            DeliveryUpdate: [review, pharmacy_seal],
             DispenseRecord: [
                 review,
                 (SIGNER_ROLE_DISPENSER, self.dispenser),
                 (SIGNER_ROLE_CHECKER, self.checker),
                 pharmacy_seal,
+            ],
+            Adjudication: [
+                (SIGNER_ROLE_ADJUDICATOR, self.adjudicator),
+                (SIGNER_ROLE_ADJUDICATOR, self.second_adjudicator),
             ],
             TrustList: [(SIGNER_ROLE_REGISTRY, self.region.registry)],
         }

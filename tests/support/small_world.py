@@ -1,9 +1,10 @@
 """A small exchange that can be searched completely, made of the real transition functions.
 
-One prescription of one line, two pharmacies, a few attempts, a clock, a hospital that may revoke
-and, if insured, a payer. The network is a set of messages: what was ever sent can arrive at any
-time, any number of times, in any order, or never. Honest pharmacies hand over only after the answer
-to a commit, and never what they released.
+One prescription of one line, maybe in several fills, two pharmacies, a few attempts, a clock that
+ticks by days, a hospital that may revoke and, if insured, a payer. The network is a set of
+messages: what was ever sent can arrive at any time, any number of times, in any order, or never.
+Honest pharmacies hand over only after the answer to a commit, and never what they released. If
+there are returns, they take packs back one by one, which can then be filled again.
 
 ``search`` visits every state that this allows, and checks the invariants in each. A subclass of
 ``World`` may do one thing wrong; the search then tells the shortest story that breaks something.
@@ -20,10 +21,17 @@ from typing import Generic, TypeVar
 
 from rxoutflow_server.domain import prescription as transitions
 from rxoutflow_server.domain.attempt import Attempt, AttemptState, LineQuantity
+from rxoutflow_server.domain.benefit import LineShare
 from rxoutflow_server.domain.errors import Refusal
+from rxoutflow_server.domain.plan import ONCE, Plan
 from rxoutflow_server.domain.prescription import AttemptReference, Change, Prescription
+from rxoutflow_server.domain.returns import Cause
+from rxoutflow_server.domain.reversal import restored, reverse
 from rxoutflow_server.domain.settlement import (
+    NOTHING,
+    Amounts,
     InsuredPerson,
+    SettledLine,
     Settlement,
     SettlementState,
     consume,
@@ -40,9 +48,9 @@ from support.invariants import (
     check_settled_once,
     check_step,
 )
-from support.settlements import AMOUNTS, HELD, PERSON
+from support.settlements import HELD, PERSON
 
-TICK = timedelta(minutes=30)
+TICK = timedelta(days=1)
 LEASE = TICK
 PHARMACIES = "AB"
 T = TypeVar("T")
@@ -50,21 +58,32 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """How much there is; the validity ends after ``valid_ticks``, and time after ``ticks``."""
+    """How much there is; the validity ends after ``valid_ticks``, and time after ``ticks``.
+
+    A repeat prescription has several ``fills``, a tick apart.
+    """
 
     packs: int
     attempts: int
     ticks: int
     valid_ticks: int
     insured: bool = False
+    fills: int = 1
+    returns: bool = False
+
+    @property
+    def plan(self) -> Plan:
+        """What the prescription says about its fills."""
+        return ONCE if self.fills == 1 else Plan(self.fills, fill_interval_days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """What the home region stores; attempts in the order of their ids."""
+    """What the home region stores; attempts in the order of their ids, returns by attempt."""
 
     prescription: Prescription
     attempts: tuple[Attempt, ...] = ()
+    returned: frozenset[tuple[str, int]] = frozenset()
 
     def after(self, change: Change) -> Home:
         """What it stores after a transition, without what only tells when and how often."""
@@ -76,7 +95,8 @@ class Home:
             update_time=START,
             version=1,
         )
-        return Home(prescription, tuple(_timeless(attempts[each]) for each in sorted(attempts)))
+        in_order = tuple(_timeless(attempts[each]) for each in sorted(attempts))
+        return Home(prescription, in_order, self.returned)
 
     @property
     def by_id(self) -> dict[str, Attempt]:
@@ -86,11 +106,15 @@ class Home:
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """What the payer region stores: the person, settlements, and attempts that it knows ended."""
+    """What the payer region stores: the person, settlements, and attempts that it knows ended.
+
+    ``decided`` are returns that it will not look at again: by settlement, and which of them.
+    """
 
     person: InsuredPerson
     settlements: tuple[Settlement, ...] = ()
     ended: frozenset[str] = frozenset()
+    decided: frozenset[tuple[str, int]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +144,7 @@ class Bits:
 
     def __init__(self, scope: Scope) -> None:
         self._packs = scope.packs
-        self._width = 4 * scope.packs + 2
+        self._width = (5 if scope.returns else 4) * scope.packs + 2
         self._slots = range(scope.attempts)
         self.quantities = range(1, scope.packs + 1)
         self.count = self._width * scope.attempts
@@ -130,6 +154,12 @@ class Bits:
             for packs in self.quantities
         ]
         self.any_handover = sum(bit for bit, _ in self.handovers)
+        self.any_return = sum(
+            self.taken_back(slot, nth)
+            for slot in self._slots
+            for nth in self.quantities
+            if scope.returns
+        )
 
     def asked(self, slot: int, packs: int) -> int:
         """Message: the pharmacy's commitment to so many packs."""
@@ -154,6 +184,10 @@ class Bits:
     def let_go(self, slot: int) -> int:
         """Memory: the pharmacy released this attempt and will hand nothing over for it."""
         return self._bit(slot, 4 * self._packs + 1)
+
+    def taken_back(self, slot: int, nth: int) -> int:
+        """Message: the nth return of one pack; the pharmacy remembers it too."""
+        return self._bit(slot, 4 * self._packs + 1 + nth)
 
     def handed_over_at_all(self, slot: int) -> int:
         """Memory: the pharmacy handed something over for this attempt."""
@@ -203,7 +237,8 @@ class World:
     def start(self) -> int:
         """A registered prescription, and nothing sent yet."""
         end = START + self.scope.valid_ticks * TICK
-        home = Home(new_prescription(self.scope.packs, expire_time=end))
+        plan = self.scope.plan
+        home = Home(new_prescription(self.scope.packs, expire_time=end, plan=plan))
         payer = Payer(PERSON)
         return self._state(self._homes.number(home), self._payers.number(payer), 0, 0)
 
@@ -236,7 +271,13 @@ class World:
         if not bits & self.bits.any_handover:
             return
         packs = sum(packs for bit, packs in self.bits.handovers if bits & bit)
-        check_handed_over(self.scope.packs, packs)
+        packs -= (bits & self.bits.any_return).bit_count()
+        days = state >> self._clock_at & 0xF
+        check_handed_over(self.scope.plan.opened(self.scope.packs, 1 + days), packs)
+        if bits & self.bits.any_return:
+            payer = self._payers.values[state >> self._payer_at & 0xFFFFFF]
+            for settlement in payer.settlements:
+                _check_given_back(settlement, payer.decided)
         if self.checks_everything:
             key = (state >> self._home_at, state >> self._payer_at & 0xFFFFFF)
             covered = self._covered.get(key)
@@ -260,6 +301,22 @@ class World:
     def lease_timer(self, home: Home, clock: int) -> Change:
         """The home region ends what has run out."""
         return transitions.expire_lease(home.prescription, now=time_at(clock))
+
+    def already_booked(self, home: Home, name: str, nth: int) -> bool:
+        """Whether the home region knows this return of an attempt."""
+        return (name, nth) in home.returned
+
+    def take_back(self, home: Home, attempt: Attempt, before: int, clock: int) -> Change:
+        """The home region books one pack that came back."""
+        change, _ = transitions.take_back(
+            home.prescription,
+            attempt,
+            (LineQuantity(1, 1),),
+            {1: before},
+            Cause.DISPENSING_ERROR,
+            now=time_at(clock),
+        )
+        return change
 
     def may_hand_over(self, attempt: Attempt, slot: int, packs: int) -> tuple[int, int]:
         """What a pharmacy must have received to hand over, and what it must not remember."""
@@ -325,11 +382,41 @@ class World:
                 unless=unless | self.bits.handed_over_at_all(slot),
                 sets=self.bits.handed_over(slot, packs),
             )
+        yield from self._takes_back(slot, name)
         yield Move(
             f"release of {name} is sent",
             unless=ended,
             sets=self.bits.released(slot) | self.bits.let_go(slot),
         )
+
+    def _takes_back(self, slot: int, name: str) -> Iterator[Move]:
+        """Of what it handed over, a pharmacy takes one pack back after the other."""
+        if not self.scope.returns:
+            return
+        for packs in self.bits.quantities:
+            for nth in range(1, packs + 1):
+                back = self.bits.taken_back(slot, nth)
+                before = self.bits.taken_back(slot, nth - 1) if nth > 1 else 0
+                yield Move(
+                    f"pack {nth} of {packs} of {name} is TAKEN BACK",
+                    needs=self.bits.handed_over(slot, packs) | before,
+                    unless=back,
+                    sets=back,
+                )
+
+    def _returns(self, home: Home, attempt: Attempt, clock: int) -> Iterator[Move]:
+        """The home region receives returns: each once, and none before its handover is booked."""
+        if not self.scope.returns:
+            return
+        name, slot = attempt.attempt_id, _slot(attempt)
+        before = sum(each == name for each, _ in home.returned)
+        for nth in self.bits.quantities:
+            if self.already_booked(home, name, nth):
+                continue
+            booking = partial(self.take_back, home, attempt, before, clock)
+            noted = replace(home, returned=home.returned | {(name, nth)})
+            needs = self.bits.taken_back(slot, nth)
+            yield from self._step(noted, Move(f"return {nth} of {name} arrives", needs), booking)
 
     def _follow_ups(self, home: Home, attempt: Attempt, clock: int) -> Iterator[Move]:
         """The home region receives commitments, records and releases of an attempt."""
@@ -361,9 +448,16 @@ class World:
                 f"record of {packs} of {name} arrives", needs=self.bits.handed_over(slot, packs)
             )
             dispense = partial(
-                transitions.dispense, given, attempt, reference("record"), lines, now=now
+                transitions.dispense,
+                given,
+                attempt,
+                reference("record"),
+                lines,
+                now=now,
+                handover_time=now,
             )
             yield from self._step(home, booking, dispense)
+        yield from self._returns(home, attempt, clock)
         releasing = Move(f"release of {name} arrives", needs=self.bits.released(slot))
         release = partial(transitions.release, given, attempt, reference("release"), now=now)
         yield from self._step(home, releasing, release)
@@ -391,6 +485,8 @@ class World:
             for packs in self.bits.quantities:
                 yield from self._hold(payer, slot, packs)
                 yield from self._post(payer, slot, packs)
+                if self.scope.returns:
+                    yield from self.reversals(payer, slot, packs)
             if not attempt.state.is_live and attempt.attempt_id not in payer.ended:
                 after = self._kept(payer, _told_of_end(payer, attempt))
                 yield Move(f"payer hears that {attempt.attempt_id} is {attempt.state}", payer=after)
@@ -430,8 +526,47 @@ class World:
             needs = self.bits.handed_over(slot, packs)
             yield Move(f"payer posts {settlement.settlement_id}", needs=needs, payer=after)
 
+    def reversals(self, payer: Payer, slot: int, packs: int) -> Iterator[Move]:
+        """Returns arrive. What is not paid yet is told again later: nothing changes."""
+        for settlement in payer.settlements:
+            if settlement.settlement_id != _settlement_id(slot, packs):
+                continue
+            for nth in range(1, packs + 1):
+                if (settlement.settlement_id, nth) not in payer.decided:
+                    yield from self.reversal(payer, settlement, slot, packs, nth)
+
+    def reversal(
+        self, payer: Payer, settlement: Settlement, slot: int, packs: int, nth: int
+    ) -> Iterator[Move]:
+        """The nth return of one pack is reversed, unless the rules say no."""
+        before = sum(each == settlement.settlement_id for each, _ in payer.decided)
+        try:
+            after, parts = reverse(
+                settlement,
+                {1: before},
+                (LineQuantity(1, 1),),
+                cause_sha256=b"return",
+                now=START,
+            )
+        except Refusal:
+            return
+        person = restored(payer.person, settlement, parts)
+        given_back = replace(_with(payer, after), person=person)
+        yield self.decided(payer, given_back, settlement, slot, packs, nth)
+
+    def decided(
+        self, before: Payer, after: Payer, settlement: Settlement, slot: int, packs: int, nth: int
+    ) -> Move:
+        """The payer has decided on a return and will not look at it again."""
+        key = (settlement.settlement_id, nth)
+        kept = self._kept(before, replace(after, decided=after.decided | {key}))
+        needs = self.bits.handed_over(slot, packs) | self.bits.taken_back(slot, nth)
+        return Move(f"payer decides on return {nth} of {key[0]}", needs=needs, payer=kept)
+
     def _kept(self, before: Payer, after: Payer) -> int:
-        check_nothing_lost(PERSON, after.person, after.settlements)
+        back = {each.settlement_id: each.reversed for each in after.settlements}
+        nothing_back = all(each == NOTHING for each in back.values())
+        check_nothing_lost(PERSON, after.person, after.settlements, None if nothing_back else back)
         states = {each.settlement_id: each.state for each in before.settlements}
         for settlement in after.settlements:
             check_settled_once(states.get(settlement.settlement_id), settlement.state)
@@ -476,13 +611,24 @@ def _settlement_id(slot: int, packs: int) -> str:
 
 
 def _hold_for(slot: int, packs: int) -> Settlement:
+    share = LineShare(12 * packs, packs, 10 * packs, packs, (packs, 0), 0)
     return replace(
         HELD,
         settlement_id=_settlement_id(slot, packs),
         attempt_id=f"attempt-{slot + 1}",
-        amounts=replace(AMOUNTS, account_fen=packs, pool_fen=10 * packs, deductible_fen=packs),
-        family_accounts_fen=(packs, 0),
+        amounts=Amounts.of_lines([share]),
+        family_accounts_fen=share.family_accounts_fen,
+        lines=(SettledLine(1, packs, share),),
     )
+
+
+def _check_given_back(settlement: Settlement, decided: frozenset[tuple[str, int]]) -> None:
+    """I6: what was decided was given back, once each, a pack's share at a time."""
+    returns = sum(each == settlement.settlement_id for each, _ in decided)
+    packs, rest = divmod(settlement.reversed.pool_fen, 10)
+    if packs != returns or rest:
+        words = f"{settlement.settlement_id}: {returns} returns, {packs} packs given back"
+        raise Violation("I6", words)
 
 
 def _told_of_end(payer: Payer, attempt: Attempt) -> Payer:

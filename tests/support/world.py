@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from google.rpc import error_details_pb2
 from rxoutflow.identity import CallerName
 from rxoutflow.numbers import PrescriptionNumber, new_id
 from rxoutflow.statements import Verifier, new_statement
+from rxoutflow.statements.payloads import RULES
 from rxoutflow.trust import TrustStore
 from rxoutflow.v1 import (
     attempt_pb2,
@@ -40,10 +42,17 @@ from rxoutflow.v1 import (
     settlement_pb2,
 )
 from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_PLATFORM, SignedStatement
-from rxoutflow_server.application.dispensing import claims, records, settling
+from rxoutflow_server.application.dispensing import (
+    claims,
+    corrections,
+    records,
+    returns,
+    settling,
+)
 from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.exchange import outbox
 from rxoutflow_server.application.home import attempts, registration
+from rxoutflow_server.application.log.region_log import RegionLog
 from rxoutflow_server.application.ports import PeerGateway, Transaction
 from rxoutflow_server.application.region import Region
 from rxoutflow_server.credential_codes import CredentialCodes
@@ -72,6 +81,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 PERSON = "TEST0001"
 DRUGS = tuple(f"SYNTEST{index:016}" for index in range(1, 4))
+HERBS = tuple(f"SYNHERB{index:016}" for index in range(1, 4))
 PRICE = 1_500_000
 """1.50 yuan a tablet."""
 
@@ -89,7 +99,8 @@ class Clock:
 class MemoryStore:
     """A store in memory: real tables, one command at a time, undone when it raises."""
 
-    def __init__(self) -> None:
+    def __init__(self, before_commit: Callable[[Transaction], None] = lambda tx: None) -> None:
+        self._before_commit = before_commit
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         self.connection.execute("PRAGMA foreign_keys = ON")
         migrate(self.connection, Path("memory"), "platform")
@@ -100,6 +111,7 @@ class MemoryStore:
         self.connection.execute("BEGIN")
         try:
             result = command(self._tables)
+            self._before_commit(self._tables)
         except BaseException:
             self.connection.execute("ROLLBACK")
             raise
@@ -141,15 +153,19 @@ class World:
     lost_answers: int = 0
     losing: set[str] = field(default_factory=set)
     """Calls between regions whose next answer is lost, by name."""
+    _digits: set[str] = field(default_factory=set)
 
     @classmethod
-    def create(cls, *codes: str, seed: int = 1) -> World:
+    def create(cls, *codes: str, seed: int = 1, registrars: tuple[str, ...] = ()) -> World:
+        """Regions that know each other; each keeps its own trace codes, or the registrars all."""
         clock, random = Clock(), Random(seed)
         casts = {code: Cast.create(code) for code in codes}
         for cast in casts.values():
             _designate(cast)
         trust = trust_store(*(cast.region for cast in casts.values()))
-        platforms = {code: _platform(casts[code], trust, clock, random) for code in codes}
+        platforms = {
+            code: _platform(casts[code], trust, clock, random, registrars) for code in codes
+        }
         world = cls(platforms, clock, random)
         for code, platform in platforms.items():
             platform.exchange = Exchange(platform.region, platform.store, _Peers(world, code))
@@ -183,7 +199,7 @@ class World:
         content = cast.prescription()
         milliseconds = int(self.clock.now.timestamp() * 1000)
         serial = cast.hospital.institution_code[-5:]
-        digits = f"{self.random.randrange(10**5):05}"
+        digits = self._fresh_digits()
         content.prescription_number = str(PrescriptionNumber(home, milliseconds, serial, digits))
         content.hospital_prescription_number = f"RX-{self.random.randrange(10**12)}"
         content.issue_time.FromDatetime(self.clock.now)
@@ -205,6 +221,13 @@ class World:
                 supply_days=7,
             )
         return content
+
+    def _fresh_digits(self) -> str:
+        """Time may stand still for many prescriptions: their numbers differ in these digits."""
+        while (digits := f"{self.random.randrange(10**5):05}") in self._digits:
+            """Draw again."""
+        self._digits.add(digits)
+        return digits
 
     async def issue(
         self, home: str, payer: str, *, lines: int = 1, quantity: int = 20
@@ -272,6 +295,26 @@ class World:
         )
         response = await claims.release(platform.exchange, platform.pharmacy, request)
         return content_of(response.attempt, attempt_pb2.Attempt)
+
+    def correction_request(
+        self, dispensing: str, number: str, corrected_request_id: str
+    ) -> pharmacy_service_pb2.CorrectCallRequest:
+        """A correction of a call of the region's pharmacy."""
+        content = attempt_pb2.Correction(
+            prescription_number=number,
+            corrected_request_id=corrected_request_id,
+            pharmacy_code=self.platforms[dispensing].pharmacy.institution_code,
+            reason="the answer was lost",
+        )
+        return pharmacy_service_pb2.CorrectCallRequest(
+            request_id=self.request_id(), correction=self.signed(dispensing, content)
+        )
+
+    async def correct(
+        self, dispensing: str, request: pharmacy_service_pb2.CorrectCallRequest
+    ) -> pharmacy_service_pb2.CorrectCallResponse:
+        platform = self.platforms[dispensing]
+        return await corrections.correct(platform.exchange, platform.pharmacy, request)
 
     async def quote(self, dispensing: str, attempt: attempt_pb2.Attempt) -> settlement_pb2.Amounts:
         """Quote everything that the attempt holds."""
@@ -354,8 +397,54 @@ class World:
         self, dispensing: str, request: pharmacy_service_pb2.RecordDispenseRequest
     ) -> dispense_pb2.DispenseProgress:
         platform = self.platforms[dispensing]
+        response = await records.record_dispense(platform.exchange, platform.pharmacy, request)
+        return response.progress
+
+    def return_request(
+        self,
+        dispensing: str,
+        record: SignedStatement,
+        quantities: dict[int, int] | None = None,
+        *,
+        cause: dispense_pb2.DispenseReturn.Cause.ValueType = (
+            dispense_pb2.DispenseReturn.CAUSE_DISPENSING_ERROR
+        ),
+        **changes: Any,
+    ) -> pharmacy_service_pb2.ReturnDispenseRequest:
+        """A return of what was recorded: all of it with its boxes, or quantities by line."""
+        sold = content_of(record, dispense_pb2.DispenseRecord)
+        content = dispense_pb2.DispenseReturn(
+            **{
+                "reversal_id": self.request_id(),
+                "prescription_number": sold.prescription_number,
+                "attempt_id": sold.attempt_id,
+                "pharmacy_code": sold.pharmacy_code,
+                "settlement_id": sold.settlement_id,
+                "cause": cause,
+                "reason": "the wrong strength",
+                "lines": [
+                    dispense_pb2.ReturnedLine(
+                        line_id=line.line_id,
+                        quantity=line.quantity if quantities is None else quantities[line.line_id],
+                        trace_codes=[] if quantities else [each.code for each in line.trace_codes],
+                    )
+                    for line in sold.lines
+                    if quantities is None or line.line_id in quantities
+                ],
+                **changes,
+            }
+        )
+        content.return_time.FromDatetime(self.clock.now)
+        return pharmacy_service_pb2.ReturnDispenseRequest(
+            request_id=self.request_id(), dispense_return=self.signed(dispensing, content)
+        )
+
+    async def take_back(
+        self, dispensing: str, request: pharmacy_service_pb2.ReturnDispenseRequest
+    ) -> dispense_pb2.ReturnProgress:
+        platform = self.platforms[dispensing]
         response = await platform.store.transact(
-            lambda tx: records.record(tx, platform.region, platform.pharmacy, request)
+            lambda tx: returns.take_back(tx, platform.region, platform.pharmacy, request)
         )
         return response.progress
 
@@ -426,14 +515,25 @@ class World:
                 return
         raise AssertionError("events go round in circles")
 
-    async def tell(self, origin: str, peer: str, statement: SignedStatement) -> str:
-        """Bring one event from a region to another by hand; the reason if it is refused."""
+    async def tell(
+        self,
+        origin: str,
+        peer: str,
+        statement: SignedStatement,
+        *,
+        insured_person_id: str | None = None,
+    ) -> str:
+        """Bring one event from a region to another by hand; the reason if it is refused.
+
+        It is for the home region, or else for the payer, unless said otherwise.
+        """
         caller = self.platforms[origin].cast.region.platform
-        number = content_of(statement, dispense_pb2.DispenseRecord).prescription_number
+        number = number_in(statement)
+        to_payer = "" if number.startswith(peer) else PERSON
         event = peer_service_pb2.PeerEvent(
             event_id=self.request_id(),
             prescription_number=number,
-            insured_person_id="" if number.startswith(peer) else PERSON,
+            insured_person_id=to_payer if insured_person_id is None else insured_person_id,
             statement=statement,
         )
         request = peer_service_pb2.DeliverEventsRequest(events=[event])
@@ -508,12 +608,20 @@ def content_of(statement: SignedStatement, kind: type[M]) -> M:
     return kind.FromString(statement.payload)
 
 
-def priced(lines: Iterable[attempt_pb2.LineQuantity]) -> list[settlement_pb2.PricedLine]:
+def number_in(statement: SignedStatement) -> str:
+    """The prescription that a statement of any kind is about."""
+    (kind,) = [rule.message for rule in RULES if rule.payload_type == statement.payload_type]
+    return str(attrgetter("prescription_number")(content_of(statement, kind)))
+
+
+def priced(
+    lines: Iterable[attempt_pb2.LineQuantity], drugs: Sequence[str] = DRUGS
+) -> list[settlement_pb2.PricedLine]:
     """Lines at the ceiling price."""
     return [
         settlement_pb2.PricedLine(
             line_id=line.line_id,
-            drug_code=DRUGS[line.line_id - 1],
+            drug_code=drugs[line.line_id - 1],
             quantity=line.quantity,
             unit_price_micro_yuan=PRICE,
         )
@@ -544,9 +652,11 @@ def _designate(cast: Cast) -> None:
             institution.tier = 3
 
 
-def _platform(cast: Cast, trust: TrustStore, clock: Clock, random: Random) -> Platform:
+def _platform(
+    cast: Cast, trust: TrustStore, clock: Clock, random: Random, registrars: tuple[str, ...] = ()
+) -> Platform:
     code = cast.region.code
-    key = _key(code)
+    key, log = _key(code), RegionLog(code, cast.platform_seal.signer, clock)
     region = Region(
         code=code,
         trust=trust,
@@ -559,8 +669,10 @@ def _platform(cast: Cast, trust: TrustStore, clock: Clock, random: Random) -> Pl
         lease=timedelta(minutes=30),
         tariffs=Tariffs([_tariff(code)]),
         catalogue=_catalogue(code),
+        registrars=registrars,
+        log=log,
     )
-    store = MemoryStore()
+    store = MemoryStore(log.grow_now)
     return Platform(cast, region, store, Desk(region, store))
 
 
@@ -612,8 +724,8 @@ def _catalogue(code: str) -> Catalogue:
                 unit="片",
                 price_micro_yuan=PRICE,
                 category=Category.A,
-                flags=frozenset[DrugFlag](),
+                flags=frozenset({DrugFlag.HERBAL}) if drug in HERBS else frozenset[DrugFlag](),
             )
-            for index, drug in enumerate(DRUGS, 1)
+            for index, drug in enumerate(DRUGS + HERBS, 1)
         ],
     )

@@ -19,10 +19,10 @@ from rxoutflow_server.domain.benefit import (
     Standing,
     apportion_to_lines,
     benefit,
-    explain,
     return_of_line,
 )
 from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
+from rxoutflow_server.domain.explanation import explain
 from rxoutflow_server.domain.tariff import (
     AnnualDeductible,
     AreaStatus,

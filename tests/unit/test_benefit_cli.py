@@ -175,6 +175,64 @@ def test_input_of_another_shape_ends_with_status_2(
     assert message in result.stderr
 
 
+# The scheme of the demonstration's 320600 is invented: 80 % in tier 3 after 30.00 yuan.
+SCHEME_CASE = CASE | {
+    "payer_region": "320600",
+    "issuing_tier": 3,
+    "area_status": "filed",
+    "used_deductible_fen": 80_000,
+    "special_disease_code": "SYN-M03900",
+    "enrolled": [{"scheme_code": "NT-SYN-M03900", "used_deductible_fen": 2_000, "used_cap_fen": 0}],
+    "lines": [
+        CASE["lines"][0] | {"category": "A", "drug_code": "SYNW0000000000000000001"},
+        CASE["lines"][1],
+    ],
+}
+
+
+def test_a_case_with_a_scheme_says_what_falls_to_it() -> None:
+    figures = json.loads(quote(stdin=json.dumps(SCHEME_CASE)).stdout)
+
+    assert figures["schemes"] == [
+        {
+            "scheme_code": "NT-SYN-M03900",
+            "lines": [0],
+            "inscope_fen": 24_165,
+            "deductible_fen": 1_000,
+            "pool_fen": 18_532,
+        }
+    ]
+    assert figures["pool_fen"] == 18_532 + 43_120
+    assert {*figures} == {*OUTPUT_KEYS, "schemes"}
+
+
+@pytest.mark.parametrize("changes", [{"enrolled": []}, {"special_disease_code": "SYN-M01600"}])
+def test_a_case_outside_every_scheme_gives_the_documented_figures_only(
+    changes: dict[str, Any],
+) -> None:
+    figures = json.loads(quote(stdin=json.dumps(SCHEME_CASE | changes)).stdout)
+
+    assert {*figures} == {*OUTPUT_KEYS}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"special_disease_code": ""}, "special_disease_code"),
+        ({"enrolled": "NT-SYN-M03900"}, "enrolled"),
+        ({"enrolled": [{"scheme_code": "S"}]}, "enrolled[0].used_deductible_fen"),
+        ({"enrolled": [SCHEME_CASE["enrolled"][0] | {"used_cap_fen": -1}]},
+         "enrolled[0].used_cap_fen"),
+        ({"enrolled": SCHEME_CASE["enrolled"] * 2}, "enrolled"),
+    ],
+)  # fmt: skip
+def test_bad_schemes_of_a_case_are_named(changes: dict[str, Any], named: str) -> None:
+    result = quote(stdin=json.dumps(SCHEME_CASE | changes))
+
+    assert result.exit_code == 2
+    assert f"Error: {named}: " in result.stderr
+
+
 def test_a_folder_of_bad_tariffs_ends_with_status_2_and_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "350500.toml").write_text("region_code = 350500", encoding="utf-8")
     result = quote("--tariffs", str(tmp_path), stdin=json.dumps(CASE))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,7 +47,7 @@ def file_with(folder: Path, *rows: str, name: str = "350500.csv") -> Path:
 
 def test_a_line_at_the_ceiling_carries_what_the_catalogue_says() -> None:
     assert CATALOGUE.price(CODE, 4_360_000, quantity=14) == Line(
-        14, 4_360_000, Category.B, 1_000, 4_000_000, limited_use_unmet=False
+        14, 4_360_000, Category.B, 1_000, 4_000_000, limited_use_unmet=False, drug_code=CODE
     )
 
 
@@ -197,6 +199,47 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | 
         load_catalogue(path)
 
 
+PACKED = f"{HEADER},package_unit,units_per_package"
+
+
+@pytest.mark.parametrize(
+    ("cells", "packages"),
+    [("盒,14", (2, 2)), (",", (0, 30))],
+)
+def test_a_quantity_is_whole_packages_and_loose_units_where_packages_are_known(
+    tmp_path: Path, cells: str, packages: tuple[int, int]
+) -> None:
+    catalogue = load_catalogue(file_with(tmp_path, PACKED, f"{ROW},{cells}"))
+
+    assert catalogue.drug(CODE).packages(30) == packages
+
+
+@pytest.mark.parametrize("cells", ["盒,", ",14", "盒,0", "盒,1.5", "盒,-1"])
+def test_a_package_without_its_size_is_refused(tmp_path: Path, cells: str) -> None:
+    with pytest.raises(ReferenceDataError, match="row 2, column units_per_package"):
+        load_catalogue(file_with(tmp_path, PACKED, f"{ROW},{cells}"))
+
+
+@pytest.mark.parametrize("lost", ["\n", ",\n", "用药,\n"])
+def test_a_file_that_ends_in_the_middle_of_a_line_is_refused(tmp_path: Path, lost: str) -> None:
+    path = file_with(tmp_path, HEADER, ROW)
+    path.write_text(path.read_text("utf-8").removesuffix(lost), "utf-8")
+
+    with pytest.raises(ReferenceDataError, match="row 2: the file ends in the middle of a line"):
+        load_catalogue(path)
+
+
+@pytest.mark.parametrize("ending", ["", "\n"])
+def test_a_trailer_that_counts_the_rows_is_no_row(tmp_path: Path, ending: str) -> None:
+    assert len(load_catalogue(file_with(tmp_path, HEADER, ROW, f"# rows: 1{ending}"))) == 1
+
+
+@pytest.mark.parametrize("promised", [0, 2])
+def test_a_trailer_that_counts_other_rows_is_refused(tmp_path: Path, promised: int) -> None:
+    with pytest.raises(ReferenceDataError, match=f"trailer: {promised} rows are promised, 1 are"):
+        load_catalogue(file_with(tmp_path, HEADER, ROW, f"# rows: {promised}"))
+
+
 @pytest.mark.parametrize("region_code", REGIONS)
 def test_the_demonstration_catalogues_are_synthetic_and_cover_every_kind_of_drug(
     region_code: str,
@@ -207,7 +250,14 @@ def test_the_demonstration_catalogues_are_synthetic_and_cover_every_kind_of_drug
     assert all(drug.drug_code.startswith("SYN") for drug in catalogue)
     assert flags == set(DrugFlag)
     assert {drug.category for drug in catalogue} == set(Category)
-    assert sum(DrugFlag.HERBAL in drug.flags for drug in catalogue) >= 12
+    assert sum(DrugFlag.HERBAL in drug.flags for drug in catalogue) >= 100
+    assert len({drug.generic_name for drug in catalogue}) >= 300
+
+
+def test_the_demonstration_catalogues_are_what_their_list_says_now() -> None:
+    script = Path(__file__).parents[2] / ".ci" / "catalogues.py"
+
+    assert subprocess.run([sys.executable, script, "check"], check=False).returncode == 0
 
 
 def test_the_demonstration_catalogues_differ_in_price_only() -> None:

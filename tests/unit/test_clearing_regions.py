@@ -30,15 +30,13 @@ from rxoutflow_server.application.clearing.messages import entry_message, totals
 from rxoutflow_server.application.clearing.reconciling import Pair, Reconciliation
 from rxoutflow_server.application.clearing.reports import Standing, positions
 from rxoutflow_server.application.clearing.stating import clear_period
-from rxoutflow_server.application.messages import settlement_message
 from rxoutflow_server.application.ports import RegionRole, Transaction
 from rxoutflow_server.domain.clearing import Period, net_positions
 from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
-from rxoutflow_server.domain.ledger import Book, Entry, totals
-from rxoutflow_server.domain.settlement import SettlementState
+from rxoutflow_server.domain.ledger import AMOUNTS, Book, Entry, totals
 from support.ledgers import DAY, PERIOD, posting, reversal
 from support.pki import NOW
-from support.world import PERSON, World, content_of
+from support.world import World, content_of
 
 HOME, DISPENSING, PAYER = "350200", "350500", "320600"
 TODAY = local_day(NOW)
@@ -152,32 +150,59 @@ async def test_the_day_is_the_local_one(world: World) -> None:
 
 
 async def test_a_reversal_is_booked_with_the_day_of_its_posting(world: World, sold: str) -> None:
-    settlement = await world.platforms[PAYER].store.read(
-        lambda tx: tx.payer.settlement(PERSON, sold)
-    )
-    assert settlement is not None
-    later = replace(
-        settlement, state=SettlementState.REVERSED, update_time=NOW + timedelta(days=40)
-    )
+    (posted,) = await entries(world, PAYER, Book.PAYABLE, DISPENSING)
+    content = reversal_statement(posted, NOW + timedelta(days=40))
     for _ in range(2):  # told twice, booked once
-        await world.platforms[PAYER].store.transact(
-            lambda tx: books.book_settlement(
-                tx, Book.PAYABLE, DISPENSING, settlement_message(later, PAYER)
-            )
-        )
-    posted, reversed_ = await entries(world, PAYER, Book.PAYABLE, DISPENSING)
-    assert reversed_ == reversal(posted, local_day(later.update_time))
+        await book_reversal(world, content)
+    _, reversed_ = await entries(world, PAYER, Book.PAYABLE, DISPENSING)
+    day = local_day(NOW + timedelta(days=40))
+    assert reversed_ == replace(reversal(posted, day), reversal_id="R")
 
 
-async def test_a_reversal_of_what_was_never_posted_is_refused(world: World) -> None:
-    content = settlement_pb2.Settlement(
-        settlement_id="S", state=settlement_pb2.Settlement.STATE_REVERSED
-    )
+async def test_a_reversal_waits_for_the_posting_that_it_takes_back(world: World) -> None:
+    content = reversal_statement(posting(), NOW)
     with pytest.raises(Refusal) as refused:
-        await world.platforms[PAYER].store.transact(
-            lambda tx: books.book_settlement(tx, Book.PAYABLE, DISPENSING, content)
-        )
-    assert refused.value.reason is Reason.SETTLEMENT_NOT_FOUND
+        await book_reversal(world, content)
+    assert refused.value.reason is Reason.EARLIER_FACT_MISSING
+
+
+async def test_a_reversal_before_its_posting_is_refused(world: World, sold: str) -> None:
+    (posted,) = await entries(world, PAYER, Book.PAYABLE, DISPENSING)
+    with pytest.raises(Refusal) as refused:
+        await book_reversal(world, reversal_statement(posted, NOW - timedelta(days=1)))
+    assert refused.value.detail == {"field": "reverse_time"}
+
+
+async def test_a_settlement_that_says_it_is_reversed_moves_nothing_by_itself(
+    world: World, sold: str
+) -> None:
+    before = await entries(world, PAYER, Book.PAYABLE, DISPENSING)
+    content = settlement_pb2.Settlement(
+        settlement_id=sold, state=settlement_pb2.Settlement.STATE_REVERSED
+    )
+    await world.platforms[PAYER].store.transact(
+        lambda tx: books.book_settlement(tx, Book.PAYABLE, DISPENSING, content)
+    )
+    assert await entries(world, PAYER, Book.PAYABLE, DISPENSING) == before
+
+
+async def book_reversal(world: World, content: settlement_pb2.Reversal) -> None:
+    await world.platforms[PAYER].store.transact(
+        lambda tx: books.book_reversal(tx, Book.PAYABLE, DISPENSING, content)
+    )
+
+
+def reversal_statement(posted: Entry, at: datetime) -> settlement_pb2.Reversal:
+    """A reversal of the whole of a posting."""
+    content = settlement_pb2.Reversal(
+        reversal_id="R",
+        settlement_id=posted.settlement_id,
+        prescription_number=posted.prescription_number,
+    )
+    content.reverse_time.FromDatetime(at)
+    for name in AMOUNTS:
+        setattr(content.amounts, name, getattr(posted, name))
+    return content
 
 
 # --- reconciliation -------------------------------------------------------------------------------

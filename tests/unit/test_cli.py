@@ -14,7 +14,8 @@ from rxoutflow.errors import InvalidInput
 
 COMMANDS = (
     *("precheck", "issue", "revoke", "find", "claim", "quote", "commit", "dispense", "release"),
-    *("forget", "status", "watch", "trace"),
+    "return",
+    *("correct", "forget", "status", "history", "watch", "trace"),
 )
 NUMBER = "350200177244380012300001000424"
 CODE = f"{NUMBER}.0123456789ABCDEF"
@@ -90,7 +91,11 @@ def test_who_cannot_be_found_is_wrong_input(arguments: tuple[str, ...], words: s
         (("commit",), "there is no current claim"),
         (("dispense", "--invent-boxes"), "there is no current claim"),
         (("release", "--reason", "x"), "there is no current claim"),
+        (("correct", "--reason", "x"), "say which: rxoutflow correct REQUEST_ID --number NUMBER"),
+        (("correct", "R", "--reason", "x"), "say which: rxoutflow correct REQUEST_ID"),
+        (("correct", "R", "--number", "1", "--reason", "x"), "a prescription number has 30 digits"),
         (("status",), "there is no current claim"),
+        (("history", "12345"), "a prescription number has 30 digits"),
         (("issue", "gone.json"), "gone.json: cannot be read"),
         (("revoke", NUMBER, "--reason", "x"), "this needs a hospital, not a pharmacy"),
         (("trace", NUMBER), "this needs a regulator, not a pharmacy"),

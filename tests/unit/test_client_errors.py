@@ -19,6 +19,7 @@ from rxoutflow import errors
 from rxoutflow.client.failures import from_rpc_error
 from rxoutflow.errors import (
     FieldInvalid,
+    FillTooEarly,
     Indefinite,
     Overloaded,
     PrescriptionHeld,
@@ -126,6 +127,20 @@ def test_a_refusal_names_the_holder_and_whom_to_call() -> None:
     assert isinstance(error, PrescriptionHeld)
     assert (error.holder_code, error.holder_name) == ("P35050000001", "泉州示范药店（合成）")
     assert "0595-5550001" in error.advice
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [({"open_day": "2026-03-30"}, "on 2026-03-30"), ({}, "once the present fill was collected")],
+)
+def test_a_fill_that_is_not_open_yet_says_when_to_come_again(
+    known: dict[str, str], words: str
+) -> None:
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    error = from_rpc_error(refusal(code, "FILL_TOO_EARLY", line_id="1", **known), "e")
+    assert isinstance(error, FillTooEarly)
+    assert error.open_day == known.get("open_day", "")
+    assert words in error.advice
 
 
 def test_details_of_refusals_are_typed() -> None:

@@ -29,6 +29,7 @@ from rxoutflow_server.config import (
     load_platform,
     read_pickup_key,
 )
+from rxoutflow_server.storage.platform_stores import Database
 from rxoutflow_server.transport.channels import edge_server_name, platform_server_name
 from support import pki
 from support.live import write_pair
@@ -150,7 +151,7 @@ def test_a_complete_configuration_is_read_with_paths_from_its_own_folder(office:
     config = load_platform(office.write(tables), NOW)
     assert isinstance(config, PlatformConfig)
     assert config.tls.certificate == office.folder / "tls.pem"
-    assert config.store == office.folder / "store.db"
+    assert config.records == office.folder / "store.db"
     assert config.reference.insured == office.folder / "catalogue.csv"
     assert (config.region_code, config.listen, config.lease_seconds, config.log_level) == (
         "350200",
@@ -168,6 +169,56 @@ def test_what_may_be_left_out_has_a_default(office: Office) -> None:
         "info",
         None,
     )
+
+
+def test_a_platform_may_keep_its_records_in_a_database(office: Office) -> None:
+    tables = office.platform()
+    tables["store"] = {"postgres": "host=/run/postgresql dbname=rx passfile=/etc/rx/pgpass"}
+
+    config = load_platform(office.write(tables), NOW)
+
+    assert config.records == Database(tables["store"]["postgres"], "rxoutflow", 8)
+
+
+@pytest.mark.parametrize(
+    ("store", "key"),
+    [
+        ({"postgres": "host=db password=CANARY"}, "store.postgres"),
+        ({"postgres": "postgresql://user:CANARY@db/rx"}, "store.postgres"),
+        ({"postgres": "host=db", "schema": "Rx;"}, "store.schema"),
+        ({"postgres": "host=db", "connections": 0}, "store.connections"),
+        ({"postgres": "host=db", "path": "store.db"}, "store.path"),
+        ({}, "store.path"),
+    ],
+)
+def test_a_store_is_named_once_and_without_a_password(
+    office: Office, store: dict[str, object], key: str
+) -> None:
+    tables = office.platform()
+    tables["store"] = store
+
+    with pytest.raises(ConfigError) as refused:
+        load_platform(office.write(tables), NOW)
+
+    assert key in [problem.key for problem in refused.value.problems]
+    assert "CANARY" not in str(refused.value)
+
+
+def test_how_often_an_institution_may_call_is_configured(office: Office) -> None:
+    tables = office.platform()
+    assert load_platform(office.write(tables), NOW).calls_per_second == 500
+    tables["limits"] = {"calls_per_second": 2000}
+    assert load_platform(office.write(tables), NOW).calls_per_second == 2000
+
+
+def test_the_registrars_of_trace_codes_are_regions_that_are_trusted_here(office: Office) -> None:
+    tables = office.platform()
+    assert load_platform(office.write(tables), NOW).trace_code_registrars == ()
+    tables["trace_codes"] = {"registrars": ["350200"]}
+    assert load_platform(office.write(tables), NOW).trace_code_registrars == ("350200",)
+    tables["trace_codes"] = {"registrars": ["350200", "999999"]}
+    problem = office.problems(tables)["trace_codes.registrars"]
+    assert problem == "names 999999, which trust.registry_roots lacks; add it there"
 
 
 def test_an_edge_is_configured_for_its_institution(office: Office) -> None:
@@ -216,6 +267,24 @@ def test_everything_that_is_wrong_is_told_at_once(office: Office) -> None:
     assert problems["claim.lease_seconds"].endswith("use a whole number from 60 to 86400")
 
 
+@pytest.mark.parametrize(
+    ("table", "key", "least", "most", "default"),
+    [("adjudication", "overdue_hours", 0, 8760, 48), ("outbox", "give_up_hours", 1, 8760, 72)],
+)
+def test_people_wait_as_long_as_the_region_says(
+    office: Office, table: str, key: str, least: int, most: int, default: int
+) -> None:
+    tables = office.platform()
+    assert getattr(load_platform(office.write(tables), NOW), key) == default
+    for hours in (least, most):
+        tables[table] = {key: hours}
+        assert getattr(load_platform(office.write(tables), NOW), key) == hours
+    for hours in (least - 1, most + 1):
+        tables[table] = {key: hours}
+        problem = office.problems(tables)[f"{table}.{key}"]
+        assert problem.endswith(f"use a whole number from {least} to {most}")
+
+
 def test_a_problem_reads_as_file_key_problem_and_advice(office: Office) -> None:
     tables = office.platform()
     tables["listen"] = "localhost"
@@ -237,6 +306,10 @@ def test_a_problem_reads_as_file_key_problem_and_advice(office: Office) -> None:
         ("claim.lease_seconds", lambda t: t.update(claim={"lease_seconds": True})),
         ("claim.lease_seconds", lambda t: t.update(claim={"lease_seconds": "1800"})),
         ("log.level", lambda t: t.update(log={"level": "verbose"})),
+        ("trace_codes.registrars", lambda t: t.update(trace_codes={"registrars": []})),
+        ("trace_codes.registrars", lambda t: t.update(trace_codes={"registrars": "350200"})),
+        ("trace_codes.registrars", lambda t: t.update(trace_codes={"registrars": ["35"]})),
+        ("trace_codes.registrars", lambda t: t.update(trace_codes={"registrars": ["350200"] * 2})),
         ("trust.folder", lambda t: t["trust"].update(folder="nowhere")),
         ("trust.registry_roots", lambda t: t["trust"].pop("registry_roots")),
         ("trust.registry_roots.350200", lambda t: roots(t).update({"350200": "ab"})),

@@ -70,6 +70,11 @@ def usages(certificate: x509.Certificate) -> set[x509.ObjectIdentifier]:
         ("350200/transport/H35020000001-client", "spiffe://350200.rxoutflow/hospital/H35020000001"),
         ("320600/transport/P32060000001", "spiffe://320600.rxoutflow/pharmacy/P32060000001"),
         ("350500/transport/R350500-client", "spiffe://350500.rxoutflow/regulator/R350500"),
+        ("350500/transport/O350500-client", "spiffe://350500.rxoutflow/operator/O350500"),
+        (
+            "350500/signing/J350500001",
+            "spiffe://350500.rxoutflow/platform/350500/person/J350500001",
+        ),
         ("350200/signing/registry", "spiffe://350200.rxoutflow/platform/350200/registry"),
         ("350200/signing/platform", "spiffe://350200.rxoutflow/platform/350200/seal"),
         ("350500/signing/P35050000001", "spiffe://350500.rxoutflow/pharmacy/P35050000001/seal"),
@@ -86,8 +91,8 @@ def test_each_leaf_has_exactly_the_one_uri_name_of_its_holder(
 
 
 def test_the_library_reads_every_name(pki: Path) -> None:
-    assert len({str(caller_name(each)) for each in certificates(pki, "transport")}) == 11
-    assert len({str(signer_name(each)) for each in certificates(pki, "signing")}) == 24
+    assert len({str(caller_name(each)) for each in certificates(pki, "transport")}) == 14
+    assert len({str(signer_name(each)) for each in certificates(pki, "signing")}) == 30
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from rxoutflow_server.domain.dispense import (
     DispenseState,
     acknowledged,
     advanced,
+    corrected,
     recorded,
 )
 from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
@@ -51,6 +52,21 @@ dispensed   no          no    no         no       no         no         no
 completed   no          no    no         no       no         no         no
 released    no          no    no         no       no         no         no
 """
+
+
+CORRECTED = {
+    "committing": "refused",
+    "held": "refused",
+    "committed": "released",
+}
+"""What the correction of a commit makes of each state; the others stay as they are."""
+
+
+@pytest.mark.parametrize("state", list(DispenseState))
+def test_a_commit_that_was_corrected_is_driven_and_recorded_no_more(state: str) -> None:
+    after = corrected(in_state(state), now=LATER)
+    assert after.state == CORRECTED.get(state, state)
+    assert (after.update_time == LATER) is (state in CORRECTED)
 
 
 def steps() -> Iterator[tuple[str, str, bool]]:

@@ -27,6 +27,7 @@ from rxoutflow.v1.his_service_pb2 import (
     HisServiceRevokePrescriptionRequest,
     IssuePrescriptionRequest,
     IssuePrescriptionResponse,
+    Registration,
 )
 from rxoutflow.v1.hospital_service_pb2 import (
     RegisterPrescriptionRequest,
@@ -36,9 +37,11 @@ from rxoutflow.v1.notice_pb2 import Notice
 from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.prescription_status_pb2 import (
     REVOCATION_OUTCOME_ALREADY_REVOKED,
+    REVOCATION_OUTCOME_NEVER_REGISTERED,
     REVOCATION_OUTCOME_REVOKED,
     PrescriptionStatus,
     Revocation,
+    RevocationOutcome,
 )
 from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_PRESCRIBER, SIGNER_ROLE_REVIEWING_PHARMACIST
 from rxoutflow_server.application.edge import delivery, hospital, notices
@@ -385,9 +388,19 @@ async def test_once_the_edge_has_tried_to_send_a_prescription_it_withdraws_it_no
     assert (await site.get(number)).registration == REGISTRATION_QUEUED
 
 
-@pytest.mark.parametrize("arrived_before", [True, False])
+@pytest.mark.parametrize(
+    ("arrived_before", "outcome", "registration"),
+    [
+        (True, REVOCATION_OUTCOME_REVOKED, REGISTRATION_REGISTERED),
+        (False, REVOCATION_OUTCOME_NEVER_REGISTERED, REGISTRATION_REFUSED),
+    ],
+)
 async def test_a_revocation_after_a_lost_answer_is_brought_to_its_end_by_the_edge(
-    site: Site, *, arrived_before: bool
+    site: Site,
+    *,
+    arrived_before: bool,
+    outcome: RevocationOutcome.ValueType,
+    registration: Registration.ValueType,
 ) -> None:
     site.line.loses_answers = arrived_before
     site.line.refuses = None if arrived_before else Refusal(Reason.OVERLOADED, "busy")
@@ -398,13 +411,54 @@ async def test_a_revocation_after_a_lost_answer_is_brought_to_its_end_by_the_edg
         await hospital.revoke(site.edge, site.platform, request)
     site.line.up = True
     assert await site.deliver()
-    assert site.platform.revoked == {number}
+    assert site.platform.revoked | site.platform.barred == {number}
     calls = len(site.line.calls)
     answer = await hospital.revoke(site.edge, site.platform, request)
-    assert answer.outcome == REVOCATION_OUTCOME_REVOKED
+    assert answer.outcome == outcome
     assert answer.HasField("status")
     assert len(site.line.calls) == calls
-    status = PrescriptionStatus.FromString((await site.get(number)).status.payload)
+    known = await site.get(number)
+    assert known.registration == registration
+    status = PrescriptionStatus.FromString(known.status.payload)
+    assert status.validity == PrescriptionStatus.VALIDITY_REVOKED
+
+
+async def test_what_is_revoked_before_it_arrives_is_never_valid(site: Site) -> None:
+    """The register call of a lost try is still on its way when the doctor takes it back."""
+    site.line.refuses = Refusal(Reason.OVERLOADED, "busy")
+    request = site.request()
+    number = (await site.issue(request)).prescription_number
+    site.line.refuses = None
+    answer = await hospital.revoke(site.edge, site.platform, site.revocation(number))
+    assert answer.outcome == REVOCATION_OUTCOME_NEVER_REGISTERED
+    (late,) = site.line.of(RegisterPrescriptionRequest)
+    assert isinstance(late, RegisterPrescriptionRequest)
+    with pytest.raises(Refusal) as refused:
+        await site.platform.register_prescription(late)
+    assert refused.value.reason is Reason.PRESCRIPTION_REVOKED
+    calls = len(site.line.calls)
+    assert await site.deliver()
+    assert len(site.line.calls) == calls, "nothing is left to bring"
+    with pytest.raises(Refusal) as refused:
+        await site.issue(request)
+    assert refused.value.reason is Reason.PRESCRIPTION_REVOKED
+    assert await site.told() == [], "the hospital asked for it"
+
+
+async def test_a_revocation_does_not_wait_for_the_registration_to_be_brought(site: Site) -> None:
+    site.line.loses_answers = True
+    number = (await site.issue(site.request())).prescription_number
+    site.line.loses_answers = False
+    answer = await hospital.revoke(site.edge, site.platform, site.revocation(number))
+    assert answer.outcome == REVOCATION_OUTCOME_REVOKED
+    assert [type(call) for call in site.line.calls] == [
+        RegisterPrescriptionRequest,
+        RevokePrescriptionRequest,
+    ]
+    assert await site.deliver()
+    known = await site.get(number)
+    assert known.registration == REGISTRATION_REGISTERED
+    status = PrescriptionStatus.FromString(known.status.payload)
     assert status.validity == PrescriptionStatus.VALIDITY_REVOKED
 
 

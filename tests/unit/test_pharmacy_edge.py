@@ -18,12 +18,25 @@ from rxoutflow.statements import (
     new_statement,
     statement_sha256,
 )
-from rxoutflow.v1.attempt_pb2 import Attempt, Claim, ClaimRelease, Collector, Commitment
+from rxoutflow.v1.attempt_pb2 import (
+    CORRECTION_OUTCOME_ALREADY_DISPENSED,
+    CORRECTION_OUTCOME_NOTHING_TO_UNDO,
+    CORRECTION_OUTCOME_RELEASED,
+    Attempt,
+    Claim,
+    ClaimRelease,
+    Collector,
+    Commitment,
+    Correction,
+    CorrectionOutcome,
+)
 from rxoutflow.v1.dispense_pb2 import DispenseProgress, DispenseRecord
 from rxoutflow.v1.notice_pb2 import Notice
 from rxoutflow.v1.pharmacy_service_pb2 import (
     ClaimPrescriptionRequest,
     CommitClaimRequest,
+    CorrectCallRequest,
+    CorrectCallResponse,
     FindPrescriptionResponse,
     RecordDispenseRequest,
 )
@@ -31,6 +44,7 @@ from rxoutflow.v1.pos_service_pb2 import (
     PosServiceClaimPrescriptionRequest,
     PosServiceClaimPrescriptionResponse,
     PosServiceCommitClaimRequest,
+    PosServiceCorrectCallRequest,
     PosServiceFindPrescriptionRequest,
     PosServiceGetOutcomeRequest,
     PosServiceRecordDispenseRequest,
@@ -314,6 +328,116 @@ async def test_letting_go_is_answered_by_the_ended_attempt(site: Site) -> None:
     )
     answer = await pharmacy.release(site.edge, site.platform, request)
     assert Attempt.FromString(answer.attempt.payload).state == Attempt.STATE_RELEASED
+
+
+def correction(site: Site, corrected_request_id: str) -> PosServiceCorrectCallRequest:
+    content = Correction(
+        prescription_number=site.number,
+        corrected_request_id=corrected_request_id,
+        pharmacy_code=site.edge.code,
+        reason="the answer was lost",
+    )
+    return PosServiceCorrectCallRequest(
+        request_id=request_id(), correction=by_people(site.cast, content)
+    )
+
+
+async def test_a_lost_claim_is_corrected_and_refused_ever_after(site: Site) -> None:
+    claim = site.claim()
+    site.line.loses_answers = True
+    with pytest.raises(Unavailable):
+        await pharmacy.claim(site.edge, site.platform, claim)
+    site.line.loses_answers = False
+    request = correction(site, claim.request_id)
+    answer = await pharmacy.correct(site.edge, site.platform, request)
+    assert answer.outcome == CORRECTION_OUTCOME_RELEASED
+    assert Attempt.FromString(answer.attempt.payload).state == Attempt.STATE_RELEASED
+    assert await pharmacy.correct(site.edge, site.platform, request) == answer
+    assert len(site.line.of(CorrectCallRequest)) == 1
+    for work in (
+        pharmacy.claim(site.edge, site.platform, claim),
+        site.outcome(claim.request_id),
+    ):
+        with pytest.raises(Refusal) as refused:
+            await work
+        assert refused.value.reason is Reason.REQUEST_CORRECTED
+    assert len(site.line.of(ClaimPrescriptionRequest)) == 1
+
+
+async def test_a_call_that_was_answered_keeps_its_outcome_after_a_correction(site: Site) -> None:
+    claim = site.claim()
+    claimed = await pharmacy.claim(site.edge, site.platform, claim)
+    await pharmacy.correct(site.edge, site.platform, correction(site, claim.request_id))
+    assert await pharmacy.claim(site.edge, site.platform, claim) == claimed
+    assert await site.outcome(claim.request_id) == claimed
+
+
+async def test_a_claim_that_is_answered_after_its_correction_is_refused(site: Site) -> None:
+    claim = site.claim()
+    site.line.hold = asyncio.Event()
+    running = asyncio.create_task(pharmacy.claim(site.edge, site.platform, claim))
+    await site.line.arrived.wait()
+    late, site.line.hold = site.line.hold, None
+    await pharmacy.correct(site.edge, site.platform, correction(site, claim.request_id))
+    late.set()
+    with pytest.raises(Refusal) as refused:
+        await running
+    assert refused.value.reason is Reason.REQUEST_CORRECTED
+
+
+async def test_a_call_that_led_to_nothing_is_corrected_without_an_attempt(site: Site) -> None:
+    answer = await pharmacy.correct(site.edge, site.platform, correction(site, request_id()))
+    assert answer.outcome == CORRECTION_OUTCOME_NOTHING_TO_UNDO
+    assert not answer.HasField("attempt")
+
+
+async def test_a_correction_is_repeated_with_the_same_bytes(site: Site) -> None:
+    request = correction(site, request_id())
+    site.line.loses_answers = True
+    with pytest.raises(Unavailable):
+        await pharmacy.correct(site.edge, site.platform, request)
+    site.line.loses_answers = False
+    await pharmacy.correct(site.edge, site.platform, request)
+    first, second = site.line.of(CorrectCallRequest)
+    assert first == second
+
+
+async def test_what_has_left_the_counter_is_told_before_anything_is_corrected(site: Site) -> None:
+    commit = site.commitment()
+    await pharmacy.commit(site.edge, site.platform, commit)
+    site.line.up = False
+    await site.hand_over(site.record())
+    request = correction(site, commit.request_id)
+    with pytest.raises(Unavailable):
+        await pharmacy.correct(site.edge, site.platform, request)
+    site.line.up = True
+    await pharmacy.correct(site.edge, site.platform, request)
+    assert [type(call) for call in site.line.calls][-2:] == [
+        RecordDispenseRequest,
+        CorrectCallRequest,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        (CORRECTION_OUTCOME_RELEASED, Attempt.STATE_COMMITTED),
+        (CORRECTION_OUTCOME_ALREADY_DISPENSED, Attempt.STATE_RELEASED),
+        (CORRECTION_OUTCOME_NOTHING_TO_UNDO, Attempt.STATE_RESERVED),
+        (CORRECTION_OUTCOME_RELEASED, None),
+    ],
+)
+async def test_an_outcome_that_the_attempt_contradicts_is_not_believed(
+    site: Site, outcome: CorrectionOutcome.ValueType, state: Attempt.State.ValueType | None
+) -> None:
+    answer = CorrectCallResponse(outcome=outcome)
+    if state is not None:
+        site.platform.attempt.prescription_number = site.number
+        site.platform.attempt.state = state
+        answer.attempt.CopyFrom(site.platform.signed(site.platform.attempt))
+    site.platform.corrected = lambda: answer  # type: ignore[method-assign] # a platform that lies
+    with pytest.raises(Unavailable):
+        await pharmacy.correct(site.edge, site.platform, correction(site, request_id()))
 
 
 @pytest.mark.parametrize("insured", [True, False])

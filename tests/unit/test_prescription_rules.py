@@ -27,6 +27,7 @@ from rxoutflow_server.domain.prescription_rules import (
 
 CHINA = timezone(timedelta(hours=8))
 SECOND = timedelta(seconds=1)
+DAY = timedelta(days=1)
 
 
 def resident_number(first_17: str) -> str:
@@ -105,14 +106,118 @@ def test_validity_ends_with_the_third_local_day_counting_the_day_of_issue(
     assert found(replace(GOOD, **change)) == expected  # type: ignore[arg-type]  # untyped table
 
 
-@pytest.mark.parametrize(("beyond", "rules"), [(timedelta(), []), (SECOND, ["R1"])])
-def test_a_long_prescription_filled_several_times_is_valid_for_twelve_weeks(
-    beyond: timedelta, rules: list[str]
-) -> None:
-    end = datetime(2024, 5, 1, tzinfo=CHINA) + timedelta(weeks=12) + beyond
-    facts = replace(GOOD, is_long_prescription=True, fill_count=3, expire_time=end)
+def repeat(fills: int, interval: int, valid_days: int) -> PrescriptionFacts:
+    """A long prescription with a repeat plan, valid for so many days from the day of issue on."""
+    return replace(
+        with_line(quantity=84),
+        is_long_prescription=True,
+        long_assessment="assessed",
+        fill_count=fills,
+        fill_interval_days=interval,
+        expire_time=datetime(2024, 5, 1, tzinfo=CHINA) + timedelta(days=valid_days),
+    )
 
-    assert [finding.rule_id for finding in findings(facts)] == rules
+
+@pytest.mark.parametrize("beyond", [timedelta(), SECOND])
+@pytest.mark.parametrize(
+    ("fills", "interval", "days"),
+    [
+        pytest.param(2, 1, 6, id="next day"),
+        pytest.param(3, 28, 63, id="each fill three days"),
+        pytest.param(3, 38, 83, id="below twelve weeks"),
+        pytest.param(3, 39, 84, id="twelve weeks at most"),
+    ],
+)
+def test_a_repeat_prescription_is_valid_for_the_days_of_each_fill_and_twelve_weeks_at_most(
+    fills: int, interval: int, days: int, beyond: timedelta
+) -> None:
+    facts = repeat(fills, interval, days)
+    late = replace(facts, expire_time=facts.expire_time + beyond)
+    assert found(late) == ([("R1", "expire_time")] if beyond else [])
+
+
+def test_only_a_long_prescription_has_the_validity_of_a_repeat_plan() -> None:
+    facts = replace(repeat(3, 28, 63), is_long_prescription=False)
+    assert ("R1", "expire_time") in found(facts)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        pytest.param(repeat(1, 0, 3), [], id="once needs no interval"),
+        pytest.param(repeat(2, 1, 3), [], id="an interval of a day"),
+        pytest.param(
+            repeat(2, 0, 3), [("R6", "long_prescription.fill_interval_days")], id="no interval"
+        ),
+        pytest.param(repeat(3, 28, 57), [], id="the last fill has a day"),
+        pytest.param(
+            replace(repeat(3, 28, 56), expire_time=datetime(2024, 5, 1, tzinfo=CHINA) + 56 * DAY),
+            [("R6", "expire_time")],
+            id="the last fill never opens",
+        ),
+        pytest.param(
+            replace(repeat(3, 28, 56), expire_time=datetime(2024, 6, 26, tzinfo=CHINA) + SECOND),
+            [],
+            id="the last fill opens for a second",
+        ),
+        pytest.param(repeat(2, 83, 84), [], id="the last fill on the last day of twelve weeks"),
+        pytest.param(
+            repeat(2, 84, 84),
+            [("R6", "long_prescription.fill_interval_days")],
+            id="the last fill after twelve weeks",
+        ),
+    ],
+)
+def test_the_fills_of_a_repeat_plan_open_while_it_is_valid(
+    facts: PrescriptionFacts, expected: list[tuple[str, str]]
+) -> None:
+    assert found(facts) == expected
+
+
+@pytest.mark.parametrize(("fills", "expected"), [(28, []), (29, [("R6", "lines[0].quantity")])])
+def test_every_fill_of_a_repeat_plan_has_something_of_every_line(
+    fills: int, expected: list[tuple[str, str]]
+) -> None:
+    facts = replace(repeat(fills, 1, 57), lines=(LINE,))
+    assert found(facts) == expected
+
+
+FORMULA = replace(
+    GOOD,
+    type=PrescriptionType.HERBAL,
+    lines=(
+        replace(LINE, quantity=70_000, flags=frozenset({DrugFlag.HERBAL})),
+        replace(LINE, quantity=35_000, flags=frozenset({DrugFlag.HERBAL})),
+    ),
+    dose_count=7,
+)
+
+
+@pytest.mark.parametrize(
+    ("doses", "quantity", "expected"),
+    [
+        (7, 35_000, []),
+        (7, 35_007, []),
+        (7, 35_001, [("R3", "lines[1].quantity")]),
+        (7, 34_999, [("R3", "lines[1].quantity")]),
+        (1, 34_999, []),
+        (7, 6, [("R3", "lines[1].quantity")]),
+    ],
+)
+def test_the_herbs_of_a_formula_make_whole_doses(
+    doses: int, quantity: int, expected: list[tuple[str, str]]
+) -> None:
+    first, second = FORMULA.lines
+    facts = replace(FORMULA, dose_count=doses, lines=(first, replace(second, quantity=quantity)))
+    assert found(facts) == expected
+
+
+def test_every_fill_of_a_formula_has_a_dose() -> None:
+    plan = {"is_long_prescription": True, "fill_interval_days": 1}
+    end = datetime(2024, 5, 11, tzinfo=CHINA)
+    seven = replace(FORMULA, fill_count=7, expire_time=end, **plan)  # type: ignore[arg-type]  # untyped table
+    assert found(seven) == []
+    assert found(replace(seven, fill_count=8)) == [("R6", "herbal_formula.dose_count")]
 
 
 def test_validity_follows_the_regions_own_parameters() -> None:
@@ -380,9 +485,25 @@ def test_no_message_repeats_what_the_patient_or_the_people_are_called() -> None:
         assert secret not in text.replace("issuer.prescriber", "")
 
 
+@pytest.mark.parametrize(
+    ("limited", "stated", "found"),
+    [(True, False, ["R16"]), (True, True, []), (False, False, []), (False, True, [])],
+)
+def test_a_limited_drug_wants_a_word_on_its_limit(
+    limited: bool, stated: bool, found: list[str]
+) -> None:
+    line = replace(GOOD.lines[0], limited_use_stated=stated)
+    drugs = frozenset({line.drug_code} if limited else ())
+
+    warned = findings(replace(GOOD, lines=(line,)), limited_drugs=drugs)
+
+    assert [each.rule_id for each in warned] == found
+    assert all(each.severity is Severity.WARN for each in warned)
+
+
 def test_every_rule_names_its_source_and_every_finding_carries_it() -> None:
     assert {rule.id for rule in RULES} == {
-        *("R1", "R2", "R3", "R6", "R7", "R8", "R9", "R10", "R22")
+        *("R1", "R2", "R3", "R6", "R7", "R8", "R9", "R10", "R16", "R22")
     }
     assert all(rule.source for rule in RULES)
     (finding,) = findings(replace(GOOD, lines=()))

@@ -15,6 +15,7 @@ import pytest
 from rxoutflow_server.domain import prescription as transitions
 from rxoutflow_server.domain.attempt import Attempt, AttemptState, LineQuantity
 from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
+from rxoutflow_server.domain.plan import Plan
 from rxoutflow_server.domain.prescription import (
     AttemptReference,
     Change,
@@ -157,6 +158,54 @@ def revoked_rest(book: Book) -> None:
     book.revoke()
 
 
+def fill_open(book: Book) -> None:
+    """Of two fills, a day apart, the first is open: one of the two packs."""
+    book.prescription = replace(book.prescription, plan=Plan(2, 1))
+
+
+def fill_reserved(book: Book) -> None:
+    fill_open(book)
+    book.claim("A")
+
+
+def fill_committed(book: Book) -> None:
+    fill_reserved(book)
+    book.commit("A")
+
+
+def fill_collected(book: Book) -> None:
+    fill_committed(book)
+    book.dispense("A")
+
+
+def fill_marked(book: Book) -> None:
+    fill_committed(book)
+    book.revoke()
+
+
+def next_fill_open(book: Book) -> None:
+    fill_collected(book)
+    book.now += timedelta(days=1)
+
+
+def next_fill_released(book: Book) -> None:
+    next_fill_open(book)
+    book.claim("A")
+    book.release("A")
+
+
+def next_fill_too_late(book: Book) -> None:
+    fill_collected(book)
+    book.now = END
+
+
+def every_fill_collected(book: Book) -> None:
+    next_fill_open(book)
+    book.claim("A")
+    book.commit("A")
+    book.dispense("A")
+
+
 # --- the events -----------------------------------------------------------------------------------
 
 EVENTS: dict[str, Callable[[Book], Change]] = {
@@ -174,6 +223,7 @@ REFUSALS = {
     "USED_UP": Reason.PRESCRIPTION_USED_UP,
     "ENDED": Reason.ATTEMPT_ENDED,
     "TOO_EARLY": Reason.ATTEMPT_NOT_COMMITTED,
+    "CLOSED": Reason.FILL_TOO_EARLY,
 }
 # Capitals are refusals, small letters the new state of the attempt. "same" changes nothing; "-" is
 # no attempt to name. Commit, dispense and release come from A, which names its newest attempt.
@@ -202,6 +252,15 @@ marked_dispensed_partly  REVOKED    REVOKED    ENDED      same       ENDED      
 marked_dispensed         USED_UP    USED_UP    ENDED      same       ENDED      same
 revoked                  REVOKED    REVOKED    -          -          -          same
 revoked_rest             REVOKED    REVOKED    ENDED      same       ENDED      same
+fill_open                reserved   reserved   -          -          -          same
+fill_reserved            same       HELD       committed  TOO_EARLY  released   same
+fill_committed           same       HELD       same       dispensed  released   same
+fill_collected           CLOSED     CLOSED     ENDED      same       ENDED      same
+fill_marked              same       HELD       same       dispensed  released   same
+next_fill_open           reserved   reserved   ENDED      same       ENDED      same
+next_fill_released       reserved   reserved   ENDED      ENDED      same       same
+next_fill_too_late       EXPIRED    EXPIRED    ENDED      same       ENDED      same
+every_fill_collected     USED_UP    USED_UP    ENDED      same       ENDED      same
 """
 # What a revocation comes to, the validity after it, and what is then available of two packs.
 REVOCATIONS = """
@@ -228,6 +287,15 @@ marked_dispensed_partly  already_revoked    revoked                1
 marked_dispensed         already_dispensed  active                 0
 revoked                  already_revoked    revoked                2
 revoked_rest             already_revoked    revoked                1
+fill_open                revoked            revoked                2
+fill_reserved            marked             marked_for_revocation  1
+fill_committed           marked             marked_for_revocation  1
+fill_collected           rest_revoked       revoked                1
+fill_marked              marked             marked_for_revocation  1
+next_fill_open           rest_revoked       revoked                1
+next_fill_released       rest_revoked       revoked                1
+next_fill_too_late       expired            active                 1
+every_fill_collected     already_dispensed  active                 0
 """
 STATES: dict[str, Callable[[Book], None]] = {
     state.__name__: state
@@ -255,9 +323,19 @@ STATES: dict[str, Callable[[Book], None]] = {
         marked_dispensed,
         revoked,
         revoked_rest,
+        fill_open,
+        fill_reserved,
+        fill_committed,
+        fill_collected,
+        fill_marked,
+        next_fill_open,
+        next_fill_released,
+        next_fill_too_late,
+        every_fill_collected,
     )
 }
-WITH_ATTEMPT = [name for name in STATES if name not in ("available", "validity_over", "revoked")]
+NO_ATTEMPT = ("available", "validity_over", "revoked", "fill_open")
+WITH_ATTEMPT = [name for name in STATES if name not in NO_ATTEMPT]
 
 
 def book_in(state: str) -> Book:
@@ -765,13 +843,21 @@ def test_an_attempt_that_ended_stays_ended_while_another_lives(step: str) -> Non
         ("marked_committed", "release", "revoked"),
         ("marked_lease_over", "lease timer", "revoked"),
         ("marked_committed", "dispense", "active"),
+        ("fill_marked", "release", "revoked"),
+        ("fill_marked", "dispense", "revoked"),
     ],
 )
 def test_a_mark_takes_effect_on_what_is_left(state: str, event: str, validity: str) -> None:
     book = book_in(state)
     assert book.prescription.validity is Validity.MARKED_FOR_REVOCATION
-    EVENTS[event](book)
+    change = EVENTS[event](book)
     assert book.prescription.validity is Validity(validity)
+    assert change.mark_took_effect is (validity == "revoked"), "and this is told"
+
+
+def test_no_other_end_of_an_attempt_tells_of_a_mark() -> None:
+    for state, event in (("committed", "dispense"), ("reserved", "release"), ("marked", "commit")):
+        assert not EVENTS[event](book_in(state)).mark_took_effect
 
 
 def test_a_mark_on_a_partial_claim_revokes_the_rest_after_the_dispense() -> None:

@@ -68,6 +68,22 @@ def test_a_profile_loads_with_paths_relative_to_its_file(folder: Path) -> None:
     assert profile.prices == {"SYNW1": 391_400}
 
 
+@pytest.mark.parametrize(
+    "people",
+    [
+        set(),
+        {"first_adjudicator"},
+        {"second_adjudicator"},
+        {"first_adjudicator", "second_adjudicator"},
+    ],
+)
+def test_adjudicators_may_share_a_profile_or_have_one_each(folder: Path, people: set[str]) -> None:
+    values = pharmacy() | {"kind": "operator", "institution_code": "O350500"}
+    del values["price_list"]
+    values["people"] = dict.fromkeys(people, values["people"]["checker"])
+    assert set(load_profile(write(folder, values)).people) == people
+
+
 def test_a_regulator_needs_no_people_and_no_prices(folder: Path) -> None:
     values = pharmacy() | {"kind": "regulator", "institution_code": "R350500", "people": {}}
     del values["price_list"]
@@ -97,7 +113,10 @@ def remove(*keys: str) -> Callable[[Values], None]:
     ("change", "words"),
     [
         (remove("actor"), "actor: is missing"),
-        (edit("kind", to="platform"), "kind: must be one of hospital, pharmacy, regulator"),
+        (
+            edit("kind", to="platform"),
+            "kind: must be one of hospital, pharmacy, regulator, operator",
+        ),
         (edit("institution_code", to="H35050000001"), "institution_code: "),
         (edit("region_code", to="350200"), "institution_code: "),
         (edit("endpoint", to="127.0.0.1:1"), "endpoint: must be an object"),

@@ -226,7 +226,7 @@ def test_the_trust_lists_load_and_vouch_for_everybody(sandbox: Prepared) -> None
         for each in region.institutions:
             entry = held.institutions[each.code]
             assert entry.status == Institution.STATUS_ACTIVE
-            assert entry.designated is (each.kind is not CallerKind.REGULATOR)
+            assert entry.designated is (each.kind in (CallerKind.HOSPITAL, CallerKind.PHARMACY))
 
 
 def test_the_trust_lists_lapse_after_ninety_days_and_rise_with_every_start(tmp_path: Path) -> None:
@@ -248,6 +248,7 @@ def test_the_trust_lists_lapse_after_ninety_days_and_rise_with_every_start(tmp_p
         ("xiamen-pharmacy", "xiamen-pharmacy", {"reviewing_pharmacist", "dispenser", "checker"}),
         ("nantong-pharmacy", "nantong-pharmacy", {"reviewing_pharmacist", "dispenser", "checker"}),
         ("quanzhou-regulator", "platform-350500", set()),
+        ("xiamen-operator", "platform-350200", {"first_adjudicator", "second_adjudicator"}),
     ],
 )
 def test_a_profile_names_the_endpoint_and_people_of_its_actor(
@@ -355,4 +356,4 @@ def test_the_announcement_names_platforms_and_actors(sandbox: Prepared) -> None:
         "institution_name": "厦门医保监管（合成）",
         "profile": "profiles/xiamen-regulator.json",
     }
-    assert len(announcement["actors"]) == 8
+    assert len(announcement["actors"]) == 11

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from google.protobuf.message import Message
 
-from rxoutflow.identity import KeyPurpose, SignerName
+from rxoutflow.identity import CallerKind, KeyPurpose, SignerName
 from rxoutflow.statements import (
     FileSigner,
     SignatureInvalid,
@@ -747,9 +747,15 @@ def test_one_person_does_not_sign_in_two_roles_that_the_law_keeps_apart(
 ) -> None:
     """Even with a certificate for each of them."""
     cast = Cast.create()
-    institution = cast.hospital if kind is Prescription else cast.pharmacy
-    keys = {role: cast.region.person(institution, "X1", role) for role in (one, other)}
-    sheet = [(role, keys.get(role, credential)) for role, credential in cast.sheet(kind)]
+    institution = {
+        CallerKind.HOSPITAL: cast.hospital,
+        CallerKind.PHARMACY: cast.pharmacy,
+        CallerKind.PLATFORM: cast.region.platform,
+    }[rule_for(kind).signer_kind]
+    sheet = [
+        (role, cast.region.person(institution, "X1", role) if role in (one, other) else credential)
+        for role, credential in cast.sheet(kind)
+    ]
     message = cast.message(kind)
     if isinstance(message, Prescription):
         message.issuer.prescriber.person_code = "X1"

@@ -11,13 +11,17 @@ import pytest
 import rxoutflow_server.sandbox
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.tariff import (
+    AccountRules,
     AnnualDeductible,
     AreaStatus,
     ByAreaStatus,
     ByPerson,
     ByTier,
+    Part,
     PersonType,
     PerVisitDeductible,
+    Scheme,
+    SchemeKind,
     Tariff,
     Tariffs,
 )
@@ -197,6 +201,79 @@ def test_a_bad_file_is_refused_with_the_path_of_the_key(
     assert refused.value.file == folder / "350500.toml"
     assert refused.value.where == where
     assert where in str(refused.value)
+
+
+SCHEME = """
+[[version.scheme]]
+scheme_code = "S1"
+name = "高血压"
+kind = "two_diseases"
+document = "another document"
+disease_codes = ["M03900", "M03901"]
+drug_codes = ["SYNW0000000000000000001"]
+retired_bonus_bp = 0
+deductible = { kind = "annual", amount_fen = { active = 100, retired = 0 } }
+ratio_bp = { tier_1 = 9_000, tier_2 = 8_000, tier_3 = 7_000 }
+cap_fen = { active = 40_000, retired = 50_000 }
+area_factor_bp = { others = 10_000 }
+"""
+ACCOUNTS = """
+[version.accounts]
+own_account_pays = ["own", "excess", "first_self_pay", "deductible", "ratio_self"]
+family_accounts_pay = ["deductible", "ratio_self"]
+"""
+
+
+def test_a_file_gives_the_schemes_and_account_rules_that_it_describes(tmp_path: Path) -> None:
+    (tariff,) = load_tariffs(folder_with(tmp_path, FILE + SCHEME + ACCOUNTS))
+
+    assert tariff.schemes == (
+        Scheme(
+            scheme_code="S1",
+            name="高血压",
+            kind=SchemeKind.TWO_DISEASES,
+            document="another document",
+            disease_codes=frozenset({"M03900", "M03901"}),
+            drug_codes=frozenset({"SYNW0000000000000000001"}),
+            deductible=AnnualDeductible(ByPerson(100, 0)),
+            ratio_bp=ByTier(9_000, 8_000, 7_000),
+            retired_bonus_bp=0,
+            cap_fen=ByPerson(40_000, 50_000),
+            area_factor_bp=ByAreaStatus(),
+        ),
+    )
+    assert tariff.accounts == AccountRules(family=frozenset({Part.DEDUCTIBLE, Part.RATIO_SELF}))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ('"S1"', '"s1"', "line 31, version[0].scheme[0].scheme_code"),
+        ('"two_diseases"', '"one"', "line 33, version[0].scheme[0].kind"),
+        ('"M03901"', '"M03900"', "line 35, version[0].scheme[0].disease_codes[1]"),
+        ('["M03900", "M03901"]', "[]", "line 30, version[0].scheme[0]"),
+        ('0000001"', '00001"', "line 36, version[0].scheme[0].drug_codes[0]"),
+        ("tier_1 = 9_000", "tier_1 = 1.5", "line 39, version[0].scheme[0].ratio_bp.tier_1"),
+        ("others = 10_000 }", "}", "line 41, version[0].scheme[0].area_factor_bp"),
+        ('name = "高', 'title = "高', "line 30, version[0].scheme[0].name"),
+        ('["own", ', '["cash", ', "line 44, version[0].accounts.own_account_pays[0]"),
+        ("family_accounts_pay", "family_pays", "version[0].accounts.family_accounts_pay"),
+    ],
+)
+def test_a_bad_scheme_or_account_rule_is_refused_with_line_and_key(
+    tmp_path: Path, old: str, new: str, place: str
+) -> None:
+    text = FILE + SCHEME + ACCOUNTS
+    assert old in text
+    with pytest.raises(ReferenceDataError) as refused:
+        load_tariffs(folder_with(tmp_path, text.replace(old, new, 1)))
+
+    assert place in str(refused.value)
+
+
+def test_two_schemes_with_one_code_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReferenceDataError, match="must not share a scheme_code"):
+        load_tariffs(folder_with(tmp_path, FILE + SCHEME + SCHEME))
 
 
 def test_a_file_with_overlapping_versions_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from rxoutflow.v1 import (
 from rxoutflow_server.application.dispensing import claims, settling
 from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
 from rxoutflow_server.domain.tariff import AreaStatus
+from support.adjudications import bring, event
 from support.world import PERSON, World, content_of, person
 
 HOME, DISPENSING, PAYER = "350200", "350500", "320600"
@@ -274,7 +275,24 @@ async def test_a_record_that_home_did_not_book_is_not_paid(world: World) -> None
     other = world.record_request(DISPENSING, request.commitment).dispense_record
     assert await world.tell(DISPENSING, HOME, booked) == ""
     await world.deliver_from(HOME)
-    assert await world.tell(DISPENSING, PAYER, other) == "DISPENSE_MISMATCH"
+    assert await world.tell(DISPENSING, PAYER, other) == "EARLIER_FACT_MISSING"
+    settlement_id = content_of(request.commitment, attempt_pb2.Commitment).settlement_id
+    assert await settled(world, settlement_id) == "held"
+    assert await world.tell(DISPENSING, PAYER, booked) == ""
+    assert await settled(world, settlement_id) == "posted"
+
+
+async def test_a_region_that_is_home_and_payer_knows_what_it_booked(world: World) -> None:
+    _, code = await world.issue(PAYER, PAYER)
+    attempt = await world.claim(DISPENSING, code)
+    request = world.commit_request(DISPENSING, attempt, await world.quote(DISPENSING, attempt))
+    await world.commit(DISPENSING, request)
+    booked = world.record_request(DISPENSING, request.commitment).dispense_record
+    other = world.record_request(DISPENSING, request.commitment).dispense_record
+    assert await world.tell(DISPENSING, PAYER, booked) == ""
+    await world.deliver_from(PAYER)
+    told = event(world, other, attempt.prescription_number, to_payer=True)
+    assert await bring(world, DISPENSING, PAYER, told) == "DISPENSE_MISMATCH"
 
 
 @pytest.mark.parametrize("insured", [True, False])
@@ -410,6 +428,7 @@ async def test_settlement_states_reach_all_three_regions(world: World) -> None:
         HOME: {"registered", "claimed", "committed", "dispense booked", "settlement known"},
         DISPENSING: {
             "claim forwarded",
+            "claim confirmed",
             "commit requested",
             "hold confirmed",
             "commit confirmed",

@@ -1,4 +1,4 @@
-"""The command ``rxoutflow``: what a hospital, a pharmacy or a regulator does, at a terminal.
+"""The command ``rxoutflow``: what hospital, pharmacy, regulator and operator do, at a terminal.
 
     rxoutflow --sandbox DIR --as xiamen-hospital issue FILE.json
     rxoutflow --sandbox DIR --as quanzhou-pharmacy claim CODE
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from rxoutflow.cli import both, hospital, pharmacy
+from rxoutflow.cli import both, evidence, hospital, operator, pharmacy
 from rxoutflow.cli.desk import Desk, Group, Selection
 
 _PATH = click.Path(path_type=Path)
@@ -47,11 +47,20 @@ for _command in (
     pharmacy.quote,
     pharmacy.commit,
     pharmacy.dispense,
+    pharmacy.deliver,
+    pharmacy.take_back,
     pharmacy.release,
+    pharmacy.correct,
     pharmacy.forget,
     both.status,
+    both.history,
     both.watch,
     both.trace,
+    evidence.receipt,
+    evidence.export,
+    evidence.verify_file,
+    operator.overdue,
+    operator.dead_letters,
 ):
     cli.add_command(_command)
 

@@ -1,4 +1,4 @@
-"""Commands that several kinds of actors have: status, watch, trace."""
+"""Commands that several kinds of actors have: status, history, watch, trace."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ def _claim_status(desk: Desk) -> None:
         if settlement is not None:
             desk.console.print(show.settlement_line(settlement), markup=False)
             desk.console.print(show.amounts_table(settlement.amounts))
+        for returned in progress.progress.returns:
+            desk.console.print(show.return_line(returned), markup=False)
 
     desk.say(
         {
@@ -59,6 +61,25 @@ def _claim_status(desk: Desk) -> None:
             "settlement": plain(settlement) if settlement is not None else None,
         },
         tell,
+    )
+
+
+@click.command()
+@click.argument("number")
+@answers_json
+def history(desk: Desk, number: str) -> None:
+    """The signed statements behind where prescription NUMBER stands, verified.
+
+    A hospital sees all of its prescription, a pharmacy what concerns its own claims.
+    """
+    parsed = PrescriptionNumber.parse(number)
+    if desk.profile.name.kind is CallerKind.PHARMACY:
+        events = desk.pharmacy.history(str(parsed))
+    else:
+        events = desk.hospital.history(parsed)
+    desk.say(
+        [plain(event) for event in events],
+        lambda: desk.console.print(show.history_table(events)),
     )
 
 

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from rich.console import Console
 
 from rxoutflow.cli.session import Session
-from rxoutflow.client import HospitalClient, PharmacyClient, RegulatorClient
+from rxoutflow.client import HospitalClient, OperatorClient, PharmacyClient, RegulatorClient
 from rxoutflow.errors import (
     AnswerUntrusted,
     Indefinite,
@@ -80,20 +80,30 @@ class Desk:
         """The session of the chosen profile."""
         return Session.load(self.profile.path)
 
+    @property
+    def receipts(self) -> Path:
+        """Where receipts of the chosen profile are kept: ``<profile>.receipts`` beside it."""
+        return self.profile.path.with_suffix(".receipts")
+
     @cached_property
     def hospital(self) -> HospitalClient:
         """The client of a hospital's profile."""
-        return HospitalClient(self.profile)
+        return HospitalClient(self.profile, receipts=self.receipts)
 
     @cached_property
     def pharmacy(self) -> PharmacyClient:
         """The client of a pharmacy's profile."""
-        return PharmacyClient(self.profile)
+        return PharmacyClient(self.profile, receipts=self.receipts)
 
     @cached_property
     def regulator(self) -> RegulatorClient:
         """The client of a regulator's profile."""
         return RegulatorClient(self.profile)
+
+    @cached_property
+    def operator(self) -> OperatorClient:
+        """The client of an operator's profile."""
+        return OperatorClient(self.profile)
 
     def say(self, values: Mapping[str, Plain] | list[Plain], show: Callable[[], None]) -> None:
         """Answer: the values as JSON, or what ``show`` prints for people."""

@@ -9,7 +9,7 @@ import click
 from rxoutflow.cli.desk import Desk
 from rxoutflow.errors import InvalidInput
 from rxoutflow.v1.attempt_pb2 import LineQuantity
-from rxoutflow.v1.dispense_pb2 import DispensedLine, TraceCode
+from rxoutflow.v1.dispense_pb2 import DispensedLine, ReturnedLine, TraceCode
 from rxoutflow.v1.settlement_pb2 import PricedLine
 
 Command = Callable[..., None]
@@ -102,6 +102,22 @@ def dispensed_line(text: str, committed: Iterable[PricedLine]) -> DispensedLine:
             for code in traces.split(",")
             if code
         ],
+    )
+
+
+def returned_line(text: str) -> ReturnedLine:
+    """Read ``LINE:QUANTITY[:TRACE,TRACE]``.
+
+    Raises:
+        InvalidInput: it is not of this form.
+    """
+    form = "LINE:QUANTITY[:TRACE[,TRACE...]]"
+    line_id, _, rest = text.partition(":")
+    quantity, _, traces = rest.partition(":")
+    return ReturnedLine(
+        line_id=_number(line_id, "--line", form),
+        quantity=_number(quantity, "--line", form),
+        trace_codes=[code for code in traces.split(",") if code],
     )
 
 

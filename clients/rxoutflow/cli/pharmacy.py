@@ -1,4 +1,4 @@
-"""Commands of a pharmacy: find, claim, quote, commit, dispense, release, forget.
+"""Commands of a pharmacy: find, claim, quote, commit, dispense, return, release, correct, forget.
 
 After ``claim`` the others work on the current claim, which the session remembers.
 """
@@ -9,20 +9,35 @@ import click
 
 from rxoutflow.cli import show
 from rxoutflow.cli.desk import Desk
-from rxoutflow.cli.options import answers_json, dispensed_line, line_quantities, substitute
+from rxoutflow.cli.options import (
+    answers_json,
+    dispensed_line,
+    line_quantities,
+    returned_line,
+    substitute,
+)
 from rxoutflow.client.collecting import Proof, number_of
 from rxoutflow.errors import InvalidInput
 from rxoutflow.numbers import NUMBER_LENGTH, PickupCode, PrescriptionNumber
 from rxoutflow.plain import plain
 from rxoutflow.sandbox_goods import invented_boxes
-from rxoutflow.v1.attempt_pb2 import Attempt, Collector
+from rxoutflow.v1.attempt_pb2 import (
+    Attempt,
+    Claim,
+    Collector,
+    Commitment,
+    Correction,
+    CorrectionOutcome,
+)
 from rxoutflow.v1.credential_pb2 import ECredentialProof
-from rxoutflow.v1.dispense_pb2 import Delivery, DispensedLine
+from rxoutflow.v1.dispense_pb2 import Delivery, DispensedLine, DispenseReturn, ReturnedLine
 from rxoutflow.v1.pos_service_pb2 import (
     PosServiceClaimPrescriptionRequest,
     PosServiceCommitClaimRequest,
+    PosServiceCorrectCallRequest,
     PosServiceRecordDispenseRequest,
     PosServiceReleaseClaimRequest,
+    PosServiceReturnDispenseRequest,
 )
 from rxoutflow.v1.prescription_pb2 import Prescription, PrescriptionLine
 from rxoutflow.v1.settlement_pb2 import PricedLine
@@ -32,6 +47,14 @@ _COLLECTORS = {
     "representative": Collector.KIND_REPRESENTATIVE,
     "courier": Collector.KIND_COURIER,
 }
+_RETURN_CAUSES = {
+    "quality": DispenseReturn.CAUSE_QUALITY,
+    "dispensing-error": DispenseReturn.CAUSE_DISPENSING_ERROR,
+    "not-delivered": DispenseReturn.CAUSE_NOT_DELIVERED,
+    "patient": DispenseReturn.CAUSE_PATIENT,
+}
+_MAKES_CALL = ("claim ", "commit ")
+"""Steps whose call can be corrected while it has no answer."""
 
 
 @click.command()
@@ -208,6 +231,79 @@ def dispense(
 
 
 @click.command()
+@click.argument("state", type=click.Choice(["dispatched", "signed-for"]))
+@click.argument("number")
+@click.argument("settlement_id")
+@click.option("--carrier", default="", help="The courier.")
+@click.option("--parcel", default="", help="The courier's number of the parcel.")
+@answers_json
+def deliver(
+    desk: Desk, state: str, number: str, settlement_id: str, carrier: str, parcel: str
+) -> None:
+    """Say that the delivery of a dispense is now dispatched, or signed for."""
+    about = str(PrescriptionNumber.parse(number))
+    reached = Delivery.State.Value(f"STATE_{state.upper().replace('-', '_')}")
+    progress = desk.pharmacy.update_delivery(about, settlement_id, reached, carrier, parcel)
+    delivery = progress.delivery
+    by = f" with {delivery.carrier} {delivery.parcel_number}".rstrip()
+    desk.say(plain(progress), lambda: desk.console.print(f"delivery {state}{by}", markup=False))
+
+
+@click.command("return")
+@click.argument("number", required=False)
+@click.argument("attempt_id", required=False)
+@click.option("--line", "lines", multiple=True, metavar="LINE:QUANTITY[:TRACE,...]",
+              help="What comes back, with trace codes of whole boxes. Default: all.")  # fmt: skip
+@click.option("--cause", type=click.Choice(sorted(_RETURN_CAUSES)), required=True)
+@click.option("--reason", required=True, help="Why, for people.")
+@answers_json
+def take_back(
+    desk: Desk,
+    number: str | None,
+    attempt_id: str | None,
+    lines: tuple[str, ...],
+    cause: str,
+    reason: str,
+) -> None:
+    """Take medicine back: of the current claim, or of ATTEMPT_ID of prescription NUMBER.
+
+    Boxes may be sold again only if they are named and the patient never had them: after a
+    dispensing error, or if they were not delivered.
+    """
+    client = desk.pharmacy
+    progress = client.progress(_dispensed(desk, number, attempt_id))
+    attempt, settlement_id = progress.attempt.content, progress.progress.settlement_id
+    goods = [returned_line(text) for text in lines] or [
+        ReturnedLine(line_id=line.line_id, quantity=line.quantity) for line in attempt.lines
+    ]
+    returned = desk.send(
+        f"return {attempt.attempt_id}",
+        lambda: client.return_request(attempt, settlement_id, goods, _RETURN_CAUSES[cause], reason),
+        PosServiceReturnDispenseRequest,
+        client.send_return,
+    )
+
+    def tell() -> None:
+        home = "booked" if returned and returned.booked_by_home else "on its way"
+        payer = "reversed" if returned and returned.reversed_by_payer else "on its way"
+        desk.console.print(f"taken back; home: {home}; payer: {payer}. See rxoutflow status")
+        if returned is not None and returned.HasField("amounts"):
+            desk.console.print(show.amounts_table(returned.amounts))
+
+    desk.say(plain(returned) if returned else {}, tell)
+
+
+def _dispensed(desk: Desk, number: str | None, attempt_id: str | None) -> Attempt:
+    """The attempt that was named, or the current one."""
+    if number is None:
+        return desk.session.current()
+    if attempt_id is None:
+        raise InvalidInput("return: give number and attempt id, or neither for the current claim")
+    about = str(PrescriptionNumber.parse(number))
+    return Attempt(prescription_number=about, attempt_id=attempt_id)
+
+
+@click.command()
 @click.option("--reason", required=True, help="Why, for people. Says that nothing was handed over.")
 @answers_json
 def release(desk: Desk, reason: str) -> None:
@@ -226,11 +322,68 @@ def release(desk: Desk, reason: str) -> None:
 
 
 @click.command()
+@click.argument("request_id", required=False)
+@click.option("--number", default="", help="The prescription, unless this terminal knows it.")
+@click.option("--reason", required=True, help="Why, for people. Says that nothing was handed over.")
+@answers_json
+def correct(desk: Desk, request_id: str | None, number: str, reason: str) -> None:
+    """Undo the claim or commit REQUEST_ID, of which nobody knows what became (冲正).
+
+    Without REQUEST_ID, the one of this terminal that has no answer yet. While the patient waits,
+    give that command again instead.
+    """
+    client, session, waiting = desk.pharmacy, desk.session, _waiting_call(desk)
+    corrected_id = request_id or waiting.corrected_request_id
+    known = waiting.prescription_number or session.attempt.prescription_number
+    if not corrected_id or not (number or known):
+        raise InvalidInput("say which: rxoutflow correct REQUEST_ID --number NUMBER --reason TEXT")
+    about = str(PrescriptionNumber.parse(number or known))
+    unanswered = session.pending_step.startswith(_MAKES_CALL)
+    if unanswered and corrected_id == waiting.corrected_request_id:
+        session.pending_step = ""  # the correction takes its place
+    corrected = desk.send(
+        f"correct {corrected_id}",
+        lambda: client.correction_request(about, corrected_id, reason),
+        PosServiceCorrectCallRequest,
+        client.send_correction,
+    )
+    attempt = corrected.attempt.content if corrected.attempt else None
+    if attempt is not None and attempt.attempt_id == session.attempt.attempt_id:
+        session.forget_claim()
+        session.save()
+    outcome = CorrectionOutcome.Name(corrected.outcome).removeprefix("CORRECTION_OUTCOME_")
+
+    def tell() -> None:
+        desk.console.print(outcome.lower().replace("_", " "), markup=False)
+        if attempt is not None:
+            desk.console.print(show.attempt_line(attempt), markup=False)
+
+    desk.say({"outcome": outcome, "attempt": plain(attempt) if attempt else None}, tell)
+
+
+@click.command()
 @answers_json
 def forget(desk: Desk) -> None:
     """Forget the current claim and a request without an answer, at this terminal only."""
     desk.session.path.unlink(missing_ok=True)
     desk.say({}, lambda: desk.console.print("forgotten here; releases nothing at the platform"))
+
+
+def _waiting_call(desk: Desk) -> Correction:
+    """Which call of this terminal waits for its answer, or for that of its correction."""
+    step, data = desk.session.pending_step, desk.session.pending_request
+    if step.startswith("claim "):
+        claiming = PosServiceClaimPrescriptionRequest.FromString(data)
+        number = Claim.FromString(claiming.claim.payload).prescription_number
+        return Correction(prescription_number=number, corrected_request_id=claiming.request_id)
+    if step.startswith("commit "):
+        committing = PosServiceCommitClaimRequest.FromString(data)
+        number = Commitment.FromString(committing.commitment.payload).prescription_number
+        return Correction(prescription_number=number, corrected_request_id=committing.request_id)
+    if step.startswith("correct "):
+        request = PosServiceCorrectCallRequest.FromString(data)
+        return Correction.FromString(request.correction.payload)
+    return Correction()
 
 
 def _proof(desk: Desk, code: str) -> Proof:

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from datetime import UTC
 from pathlib import Path
 
 import segno
 from rich.console import Console
 from rich.table import Table
 
+from rxoutflow.documents import CHINA
 from rxoutflow.numbers import PickupCode
 from rxoutflow.plain import short_name
 from rxoutflow.v1.attempt_pb2 import Attempt
+from rxoutflow.v1.dispense_pb2 import ReturnProgress
 from rxoutflow.v1.finding_pb2 import RuleFinding
 from rxoutflow.v1.notice_pb2 import Notice
 from rxoutflow.v1.prescription_pb2 import Prescription
-from rxoutflow.v1.prescription_status_pb2 import PrescriptionStatus
+from rxoutflow.v1.prescription_status_pb2 import LineUse, PrescriptionStatus
 from rxoutflow.v1.settlement_pb2 import Amounts, PricedLine, Settlement
-from rxoutflow.v1.supervision_service_pb2 import TraceEvent
+from rxoutflow.v1.trace_pb2 import TraceEvent
 
 _AMOUNTS = (
     ("total", "总额", "total_fen"),
@@ -37,6 +40,9 @@ _AMOUNTS = (
     ("- family accounts", "家庭共济", "family_fen"),
     ("- cash", "现金", "cash_fen"),
 )
+
+
+_TYPE_PREFIX = "application/vnd.rxoutflow."
 
 
 def yuan(fen: int) -> str:
@@ -73,9 +79,19 @@ def settlement_line(settlement: Settlement) -> str:
     return f"settlement {settlement.settlement_id}: {state}, tariff {settlement.tariff_version}"
 
 
+def return_line(returned: ReturnProgress) -> str:
+    """Where a return stands, in one line."""
+    home = "booked by home" if returned.booked_by_home else "on its way to home"
+    money = "on its way to the payer"
+    if returned.HasField("amounts"):
+        back = returned.amounts
+        money = f"{yuan(back.total_fen)} yuan back, {yuan(back.pool_fen)} of it to the fund"
+    return f"return {returned.reversal_id}: {home}; {money}"
+
+
 def prescription_table(prescription: Prescription, status: PrescriptionStatus) -> Table:
     """The lines of a prescription and what can still be claimed."""
-    available = {line.line_id: line.available for line in status.lines}
+    left = {line.line_id: _left(line) for line in status.lines}
     title = f"{prescription.prescription_number} · {prescription.issuer.institution_name}"
     table = Table("line", "drug", "usage", "quantity", "left", title=title, title_justify="left")
     for line in prescription.lines:
@@ -84,18 +100,28 @@ def prescription_table(prescription: Prescription, status: PrescriptionStatus) -
             f"{line.generic_name} {line.specification}\n{line.drug_code}",
             f"{line.route} {line.frequency}\n{line.supply_days} days".strip(),
             f"{line.quantity} {line.unit}",
-            str(available.get(line.line_id, 0)),
+            left.get(line.line_id, "0"),
         )
     return table
 
 
+def _left(line: LineUse) -> str:
+    """What can still be claimed, and how much of it now, if that is less."""
+    now = f" ({line.open} now)" if line.open != line.available else ""
+    return f"{line.available}{now}"
+
+
 def status_line(status: PrescriptionStatus) -> str:
-    """Validity, reviews and holder in one line."""
+    """Validity, reviews, fills and holder in one line."""
     validity = short_name(status, "validity")
+    if not status.HasField("register_time"):
+        return f"{validity} · never registered"
     review = short_name(status, "hospital_review")
-    held = f" · held by {status.holder_name}" if status.holder_name else ""
     until = status.expire_time.ToJsonString()
-    return f"{validity} · hospital review {review} · valid until {until}{held}"
+    fills = f" · fill {status.opened_fills} open or done" if status.opened_fills else ""
+    opens = f", the next opens on {status.next_fill_day}" if status.next_fill_day else ""
+    held = f" · held by {status.holder_name}" if status.holder_name else ""
+    return f"{validity} · hospital review {review} · valid until {until}{fills}{opens}{held}"
 
 
 def attempt_line(attempt: Attempt) -> str:
@@ -150,6 +176,18 @@ def trace_table(events: Iterable[TraceEvent]) -> Table:
             event.actor_code,
             signers(event),
             _moved(event),
+        )
+    return table
+
+
+def history_table(events: Iterable[TraceEvent]) -> Table:
+    """The statements behind a status, in the order of time; times are China's."""
+    table = Table("time", "what", "statement", "by", "signed by")
+    for event in events:
+        when = event.event_time.ToDatetime(UTC).astimezone(CHINA)
+        name = event.statement.payload_type.removeprefix(_TYPE_PREFIX).partition(".")[0]
+        table.add_row(
+            when.strftime("%Y-%m-%d %H:%M:%S"), event.action, name, event.actor_code, signers(event)
         )
     return table
 

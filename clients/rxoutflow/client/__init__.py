@@ -1,4 +1,4 @@
-"""Clients of the exchange: one for hospital systems, one for pharmacy systems, one for supervision.
+"""Clients of the exchange: for hospital systems, pharmacy systems, supervision and operators.
 
 Synchronous and typed. Each signs with the people of its profile, calls over mutual TLS with a time
 limit, repeats what is safe to repeat, and hands out only answers that verified. Clients may be
@@ -15,11 +15,14 @@ from rxoutflow.client.hospital import (
     Revoked,
 )
 from rxoutflow.client.notices import NoticeStream
+from rxoutflow.client.operator import OperatorClient, Overdue
 from rxoutflow.client.pharmacy import (
     Committed,
+    Corrected,
     FoundPrescription,
     PharmacyClient,
     Progress,
+    returned_sale,
     sale,
 )
 from rxoutflow.client.reconciling import Reconciled
@@ -27,12 +30,15 @@ from rxoutflow.client.regulator import RegulatorClient
 
 __all__ = [
     "Committed",
+    "Corrected",
     "Evidence",
     "FoundPrescription",
     "HospitalClient",
     "IssuedPrescription",
     "KnownPrescription",
     "NoticeStream",
+    "OperatorClient",
+    "Overdue",
     "Patience",
     "PharmacyClient",
     "Presented",
@@ -42,5 +48,6 @@ __all__ = [
     "RegulatorClient",
     "Revoked",
     "Surroundings",
+    "returned_sale",
     "sale",
 ]

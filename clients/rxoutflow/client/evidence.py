@@ -7,7 +7,7 @@ statement is kept beside its content, so that it can be stored and shown to othe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -16,13 +16,15 @@ from google.protobuf.message import Message
 
 from rxoutflow.amounts import broken_identities
 from rxoutflow.errors import AnswerUntrusted, InvalidInput
+from rxoutflow.log.checkpoint import CheckpointWrong, Head, verify_checkpoint
+from rxoutflow.log.receipts import LoggedAt, verify_receipt
 from rxoutflow.profile import Profile
 from rxoutflow.statements import StatementError, VerifiedSigner, Verifier
 from rxoutflow.statements.errors import TrustListRefused
-from rxoutflow.statements.payloads import RULES
+from rxoutflow.statements.payloads import RULES, Role
 from rxoutflow.trust import TrustStore
 from rxoutflow.v1.settlement_pb2 import Amounts
-from rxoutflow.v1.statement_pb2 import SignedStatement
+from rxoutflow.v1.statement_pb2 import Checkpoint, Receipt, SignedStatement
 
 M = TypeVar("M", bound=Message)
 
@@ -56,17 +58,22 @@ class EvidenceReader:
         self._now = now
 
     def read(
-        self, statement: SignedStatement, expected: type[M], at: datetime | None = None
+        self,
+        statement: SignedStatement,
+        expected: type[M],
+        at: datetime | None = None,
+        roles: Sequence[Role] | None = None,
     ) -> Evidence[M]:
         """The verified content of a statement of the expected kind.
 
-        ``at`` is for an old statement: when a trusted log received it.
+        ``at`` is for an old statement: when a trusted log received it. ``roles`` are the signatures
+        to expect where others are still to come.
 
         Raises:
             AnswerUntrusted: it does not verify.
         """
         try:
-            verified = self._verifier.verify(statement, expected, self._now(), at=at)
+            verified = self._verifier.verify(statement, expected, self._now(), roles=roles, at=at)
         except StatementError as error:
             name = expected.DESCRIPTOR.name
             raise AnswerUntrusted(f"{name}: {error.reason}: {error.message}") from error
@@ -82,6 +89,27 @@ class EvidenceReader:
         if expected is None:
             raise AnswerUntrusted("the statement is of a kind that this version does not know")
         return self.read(statement, expected, at)
+
+
+    def head(self, checkpoint: Checkpoint) -> Head:
+        """The head of a region's log that a checkpoint states.
+
+        Raises:
+            AnswerUntrusted: the platform of that region did not sign it.
+        """
+        try:
+            return verify_checkpoint(checkpoint, self._verifier, self._now())
+        except CheckpointWrong as error:
+            raise AnswerUntrusted(str(error)) from error
+
+    def logged(self, receipt: Receipt, statement: SignedStatement, region_code: str) -> LoggedAt:
+        """Where the log of a region keeps a statement.
+
+        Raises:
+            ReceiptWrong: the receipt does not prove it.
+        """
+        now = self._now()
+        return verify_receipt(receipt, statement, self._verifier, now, region_code=region_code)
 
 
 def require(holds: bool, otherwise: str) -> None:

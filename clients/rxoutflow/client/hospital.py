@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from rxoutflow.client.base import Client
 from rxoutflow.client.evidence import Evidence, require
+from rxoutflow.client.history import Page, read_history
 from rxoutflow.client.notices import NoticeStream
 from rxoutflow.documents import Draft
 from rxoutflow.identity import CallerKind
@@ -23,6 +24,7 @@ from rxoutflow.v1.his_service_pb2 import (
     HisServiceGetOutcomeRequest,
     HisServiceGetPrescriptionRequest,
     HisServiceGetPrescriptionResponse,
+    HisServiceListStatementsRequest,
     HisServicePrecheckPrescriptionRequest,
     HisServiceRevokePrescriptionRequest,
     HisServiceWatchNoticesRequest,
@@ -39,6 +41,7 @@ from rxoutflow.v1.prescription_status_pb2 import (
     RevocationOutcome,
 )
 from rxoutflow.v1.statement_pb2 import SignedStatement
+from rxoutflow.v1.trace_pb2 import TraceEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,9 @@ class HospitalClient(Client):
             and response.prescription_number == number == str(code.number),
             "the answer is about another prescription than was issued",
         )
+        self.receipts.take(
+            response, response.prescription, request.prescription, self.profile.region_code
+        )
         return IssuedPrescription(
             code.number,
             code,
@@ -170,6 +176,9 @@ class HospitalClient(Client):
     def send_revoke(self, request: HisServiceRevokePrescriptionRequest) -> Revoked:
         """Send a request to revoke, for the first time or again."""
         response = self.connection.call(self._stub.RevokePrescription, request)
+        self.receipts.take(
+            response, response.revocation, request.revocation, self.profile.region_code
+        )
         number = Revocation.FromString(request.revocation.payload).prescription_number
         status = self._status(response.status, number) if response.HasField("status") else None
         return Revoked(response.outcome, status)
@@ -193,6 +202,23 @@ class HospitalClient(Client):
             self._status(response.status, str(number)) if response.HasField("status") else None,
             _time(response),
         )
+
+    def history(self, number: PrescriptionNumber) -> tuple[TraceEvent, ...]:
+        """The statements behind the status, oldest first, each verified.
+
+        Raises:
+            NotFound: it is not of this hospital, or has not reached the platform.
+            AnswerUntrusted: a statement does not verify, or is not the one named.
+        """
+
+        def ask(token: str) -> Page:
+            request = HisServiceListStatementsRequest(
+                prescription_number=str(number), page_token=token
+            )
+            answer = self.connection.call(self._stub.ListStatements, request)
+            return answer.events, answer.next_page_token
+
+        return read_history(self.evidence, str(number), ask)
 
     def outcome(self, number: PrescriptionNumber, request_id: str) -> Outcome:
         """What became of a request whose answer was lost.

@@ -16,34 +16,52 @@ from datetime import date
 from rxoutflow.client.base import Client
 from rxoutflow.client.collecting import Presented, Proof, number_of, put
 from rxoutflow.client.evidence import Evidence, require, require_sound
+from rxoutflow.client.history import Page, read_history
 from rxoutflow.client.notices import NoticeStream
 from rxoutflow.client.reconciling import Reconciled, reconcile
 from rxoutflow.errors import InvalidInput
 from rxoutflow.identity import CallerKind
 from rxoutflow.v1.attempt_pb2 import (
+    CORRECTION_OUTCOME_NOTHING_TO_UNDO,
     Attempt,
     Claim,
     ClaimRelease,
     Collector,
     Commitment,
+    Correction,
+    CorrectionOutcome,
     LineQuantity,
 )
 from rxoutflow.v1.clearing_pb2 import DayBook, DayComparison, LedgerEntry
 from rxoutflow.v1.credential_pb2 import ECredential
-from rxoutflow.v1.dispense_pb2 import Delivery, DispensedLine, DispenseProgress, DispenseRecord
+from rxoutflow.v1.dispense_pb2 import (
+    Delivery,
+    DeliveryProgress,
+    DeliveryUpdate,
+    DispensedLine,
+    DispenseProgress,
+    DispenseRecord,
+    DispenseReturn,
+    ReturnedLine,
+    ReturnProgress,
+)
 from rxoutflow.v1.outcome_pb2 import Outcome
 from rxoutflow.v1.pos_service_pb2 import (
     PosServiceClaimPrescriptionRequest,
     PosServiceCommitClaimRequest,
+    PosServiceCorrectCallRequest,
     PosServiceFindPrescriptionRequest,
     PosServiceGetDispenseRequest,
     PosServiceGetOutcomeRequest,
+    PosServiceListStatementsRequest,
     PosServicePresentECredentialRequest,
     PosServiceQuoteSettlementRequest,
     PosServiceQuoteSettlementResponse,
     PosServiceReconcileDayRequest,
     PosServiceRecordDispenseRequest,
     PosServiceReleaseClaimRequest,
+    PosServiceReturnDispenseRequest,
+    PosServiceUpdateDeliveryRequest,
     PosServiceWatchNoticesRequest,
 )
 from rxoutflow.v1.pos_service_pb2_grpc import PosServiceStub
@@ -58,6 +76,7 @@ from rxoutflow.v1.settlement_pb2 import (
     Settlement,
 )
 from rxoutflow.v1.statement_pb2 import SignedStatement
+from rxoutflow.v1.trace_pb2 import TraceEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +95,14 @@ class Committed:
     settlement: Evidence[Settlement] | None
     settlement_id: str
     lines: tuple[PricedLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Corrected:
+    """What a correction came to. ``attempt`` is None when the call had led to nothing."""
+
+    outcome: CorrectionOutcome.ValueType
+    attempt: Evidence[Attempt] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +180,7 @@ class PharmacyClient(Client):
         lines: Sequence[LineQuantity] = (),
         collector: Collector | None = None,
     ) -> Evidence[Attempt]:
-        """Claim these lines, or all that is available; the patient collects unless stated.
+        """Claim these lines, or all that is open now; the patient collects unless stated.
 
         Claiming again while the claim lives gives the same attempt.
 
@@ -187,7 +214,9 @@ class PharmacyClient(Client):
         """Send a claim, for the first time or again."""
         number = Claim.FromString(request.claim.payload).prescription_number
         response = self.connection.call(self._stub.ClaimPrescription, request)
-        return self._attempt(response.attempt, number)
+        attempt = self._attempt(response.attempt, number)
+        self.receipts.take(response, response.claim, request.claim, number[:6])
+        return attempt
 
     def release(self, attempt: Attempt, reason: str) -> Evidence[Attempt]:
         """Let go, before or after commit, if nothing was handed over: signing says so.
@@ -215,7 +244,10 @@ class PharmacyClient(Client):
         """Send a release, for the first time or again."""
         release = ClaimRelease.FromString(request.release.payload)
         response = self.connection.call(self._stub.ReleaseClaim, request)
-        return self._attempt(response.attempt, release.prescription_number, release.attempt_id)
+        number, attempt_id = release.prescription_number, release.attempt_id
+        attempt = self._attempt(response.attempt, number, attempt_id)
+        self.receipts.take(response, response.release, request.release, number[:6])
+        return attempt
 
     def quote(self, attempt: Attempt, lines: Sequence[PricedLine]) -> Evidence[Quote]:
         """What patient and fund would pay. Binds nobody.
@@ -328,7 +360,142 @@ class PharmacyClient(Client):
     def send_dispense(self, request: PosServiceRecordDispenseRequest) -> DispenseProgress | None:
         """Send a dispense record, for the first time or again."""
         response = self.connection.call(self._stub.RecordDispense, request)
+        self.receipts.take(
+            response, response.dispense_record, request.dispense_record, self.profile.region_code
+        )
         return response.progress if response.HasField("progress") else None
+
+    def return_dispense(
+        self,
+        attempt: Attempt,
+        settlement_id: str,
+        lines: Sequence[ReturnedLine],
+        cause: DispenseReturn.Cause.ValueType,
+        reason: str,
+    ) -> ReturnProgress | None:
+        """Take medicine back, in whole or in part (撤销/退费); None if the edge keeps it for later.
+
+        The cause decides whether the prescription can be filled again, and the named boxes sold
+        again; see DispenseReturn. What fund and accounts paid goes back to them: ``progress`` shows
+        the amounts once the payer has stated them.
+
+        Args:
+            attempt: the attempt that was dispensed.
+            settlement_id: of its dispense record.
+            lines: what comes back, with the trace codes of whole boxes.
+            cause: why it comes back.
+            reason: for people.
+
+        Raises:
+            StepRefused: nothing was recorded as handed over, or more comes back than was.
+            Indefinite: it may have happened; send the same request again.
+        """
+        return self.send_return(self.return_request(attempt, settlement_id, lines, cause, reason))
+
+    def return_request(
+        self,
+        attempt: Attempt,
+        settlement_id: str,
+        lines: Sequence[ReturnedLine],
+        cause: DispenseReturn.Cause.ValueType,
+        reason: str,
+    ) -> PosServiceReturnDispenseRequest:
+        """The request, signed by the reviewing pharmacist, with a fresh reversal id."""
+        content = DispenseReturn(
+            reversal_id=self.new_id(),
+            prescription_number=attempt.prescription_number,
+            attempt_id=attempt.attempt_id,
+            pharmacy_code=self.profile.institution_code,
+            settlement_id=settlement_id,
+            cause=cause,
+            lines=lines,
+            reason=reason,
+        )
+        content.return_time.FromDatetime(self.surroundings.now())
+        return PosServiceReturnDispenseRequest(
+            request_id=self.new_id(), dispense_return=self.sign(content, "reviewing_pharmacist")
+        )
+
+    def send_return(self, request: PosServiceReturnDispenseRequest) -> ReturnProgress | None:
+        """Send a return, for the first time or again."""
+        response = self.connection.call(self._stub.ReturnDispense, request)
+        return response.progress if response.HasField("progress") else None
+
+    def correct_call(self, number: str, request_id: str, reason: str) -> Corrected:
+        """Undo a claim or commit whose outcome is not known (冲正): it has no effect from now on.
+
+        Signing says that nothing was handed over on the strength of that call. While the patient
+        waits, sending the same request again is better.
+
+        Args:
+            number: the prescription.
+            request_id: of the claim or commit to be corrected.
+            reason: for people.
+
+        Raises:
+            StepRefused: a claim was committed since; correct the commit, or release.
+            Indefinite: it may have happened; send the same request again.
+        """
+        return self.send_correction(self.correction_request(number, request_id, reason))
+
+    def correction_request(
+        self, number: str, request_id: str, reason: str
+    ) -> PosServiceCorrectCallRequest:
+        """The request, signed by the reviewing pharmacist."""
+        correction = Correction(
+            prescription_number=number,
+            corrected_request_id=request_id,
+            pharmacy_code=self.profile.institution_code,
+            reason=reason,
+        )
+        return PosServiceCorrectCallRequest(
+            request_id=self.new_id(), correction=self.sign(correction, "reviewing_pharmacist")
+        )
+
+    def send_correction(self, request: PosServiceCorrectCallRequest) -> Corrected:
+        """Send a correction, for the first time or again."""
+        number = Correction.FromString(request.correction.payload).prescription_number
+        response = self.connection.call(self._stub.CorrectCall, request)
+        if not response.HasField("attempt"):
+            nothing = response.outcome == CORRECTION_OUTCOME_NOTHING_TO_UNDO
+            require(nothing, "the answer lacks the attempt that it speaks of")
+            return Corrected(response.outcome, None)
+        return Corrected(response.outcome, self._attempt(response.attempt, number))
+
+    def update_delivery(
+        self,
+        number: str,
+        settlement_id: str,
+        state: Delivery.State.ValueType,
+        carrier: str = "",
+        parcel_number: str = "",
+    ) -> DeliveryProgress:
+        """Say where a delivery stands now: dispatched, then signed for.
+
+        Args:
+            number: the prescription.
+            settlement_id: of the dispense record that names the delivery.
+            state: the new state; it moves forward only.
+            carrier: the courier; required when it leaves, unless the record named one.
+            parcel_number: the courier's number of the parcel.
+
+        Raises:
+            StepRefused: the record names no delivery, or it has gone further already.
+            Indefinite: it may have happened; say the same again.
+        """
+        update = DeliveryUpdate(
+            prescription_number=number,
+            settlement_id=settlement_id,
+            pharmacy_code=self.profile.institution_code,
+            state=state,
+            carrier=carrier,
+            parcel_number=parcel_number,
+        )
+        update.state_time.FromDatetime(self.surroundings.now())
+        request = PosServiceUpdateDeliveryRequest(
+            request_id=self.new_id(), delivery_update=self.sign(update, "dispenser")
+        )
+        return self.connection.call(self._stub.UpdateDelivery, request).delivery
 
     def progress(self, attempt: Attempt) -> Progress:
         """How far the dispense has come.
@@ -349,6 +516,23 @@ class PharmacyClient(Client):
             self._attempt(response.attempt, attempt.prescription_number, attempt.attempt_id),
             settlement,
         )
+
+    def history(self, prescription_number: str) -> tuple[TraceEvent, ...]:
+        """The prescription and the statements behind this pharmacy's attempts on it, each verified.
+
+        Raises:
+            NotFound: this pharmacy never had a claim on it.
+            AnswerUntrusted: a statement does not verify, or is not the one named.
+        """
+
+        def ask(token: str) -> Page:
+            request = PosServiceListStatementsRequest(
+                prescription_number=prescription_number, page_token=token
+            )
+            answer = self.connection.call(self._stub.ListStatements, request)
+            return answer.events, answer.next_page_token
+
+        return read_history(self.evidence, prescription_number, ask)
 
     def reconcile(self, day: date, sales: Iterable[LedgerEntry]) -> Reconciled:
         """Compare the pharmacy's sales of a local day with the platform's book. Do it every day.
@@ -463,3 +647,26 @@ def _line_fen(line: PricedLine) -> int:
 
 def _require_number(stated: str, asked: str) -> None:
     require(stated == asked, "the answer is about another prescription than was asked for")
+
+
+def returned_sale(sold: LedgerEntry, back: ReturnProgress) -> LedgerEntry:
+    """What a return is in the pharmacy's book, on the local day of its ``return_time``.
+
+    Args:
+        sold: the sale that it takes back, in part or in whole.
+        back: the return, as far as the platform has brought it.
+
+    Raises:
+        InvalidInput: the amounts are not known yet; until then the platform has not booked it.
+    """
+    if not back.HasField("amounts"):
+        raise InvalidInput(f"return {back.reversal_id}: the payer has not said yet what goes back")
+    entry = LedgerEntry.FromString(sold.SerializeToString())
+    entry.movement = LedgerEntry.MOVEMENT_REVERSAL
+    entry.reversal_id = back.reversal_id
+    entry.total_fen = back.amounts.total_fen
+    entry.pool_fen = back.amounts.pool_fen
+    entry.account_fen = back.amounts.account_fen
+    entry.family_fen = back.amounts.family_fen
+    entry.cash_fen = back.amounts.cash_fen
+    return entry

@@ -9,7 +9,10 @@ One table holds the rules; each stands where the contract declares the message, 
   rules of the same Measures (art. 29 to 37) and the national interface's fields;
 - a fact is stated by the platform of the region that alone decides it: home the attempt and the
   prescription's status, dispensing the pricing and the acceptance of a clearing, payer quote,
-  settlement, e-credential and clearing statement;
+  settlement, reversal, e-credential and clearing statement, a registrar which boxes it noted as
+  sold;
+- an adjudication takes two people of the home region's platform: it moves medicine and money
+  without the pharmacy's word;
 - audience: what one region decides on names that region, so that it cannot be replayed to another;
   what is evidence for all is addressed to ``*``.
 
@@ -29,14 +32,22 @@ from google.protobuf.message import Message
 
 from rxoutflow.identity import CallerKind, KeyPurpose
 from rxoutflow.statements.wire import DEFAULT_BOUNDS, Bounds
-from rxoutflow.v1.attempt_pb2 import Attempt, Claim, ClaimRelease, Commitment
+from rxoutflow.v1.attempt_pb2 import (
+    Adjudication,
+    Attempt,
+    Claim,
+    ClaimRelease,
+    Commitment,
+    Correction,
+)
 from rxoutflow.v1.clearing_pb2 import ClearingAcceptance, ClearingStatement
 from rxoutflow.v1.credential_pb2 import ECredential
-from rxoutflow.v1.dispense_pb2 import DispenseRecord
+from rxoutflow.v1.dispense_pb2 import DeliveryUpdate, DispenseRecord, DispenseReturn, TraceCodeSale
 from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.prescription_status_pb2 import PrescriptionStatus, Revocation
-from rxoutflow.v1.settlement_pb2 import Pricing, Quote, Settlement
+from rxoutflow.v1.settlement_pb2 import Pricing, Quote, Reversal, Settlement
 from rxoutflow.v1.statement_pb2 import (
+    SIGNER_ROLE_ADJUDICATOR,
     SIGNER_ROLE_CHECKER,
     SIGNER_ROLE_DISPENSER,
     SIGNER_ROLE_HOSPITAL_SEAL,
@@ -125,6 +136,7 @@ PURPOSES: dict[Role, KeyPurpose] = {
     SIGNER_ROLE_PHARMACY_SEAL: KeyPurpose.SEAL,
     SIGNER_ROLE_PLATFORM: KeyPurpose.SEAL,
     SIGNER_ROLE_REGISTRY: KeyPurpose.REGISTRY,
+    SIGNER_ROLE_ADJUDICATOR: KeyPurpose.PERSON,
 }
 """What the key of a signer in each role must be for."""
 
@@ -180,6 +192,14 @@ RULES: tuple[PayloadRule, ...] = (
         (_OWN_PHARMACY,),
     ),
     PayloadRule(
+        "correction",
+        Correction,
+        (_PHARMACIST, (SIGNER_ROLE_PHARMACY_SEAL,)),
+        CallerKind.PHARMACY,
+        Audience.HOME,
+        (_OWN_PHARMACY,),
+    ),
+    PayloadRule(
         "commitment",
         Commitment,
         ((SIGNER_ROLE_REVIEWING_PHARMACIST,), (SIGNER_ROLE_PHARMACY_SEAL,)),
@@ -203,6 +223,31 @@ RULES: tuple[PayloadRule, ...] = (
             (SIGNER_ROLE_REVIEWING_PHARMACIST, SIGNER_ROLE_DISPENSER),
             (SIGNER_ROLE_DISPENSER, SIGNER_ROLE_CHECKER),
         ),
+    ),
+    PayloadRule(
+        "delivery-update",
+        DeliveryUpdate,
+        (_PHARMACIST, (SIGNER_ROLE_PHARMACY_SEAL,)),
+        CallerKind.PHARMACY,
+        Audience.ANYBODY,
+        (_OWN_PHARMACY,),
+    ),
+    PayloadRule(
+        "dispense-return",
+        DispenseReturn,
+        (_PHARMACIST, (SIGNER_ROLE_PHARMACY_SEAL,)),
+        CallerKind.PHARMACY,
+        Audience.ANYBODY,
+        (_OWN_PHARMACY,),
+    ),
+    PayloadRule(
+        "adjudication",
+        Adjudication,
+        ((SIGNER_ROLE_ADJUDICATOR,), (SIGNER_ROLE_ADJUDICATOR,)),
+        CallerKind.PLATFORM,
+        Audience.ANYBODY,
+        (_NUMBER_OF_OWN_REGION,),
+        different_people=((SIGNER_ROLE_ADJUDICATOR, SIGNER_ROLE_ADJUDICATOR),),
     ),
     PayloadRule(
         "attempt",
@@ -245,12 +290,28 @@ RULES: tuple[PayloadRule, ...] = (
         (Binding("payer_region_code", Agreement.REGION),),
     ),
     PayloadRule(
+        "reversal",
+        Reversal,
+        ((SIGNER_ROLE_PLATFORM,),),
+        CallerKind.PLATFORM,
+        Audience.ANYBODY,
+        (Binding("payer_region_code", Agreement.REGION),),
+    ),
+    PayloadRule(
         "e-credential",
         ECredential,
         ((SIGNER_ROLE_PLATFORM,),),
         CallerKind.PLATFORM,
         Audience.ANYBODY,
         (Binding("payer_region_code", Agreement.REGION),),
+    ),
+    PayloadRule(
+        "trace-code-sale",
+        TraceCodeSale,
+        ((SIGNER_ROLE_PLATFORM,),),
+        CallerKind.PLATFORM,
+        Audience.ANYBODY,
+        (Binding("registrar_region_code", Agreement.REGION),),
     ),
     PayloadRule(
         "clearing-statement",

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
+from itertools import combinations
 from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -32,7 +34,13 @@ from rxoutflow.statements.algorithms import (
     VerificationKey,
     verification_key,
 )
-from rxoutflow.statements.envelope import SignaturePart, check_payload, read_signatures
+from rxoutflow.statements.envelope import (
+    MAX_CERTIFICATE_BYTES,
+    MAX_CERTIFICATES,
+    SignaturePart,
+    check_payload,
+    read_signatures,
+)
 from rxoutflow.statements.errors import (
     RegionNotTrusted,
     SignatureInvalid,
@@ -54,7 +62,13 @@ from rxoutflow.statements.payloads import (
     role_name,
     rule_for,
 )
-from rxoutflow.v1.statement_pb2 import SignedStatement
+from rxoutflow.v1.attempt_pb2 import Attempt
+from rxoutflow.v1.statement_pb2 import (
+    SIGNER_ROLE_PLATFORM,
+    ProtectedHeader,
+    Signature,
+    SignedStatement,
+)
 from rxoutflow.v1.trust_pb2 import Signer
 
 if TYPE_CHECKING:
@@ -174,6 +188,29 @@ class Verifier:
             _check_binding(binding, content, signers)
         return Verified(content, signers, statement_sha256(statement))
 
+    def platform_key(
+        self, region_code: str, certificate_chain: Sequence[bytes], now: datetime
+    ) -> VerificationKey:
+        """The key with which a region's platform signs the head of its log, by rules 4 and 5.
+
+        A certificate that has expired, or is not valid yet, is judged within its validity: what it
+        signs has no time of its own, and the trust list says whether it still counts.
+
+        Raises:
+            SignerUntrusted: the region does not vouch for this certificate as its platform's.
+        """
+        part = _platform_part(region_code, certificate_chain, now)
+        try:
+            region = self._trust.region(region_code, now)
+        except RegionNotTrusted as error:
+            raise _untrusted(part, f"is of a region without a trust list here: {error}") from None
+        listed = _listed_signer(part, region)
+        holder = self._holder(part, region, _within_validity(part, now))
+        _check_name(part, rule_for(Attempt), holder.name, listed)
+        if holder.key.algorithm not in region.algorithms:
+            raise _untrusted(part, "is for an algorithm that its region does not allow")
+        return holder.key
+
     def _region(self, parts: Sequence[SignaturePart], now: datetime) -> RegionTrust:
         """The one region of all signers."""
         first = parts[0].header
@@ -253,6 +290,31 @@ def _untrusted(part: SignaturePart, problem: str) -> SignerUntrusted:
     )
 
 
+def _platform_part(
+    region_code: str, certificate_chain: Sequence[bytes], now: datetime
+) -> SignaturePart:
+    """A platform's certificates as a signature by it would show them."""
+    chain = list(certificate_chain)
+    header = ProtectedHeader(
+        role=SIGNER_ROLE_PLATFORM, institution_code=region_code, region_code=region_code
+    )
+    signature = Signature(certificate_chain=chain)
+    part = SignaturePart(0, header, signature, now)
+    if not 1 <= len(chain) <= MAX_CERTIFICATES or max(map(len, chain)) > MAX_CERTIFICATE_BYTES:
+        raise _untrusted(part, "is missing, or has too many or too large issuers")
+    header.certificate_sha256 = sha256(chain[0]).digest()
+    return part
+
+
+def _within_validity(part: SignaturePart, now: datetime) -> datetime:
+    """The time, or the nearest at which the certificate was valid."""
+    try:
+        leaf = x509.load_der_x509_certificate(part.signature.certificate_chain[0])
+    except ValueError:
+        raise _untrusted(part, "cannot be read") from None
+    return min(max(now, leaf.not_valid_before_utc), leaf.not_valid_after_utc)
+
+
 def _listed_signer(part: SignaturePart, region: RegionTrust) -> Signer:
     """Look the signer up: listed for this role and institution, not withdrawn."""
     header = part.header
@@ -313,9 +375,12 @@ def _check_algorithm(part: SignaturePart, key: VerificationKey, region: RegionTr
 
 
 def _check_distinct(rule: PayloadRule, signers: Sequence[VerifiedSigner]) -> None:
-    people = {signer.role: signer.person_code for signer in signers}
     for one, other in rule.different_people:
-        if one in people and people[one] == people.get(other):
+        alike = any(
+            {first.role, second.role} == {one, other} and first.person_code == second.person_code
+            for first, second in combinations(signers, 2)
+        )
+        if alike:
             raise SignersNotDistinct(
                 f"{role_name(one)} and {role_name(other)} must be different people",
                 role=role_name(other),
