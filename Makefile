@@ -9,7 +9,7 @@ PROTOS := $(wildcard protos/rxoutflow/v1/*.proto)
 STUBS  := clients/rxoutflow/v1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sim check generate setup clean
+.PHONY: help demo test sim bench check generate setup clean
 
 help: ## Show what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,14 @@ sim: $(READY) ## Replay one simulated run (SEED=7), or run many (SEEDS=2000 STAR
 	@cd tests && ../$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED)) \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(START),--start $(START))
 
+bench: $(READY) ## Measure a platform against a bare mTLS echo, on SQLite and on PostgreSQL.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@mkdir -p build
+	@$(BIN)/python tests/benchmarks/bench_exchange.py --out build/bench-sqlite.json
+	@$(BIN)/python tests/benchmarks/bench_exchange.py --postgres --out build/bench-postgresql.json
+	@$(BIN)/python tests/benchmarks/plot_exchange.py build/bench.png build/bench-*.json
+	@echo "results and plot: build/"
+
 check: $(READY) ## Check style, types, import rules, the contract and the committed stubs.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -48,6 +56,7 @@ check: $(READY) ## Check style, types, import rules, the contract and the commit
 generate: $(READY) ## Generate anew what is generated: stubs, error catalogue, state tables.
 	$(BIN)/python .ci/contract.py generate
 	$(BIN)/python .ci/docs.py generate
+	$(BIN)/python .ci/catalogues.py generate
 
 clean: ## Remove everything that was set up or built.
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

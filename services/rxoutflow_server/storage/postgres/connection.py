@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import LiteralString, cast
+from typing import Any, LiteralString
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from rxoutflow_server.storage.errors import StoreError
@@ -20,15 +21,11 @@ from rxoutflow_server.storage.tables.connection import Cursor, Value
 LOCK_TIMEOUT_MS = 5_000
 """Waiting longer for another command's lock means that something hangs: try the command again."""
 
-_SETTINGS = {
-    "keepalives": 1,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 20_000,
-    "connect_timeout": 5,
-    "application_name": "rxoutflow",
-}
+_SETTINGS = (
+    "keepalives=1 keepalives_idle=10 keepalives_interval=5 keepalives_count=3"
+    " tcp_user_timeout=20000 connect_timeout=5 application_name=rxoutflow"
+)
+"""How libpq notices a server that is gone. What the address says itself comes first."""
 
 
 class Statements:
@@ -50,7 +47,8 @@ def connect(address: str, schema: str) -> psycopg.Connection:
         psycopg.Error: the server cannot be reached or refuses.
         StoreError: the server would acknowledge what is not on its disk.
     """
-    connection = psycopg.connect(address, autocommit=True, **_SETTINGS)
+    settings: dict[str, Any] = conninfo_to_dict(_SETTINGS) | conninfo_to_dict(address)
+    connection = psycopg.connect(make_conninfo(**settings), autocommit=True)
     try:
         connection.execute(SQL("SET search_path TO {}").format(Identifier(schema)))
         connection.execute(f"SET lock_timeout TO {LOCK_TIMEOUT_MS}")
@@ -80,4 +78,4 @@ def _require_durable(connection: psycopg.Connection) -> None:
 def _placeholders(sql: str) -> LiteralString:
     """The same statement with psycopg's placeholders; our statements hold no other ``?``."""
     # Every statement is a constant of storage/tables: nothing of a caller's is ever part of it.
-    return cast("LiteralString", sql.replace("%", "%%").replace("?", "%s"))
+    return sql.replace("%", "%%").replace("?", "%s")
