@@ -60,8 +60,8 @@ MAIN = Case(
     "xiamen",
     "quanzhou",
     Figures(11552, 0, 904, 844, 9804, 4215, 4751, 838, 3000, 0, 3801),
-    "10.43 + 30.73 + 51.04 + 23.32; for the special disease (75.89 - 20.00) at 80 + 5 % = 47.51; the "
-    "rest, 22.15, is below what is left of the ordinary deductible",
+    "10.43 + 30.73 + 51.04 + 23.32; for the special disease (75.89 - 20.00) at 80 + 5 % = 47.51; "
+    "the rest, 22.15, is below what is left of the ordinary deductible",
     shows="a scheme for a special disease beside the ordinary terms",
 )
 REPEAT = Case(
@@ -201,8 +201,8 @@ PAYER_AWAY = Case(
     MAIN.hospital,
     MAIN.pharmacy,
     Figures(11552, 0, 904, 844, 9804, 2215, 6451, 1138, 0, 0, 5101),
-    "as the main case, but the deductible of the special disease and the account are used up: 75.89 "
-    "at 85 %; 22.15 is below what is left of the ordinary deductible",
+    "as the main case, but the deductible of the special disease and the account are used up: "
+    "75.89 at 85 %; 22.15 is below what is left of the ordinary deductible",
 )
 HOME_AWAY = HERBS
 """Settles to the same figures again: neither deductible nor cap nor account stands in between."""

@@ -41,7 +41,7 @@ PRESCRIPTIONS = Path(__file__).parent.parent / "prescriptions"
 PATIENCE_SECONDS = 60.0
 """How long the demo waits for what has to come by itself."""
 
-PERSISTENT = Patience(attempts=100, first_pause=0.1, longest_pause=1.0)
+PERSISTENT = Patience(attempts=40, first_pause=0.1, longest_pause=1.0)
 """Repeats the very same request for as long as a region may take to come back."""
 
 _POLL_SECONDS = 0.1

@@ -234,3 +234,13 @@ def test_a_status_always_fits_into_the_trailers(message: str, detail: dict[str, 
     percent_encoded = 3 * len(status.message.encode())
     base64_encoded = status.ByteSize() * 4 / 3
     assert percent_encoded + base64_encoded < 8 * 1024
+
+
+def test_a_region_behind_the_one_that_was_asked_is_named_by_its_own_code() -> None:
+    away = Unavailable(Reason.PEER_UNAVAILABLE, "the payer is away", region="320600")
+
+    heard = refusal_of(as_received(status_of(away)), "350500")
+
+    assert isinstance(heard, Unavailable)
+    assert heard.detail == {"region": "320600"}
+    assert "320600" in heard.message

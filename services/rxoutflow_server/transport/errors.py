@@ -204,6 +204,9 @@ def refusal_of(error: grpc.aio.AioRpcError, region_code: str) -> Refusal | Unava
     info = error_info(error)
     reason = _definite_reason(info)
     if info is None or reason is None or reason in _ABOUT_THIS_PLATFORM:
+        if info is not None and info.reason == Reason.PEER_UNAVAILABLE:
+            # It did answer: a third region is away, and the caller should hear which.
+            return peer_unavailable(info.metadata.get("region", region_code), info.reason)
         cause = info.reason if info is not None and reason is not None else error.code().name
         return peer_unavailable(region_code, cause)
     return Refusal(reason, error.details() or reason, **_details(info.metadata))
