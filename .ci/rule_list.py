@@ -70,6 +70,13 @@ _SUSPICION = """
 beside the running service and lists patterns of that local day. Nobody is blocked by them and no
 patient is named. Exit status 1 means that something was found.
 
+A second table lists the institutions of this region that are above the quota of their agreement
+(R18) at the end of that day, in the year or month that the day falls in. Counted is what funds and
+accounts paid, on the day on which the payer paid it, less what went back: for a pharmacy what it
+dispensed, for a hospital what was dispensed for its prescriptions. Exactly the quota is not above
+it. Within ten minutes of crossing it the institution has a notice `KIND_QUOTA_EXCEEDED`, once for
+each crossing. Nothing is refused for it.
+
 | key of `[version.suspicion]` | default | flagged from this on |
 |---|---|---|
 """

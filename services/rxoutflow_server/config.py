@@ -138,6 +138,8 @@ class ReferenceConfig:
     """Nothing for a region of which no insured persons are kept here."""
     rules: Path | None = None
     """Nothing for a region that has set nothing beside the national measures."""
+    family: Path | None = None
+    """Nothing for a region where every allotment may be drawn, in the order of the insured file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,7 @@ def load_platform(file: Path, now: datetime) -> PlatformConfig:
                 reference.file("catalogue"),
                 reference.optional_file("insured"),
                 reference.optional_file("rules"),
+                reference.optional_file("family"),
             ),
             lease_seconds=claim.integer("lease_seconds", *LEASE_SECONDS, DEFAULT_LEASE_SECONDS),
             overdue_hours=adjudication.integer(

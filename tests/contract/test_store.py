@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from rxoutflow_server.application.edge_ports import EdgeStore, Registration
 from rxoutflow_server.application.ports import (
+    AgreementUse,
     BarredNumber,
     BoxSale,
     DeadEvent,
@@ -872,8 +873,8 @@ async def test_a_reversal_comes_back_with_every_field_and_its_id_is_used_once(
     others = (reversal("R2"), reversal("R3", "another"))
     await each_stored(store, lambda tx, each: tx.payer.add_reversal(each), *others, reversal())
     assert await store.read(lambda tx: tx.payer.reversal(PERSON, SETTLEMENT, "R1")) == reversal()
-    for key in (("another", SETTLEMENT, "R1"), (PERSON, "another", "R1")):
-        assert await store.read(lambda tx, key=key: tx.payer.reversal(*key)) is None  # type: ignore[misc]
+    assert await store.read(lambda tx: tx.payer.reversal("another", SETTLEMENT, "R1")) is None
+    assert await store.read(lambda tx: tx.payer.reversal(PERSON, "another", "R1")) is None
     found = await store.read(lambda tx: tx.payer.reversals(PERSON, SETTLEMENT))
     assert found == [reversal("R1"), reversal("R2")]
     with pytest.raises(InvariantBroken):
@@ -1284,6 +1285,57 @@ async def test_an_edge_keeps_a_journal_too(edge: EdgeStore) -> None:
     await edge.transact(lambda tx: tx.journal.add_notice(notice(HOSPITAL, "claimed")))
     found = await edge.read(lambda tx: tx.journal.notices(HOSPITAL, 0, 10))
     assert found == [notice(HOSPITAL, "claimed")]
+
+
+# --- agreements -----------------------------------------------------------------------------------
+
+
+def agreement_use(day: date, fen: int, number: str = NUMBER, reversal_id: str = "") -> AgreementUse:
+    sha256 = digest(number, reversal_id)
+    return AgreementUse(PHARMACY, day, number, SETTLEMENT, reversal_id, fen, sha256)
+
+
+async def test_what_was_paid_for_an_institution_is_summed_from_a_day_up_to_another(
+    store: Store,
+) -> None:
+    first, last = date(2026, 2, 1), date(2026, 3, 1)
+    uses = (
+        agreement_use(first - timedelta(days=1), 1, "n1"),
+        agreement_use(first, 20, "n2"),
+        agreement_use(last - timedelta(days=1), 300, "n3"),
+        agreement_use(last - timedelta(days=1), -50, "n3", "R1"),
+        agreement_use(last, 4_000, "n4"),
+        replace(agreement_use(first, 50_000, "n2"), institution_code="another"),
+    )
+    for _ in range(2):  # the second time changes nothing
+        await each_stored(store, lambda tx, each: tx.agreements.add_use(each), *uses)
+    assert await store.read(lambda tx: tx.agreements.used_fen(PHARMACY, first, last)) == 270
+    assert await store.read(lambda tx: tx.agreements.used_fen("nobody", first, last)) == 0
+    assert await store.read(lambda tx: tx.agreements.newest_use(PHARMACY, first, last)) == uses[3]
+    assert await store.read(lambda tx: tx.agreements.newest_use("nobody", first, last)) is None
+
+
+@pytest.mark.parametrize(("fen", "reversal_id"), [(-1, ""), (1, "R1")])
+async def test_a_payment_counts_up_and_what_came_back_counts_down(
+    store: Store, fen: int, reversal_id: str
+) -> None:
+    wrong = agreement_use(date(2026, 2, 1), fen, reversal_id=reversal_id)
+    with pytest.raises(InvariantBroken):
+        await store.transact(lambda tx: tx.agreements.add_use(wrong))
+
+
+async def test_who_is_above_a_quota_is_noted_once_for_each_change(store: Store) -> None:
+    begin = date(2026, 1, 1)
+
+    def told(tx: Transaction, above: bool) -> bool:
+        return tx.agreements.set_above(PHARMACY, "document", begin, above=above)
+
+    assert not await store.read(lambda tx: tx.agreements.is_above(PHARMACY, "document", begin))
+    found = await each_stored(store, told, True, True, False, False, True)
+    assert found == [True, False, True, False, True]
+    assert await store.read(lambda tx: tx.agreements.is_above(PHARMACY, "document", begin))
+    assert not await store.read(lambda tx: tx.agreements.is_above(PHARMACY, "other", begin))
+    assert not await store.read(lambda tx: tx.agreements.is_above("other", "document", begin))
 
 
 # --- transactions ---------------------------------------------------------------------------------

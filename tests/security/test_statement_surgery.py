@@ -85,6 +85,8 @@ def _colleagues(cast: Cast) -> Cast:
         dispenser=other(cast.dispenser, "R903", at_hospital=False),
         checker=other(cast.checker, "R904", at_hospital=False),
         pharmacy_seal=region.seal(pharmacy),
+        adjudicator=other(cast.adjudicator, "J901", at_hospital=True),
+        second_adjudicator=other(cast.second_adjudicator, "J902", at_hospital=False),
         platform_seal=region.signing.issue("spiffe://350200.rxoutflow/platform/350200/seal"),
     )
 

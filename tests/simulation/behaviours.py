@@ -32,6 +32,7 @@ from rxoutflow.v1.attempt_pb2 import Attempt
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from simulation import federation
 from simulation.clients import Definite, GaveUp, Work
+from support.invariants import Violation
 
 HOSPITAL = "/rxoutflow.v1.HospitalService"
 PHARMACY = "/rxoutflow.v1.PharmacyService"
@@ -213,7 +214,7 @@ async def revoked(work: Work, once: str = "") -> str:
             await work.pause(5.0)
             continue
         return f"revocation {response.outcome}"
-    raise AssertionError("a revocation is refused for ever")
+    raise Violation("I14", "a revocation is refused for ever")
 
 
 HOSPITALS = {"issue": issue}
@@ -360,7 +361,7 @@ async def recorded(work: Work, commitment: attempt_pb2.Commitment) -> str:
             continue
         work.world.truth.recorded(commitment)
         return "dispensed"
-    raise AssertionError("a handover that was permitted is refused for ever")
+    raise Violation("I14", "a handover that was permitted is refused for ever")
 
 
 async def released(work: Work, attempt: Attempt) -> str:
@@ -379,7 +380,7 @@ async def released(work: Work, attempt: Attempt) -> str:
             await work.pause(5.0)
             continue
         return "released"
-    raise AssertionError("a release is refused for ever")
+    raise Violation("I14", "a release is refused for ever")
 
 
 async def corrected(work: Work, step: str, attempt: Attempt | None = None) -> str:
@@ -401,7 +402,7 @@ async def corrected(work: Work, step: str, attempt: Attempt | None = None) -> st
         outcome = response.outcome
         assert outcome != attempt_pb2.CORRECTION_OUTCOME_ALREADY_DISPENSED, "nothing was"
         return f"corrected {outcome}"
-    raise AssertionError("a correction is refused for ever")
+    raise Violation("I14", "a correction is refused for ever")
 
 
 async def taken_back(work: Work, commitment: attempt_pb2.Commitment) -> str:
@@ -418,13 +419,14 @@ async def taken_back(work: Work, commitment: attempt_pb2.Commitment) -> str:
             await work.pause(5.0)
             continue
         return "dispensed and brought back"
-    raise AssertionError("a return is refused for ever")
+    raise Violation("I14", "a return is refused for ever")
 
 
 def _require_passing(work: Work, refusal: Definite) -> None:
     """A refusal that does not pass, where the contract promises none, is a violation."""
     if refusal.reason not in _PASSING:
-        raise AssertionError(f"{work.case.case_id} was refused: {refusal.reason}") from refusal
+        what = f"{work.case.case_id} was refused in spite of an earlier OK: {refusal.reason}"
+        raise Violation("I7", what) from refusal
 
 
 async def _quoted(

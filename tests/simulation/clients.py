@@ -235,9 +235,10 @@ class Work:
 
     async def _answer(self, path: str, data: bytes, tries: int | None) -> tuple[str, bytes]:
         failures = 0
+        seconds = CALL_SECONDS if tries is None else self.facts.get("seconds", CALL_SECONDS)
         while tries is None or failures < tries:
             try:
-                return "OK", await self._call(path, data)
+                return "OK", await self._call(path, data, seconds)
             except grpc.RpcError as error:
                 failure = from_rpc_error(error, self.client.platform)
             if isinstance(failure, Refused) and not isinstance(failure, Overloaded):
@@ -251,9 +252,9 @@ class Work:
             await asyncio.sleep(longest * self.client.random.uniform(0.5, 1.0))
         return "gave up", b""
 
-    async def _call(self, path: str, data: bytes) -> bytes:
+    async def _call(self, path: str, data: bytes, seconds: float = CALL_SECONDS) -> bytes:
         client = self.client
-        response = await self.world.network.call(client, client.platform, path, data, CALL_SECONDS)
+        response = await self.world.network.call(client, client.platform, path, data, seconds)
         asked, answered = _classes(path)
         self.world.answered(
             client.name,

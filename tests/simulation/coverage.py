@@ -281,7 +281,7 @@ KEPT_AWAY: dict[str, frozenset[Pair]] = {
     "the payer posts once": _pairs(DISPENSE, "payer posts", "completed"),
     "a return is behind its record in every outbox": (
         _pairs(ATTEMPT, "return", *_RESERVED, "committed", "released", "expired")
-        | _pairs(SETTLEMENT, "reversal", "held, booking", "held, record, booking")
+        | _pairs(SETTLEMENT, "reversal", "held", "held, record, booking")
     ),
     "no more is taken back than was handed over": _pairs(
         SETTLEMENT, "reversal", "reversed", "voided"

@@ -7,6 +7,7 @@ is drawn too: a run with few kinds goes deeper into each than one in which every
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -82,6 +83,8 @@ class Visit:
     committed: float
     """The parts of what is there that are claimed, and then committed; 1 is everything."""
     patience: int
+    seconds: float
+    """How often somebody impatient asks, and how long each time."""
     pause: float
     returned: float
     cause: int
@@ -157,7 +160,7 @@ def drawn(parameters: Parameters, behaviours: dict[str, int]) -> Plan:
     count = random.randint(5, 9)
     begin = random.choice((_TO_MIDNIGHT, _TO_NEW_YEAR)) - random.uniform(5, 100)
     lease, tick = random.choice((20.0, 45.0, 60.0)), random.choice((3.0, 5.0))
-    overdue = random.choice((10.0, 10.0, 30.0, 90.0, NEVER))
+    overdue = random.choice((10.0, 10.0, 10.0, 30.0, 90.0, NEVER))
     weather = _weather(Random(f"{parameters.seed}:weather"))
     kinds -= parameters.without
     horizon = min(horizon, parameters.horizon or horizon)
@@ -171,7 +174,7 @@ def drawn(parameters: Parameters, behaviours: dict[str, int]) -> Plan:
         kinds=kinds,
         weather=weather,
         prescriptions=tuple(
-            _prescription(parameters, index, regions, horizon, behaviours)
+            _prescription(parameters, index, regions, (horizon, lease), behaviours)
             for index in range(min(count, parameters.prescriptions or count))
         ),
     )
@@ -185,7 +188,7 @@ def _weather(random: Random) -> dict[str, float]:
         "double": random.choice((0.02, 0.1)),
         "straggler": random.choice((0.02, 0.1)),
         "straggles": random.choice((1.0, 6.0, 15.0)),
-        "slowest": random.choice((0.01, 0.05, 0.3)),
+        "slowest": random.choice((0.01, 0.05, 0.3, 1.0)),
     }
 
 
@@ -193,9 +196,10 @@ def _prescription(
     parameters: Parameters,
     index: int,
     regions: tuple[str, ...],
-    horizon: float,
+    horizon_and_lease: tuple[float, float],
     behaviours: dict[str, int],
 ) -> Prescription:
+    horizon, lease = horizon_and_lease
     random = Random(f"{parameters.seed}:prescription {index}")
     home = random.choice(regions)
     payer = random.choice((*regions, home))
@@ -210,20 +214,31 @@ def _prescription(
         valid=random.choice((horizon * 4, horizon * 4, random.uniform(15, 60))),
         revoked_after=random.choice((None, None, random.uniform(0, horizon * 0.6))),
         revoked_again=random.choice((None, 0.5, random.uniform(0, 30))),
-        visits=tuple(
-            _visit(random, number, regions, behaviours)
-            for number in range(visits)
-            if number < (parameters.visits or visits)
-        ),
+        visits=tuple(_visits(random, regions, lease, behaviours, visits))[: parameters.visits],
     )
 
 
+def _visits(
+    random: Random,
+    regions: tuple[str, ...],
+    lease: float,
+    behaviours: dict[str, int],
+    count: int,
+) -> Iterator[Visit]:
+    """Visits to any pharmacies, and to the same one again."""
+    pharmacy = ""
+    for number in range(count):
+        if not pharmacy or random.random() < 0.75:
+            pharmacy = pharmacy_of(random.choice(regions), random.randrange(2))
+        yield _visit(random, number, pharmacy, lease, behaviours)
+
+
 def _visit(
-    random: Random, number: int, regions: tuple[str, ...], behaviours: dict[str, int]
+    random: Random, number: int, pharmacy: str, lease: float, behaviours: dict[str, int]
 ) -> Visit:
     return Visit(
         number=number,
-        pharmacy=pharmacy_of(random.choice(regions), random.randrange(2)),
+        pharmacy=pharmacy,
         delay=random.choice((0.0, random.uniform(0, 2), random.uniform(0, 60))),
         behaviour=random.choices(list(behaviours), list(behaviours.values()))[0],
         insured=random.random() < 0.75,
@@ -231,7 +246,10 @@ def _visit(
         claimed=random.choice((1.0, 1.0, 1.0, random.random())),
         committed=random.choice((1.0, 1.0, 1.0, random.random())),
         patience=random.choice((1, 1, 2, 3)),
-        pause=random.choice((0.2, random.uniform(0, 5), random.uniform(0, 70))),
+        seconds=random.choice((0.1, 0.5, 2.0, 15.0)),
+        pause=random.choice(
+            (0.2, random.uniform(0, 5), random.uniform(0, 70), lease * random.uniform(0.93, 1.0))
+        ),
         returned=random.choice((1.0, 1.0, random.random())),
         cause=random.randint(1, 4),
     )
@@ -274,12 +292,14 @@ def _cuts(random: Random, plan: Plan) -> list[Fault]:
     """One-way cuts, isolated regions, halves, and nodes cut off and joined again one by one."""
     faults = []
     for at in _times(random, plan, 1, 4):
-        style = random.choice(("one way", "isolated", "halves", "swizzled", "client"))
+        style = random.choice(("one way", "mute", "isolated", "halves", "swizzled", "client"))
         lasts = random.choice((1.0, 5.0, 20.0, 60.0)) * random.uniform(0.5, 1.5)
         regions = list(plan.regions)
         random.shuffle(regions)
         if style == "one way":
             pairs = [(regions[0], regions[1])]
+        elif style == "mute":
+            pairs = [(regions[0], other) for other in regions[1:]]
         elif style == "isolated":
             pairs = [pair for other in regions[1:] for pair in _both(regions[0], other)]
         elif style == "client":

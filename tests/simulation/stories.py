@@ -49,7 +49,7 @@ from support.invariants.money import own_reversals
 from support.world import World, content_of, person
 
 REGIONS = HOME, DISPENSING, PAYER = "350200", "350500", "320600"
-NOT_DELIVERED = dispense_pb2.DispenseReturn.CAUSE_NOT_DELIVERED
+DISPENSING_ERROR = dispense_pb2.DispenseReturn.CAUSE_DISPENSING_ERROR
 QUALITY = dispense_pb2.DispenseReturn.CAUSE_QUALITY
 PHARMACY = "/rxoutflow.v1.PharmacyService"
 
@@ -505,7 +505,7 @@ async def a_part_comes_back_and_then_the_rest(teller: Teller) -> None:
     recorded = await teller.fill(DISPENSING, code)
     await teller.settle()
     for _ in range(2):
-        await teller.take_back(DISPENSING, recorded, 10, NOT_DELIVERED)
+        await teller.take_back(DISPENSING, recorded, 10, DISPENSING_ERROR)
     await teller.settle()
     await teller.fill(PAYER, code)
     await teller.settle()
@@ -515,9 +515,9 @@ async def more_comes_back_than_was_handed_over(teller: Teller) -> None:
     """A pharmacy takes everything back, and then a part of it once more."""
     recorded = await teller.fill(DISPENSING, await teller.issue())
     await teller.settle()
-    await teller.take_back(DISPENSING, recorded, 20, NOT_DELIVERED)
+    await teller.take_back(DISPENSING, recorded, 20, DISPENSING_ERROR)
     with refused(Reason.RETURN_EXCEEDED):
-        await teller.take_back(DISPENSING, recorded, 10, NOT_DELIVERED)
+        await teller.take_back(DISPENSING, recorded, 10, DISPENSING_ERROR)
     await teller.settle()
 
 
@@ -534,7 +534,7 @@ async def a_defective_box_comes_back(teller: Teller) -> None:
 async def the_return_arrives_first(teller: Teller) -> None:
     """The payer hears of a return before home has told it of the handover."""
     recorded = await teller.fill(DISPENSING, await teller.issue())
-    await teller.take_back(DISPENSING, recorded, 20, NOT_DELIVERED)
+    await teller.take_back(DISPENSING, recorded, 20, DISPENSING_ERROR)
     teller.world.unreachable.add(HOME)
     await teller.world.deliver_from(DISPENSING)
     teller.world.unreachable.clear()

@@ -183,6 +183,7 @@ class World:
             "claimed": visit.claimed,
             "committed": visit.committed,
             "patience": visit.patience,
+            "seconds": visit.seconds,
             "pause": visit.pause,
             "returned": visit.returned,
             "cause": visit.cause,
@@ -271,7 +272,7 @@ class World:
         after = platform.trust.held(region)
         self.note(name, "offered", f"{region} {sequence}: {came_of_it}")
         if after is None or after.sequence < before:
-            self.fail(AssertionError("an older trust list took the place of a newer one"))
+            self.fail(Violation("I10", "an older trust list took the place of a newer one"))
 
     # the end
 
@@ -296,7 +297,7 @@ class World:
         """Wait until nothing is left to be done.
 
         Raises:
-            AssertionError: something is, for too long.
+            Violation: I14, because something is, for too long.
         """
         begin = self.loop.now
         # A clock that was ahead lets its region's outbox wait until the time that it showed.
@@ -306,7 +307,7 @@ class World:
         )
         while left := self._left():
             if self.loop.now > begin + _ENDING_SECONDS:
-                raise AssertionError(f"not at an end after {_ENDING_SECONDS} seconds: {left}")
+                raise Violation("I14", f"not at an end after {_ENDING_SECONDS} seconds: {left}")
             await asyncio.sleep(2.0)
 
     def _left(self) -> str:

@@ -254,7 +254,8 @@ def _attempts_of_others_ended() -> None:
 
         content = Attempt.FromString(event.statement.payload)
         for each in tx.payer.settlements_of_attempt(event.insured_person_id, content.attempt_id):
-            if each.state == "held":
+            own = each.prescription_number == content.prescription_number
+            if each.state == "held" and not own:
                 _void(tx, region, each, each.cause_sha256, now)
         honest(tx, region, caller, event, now)
 

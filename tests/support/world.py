@@ -42,6 +42,7 @@ from rxoutflow.v1 import (
     settlement_pb2,
 )
 from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_PLATFORM, SignedStatement
+from rxoutflow.v1.trust_pb2 import Agreement
 from rxoutflow_server.application.dispensing import (
     claims,
     corrections,
@@ -181,6 +182,16 @@ class World:
         cast = self.platforms[region].cast
         entry = cast.region.entry(cast.hospital if holder == "hospital" else cast.pharmacy)
         entry.scope[:] = bases
+        self._publish_trust(cast)
+
+    def agree(self, region: str, holder: str, agreement: Agreement) -> None:
+        """Give a region's hospital or pharmacy an agreement with a quota."""
+        cast = self.platforms[region].cast
+        entry = cast.region.entry(cast.hospital if holder == "hospital" else cast.pharmacy)
+        entry.agreement.CopyFrom(agreement)
+        self._publish_trust(cast)
+
+    def _publish_trust(self, cast: Cast) -> None:
         cast.region.trust_list.sequence += 1
         for platform in self.platforms.values():
             platform.region.trust.offer(cast.region.signed_list(), self.clock.now)

@@ -252,10 +252,10 @@ DISPENSE = Dispense(
 
 
 @pytest.mark.parametrize("state", DispenseState)
-def test_a_finding_ends_a_dispense_from_every_open_step(state: DispenseState) -> None:
+def test_a_finding_ends_a_dispense_from_every_step_before_its_record(state: DispenseState) -> None:
     before = replace(DISPENSE, state=state)
     after = found(before, now=START)
-    if state in (DispenseState.COMMITTING, DispenseState.HELD, DispenseState.COMMITTED):
+    if state not in (DispenseState.DISPENSED, DispenseState.COMPLETED):
         assert after == replace(before, state=DispenseState.DISPENSED, update_time=START)
     else:
         assert after == before

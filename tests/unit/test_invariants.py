@@ -494,7 +494,7 @@ DISAGREEMENTS: dict[str, Disagree] = {
         regions, DISPENSING, dispenses=()
     ),
     "a handover without its money": lambda regions: without(
-        regions, PAYER, settlements=(), entries=()
+        regions, PAYER, settlements=(), entries=(), account_entries=(), persons=()
     ),
     "a prescription that the payer has not indexed": lambda regions: without(
         regions, PAYER, index=()

@@ -30,12 +30,13 @@ from rxoutflow.v1.statement_pb2 import (
     SIGNER_ROLE_PRESCRIBER,
     SIGNER_ROLE_REVIEWING_PHARMACIST,
 )
-from rxoutflow.v1.trust_pb2 import Institution, TrustList
+from rxoutflow.v1.trust_pb2 import Agreement, Institution, TrustList
 from rxoutflow_server import cli_registry
 from rxoutflow_server.registry import issuing
 from support.pki import BEGIN, NOW, Authority, Credential, Region, ed
 
 CODE = "350200"
+AGREEMENT = {"document": "协议〔2026〕1号", "quota_fen": 5, "period": "month"}
 ROLE_WORDS = {
     SIGNER_ROLE_PRESCRIBER: "prescriber",
     SIGNER_ROLE_REVIEWING_PHARMACIST: "reviewing_pharmacist",
@@ -181,7 +182,7 @@ def toml(tables: Tables, path: str = "") -> list[str]:
             lines += [f"[{path}{key}]", *toml(value, f"{path}{key}.")]
         elif holds_tables(value):
             for each in value:
-                lines += [f"[[{path}{key}]]", *toml(each)]
+                lines += [f"[[{path}{key}]]", *toml(each, f"{path}{key}.")]
     return lines
 
 
@@ -317,6 +318,22 @@ def without_a_platform(office: Office) -> None:
         ("endpoints", lambda o: o.tables.update(endpoints=["platform.example"])),
         ("endpoints", lambda o: o.tables.pop("endpoints")),
         ("signers", lambda o: o.tables.update(signers=1)),
+        (
+            "institution[H35020000001].agreement.quota_fen",
+            lambda o: institution(o, agreement={**AGREEMENT, "quota_fen": 0}),
+        ),
+        (
+            "institution[H35020000001].agreement.period",
+            lambda o: institution(o, agreement={**AGREEMENT, "period": "week"}),
+        ),
+        (
+            "institution[H35020000001].agreement.document",
+            lambda o: institution(o, agreement={"quota_fen": 1, "period": "year"}),
+        ),
+        (
+            "institution[H35020000001].agreement.scope",
+            lambda o: institution(o, agreement={**AGREEMENT, "scope": ["other"]}),
+        ),
         ("institution[H35020000001].phon", lambda o: institution(o, phon="0592-1")),
         ("institution[H35020000001].phone", lambda o: institution(o, phone="张三")),
         ("institution[H35020000001].tier", lambda o: institution(o, tier=4)),
@@ -639,6 +656,21 @@ def test_diff_has_one_line_for_each_change(office: Office) -> None:
     assert "+ endpoint new.example:8443" in lines
     assert "- signer" in heads
     assert "+ denied" in heads
+
+
+def test_an_agreement_is_listed_and_its_change_is_told(office: Office) -> None:
+    institution(office, agreement=AGREEMENT, scope=["other"])
+    first = next(each for each in office.signed().institutions if each.HasField("agreement"))
+    assert first.institution_code == "H35020000001"
+    terms = Agreement(document="协议〔2026〕1号", quota_fen=5, period=Agreement.PERIOD_MONTH)
+    assert first.agreement == terms
+    old = office.folder / "old.trustlist"
+    old.write_bytes(office.out.read_bytes())
+    institution(office, agreement={**AGREEMENT, "quota_fen": 6}, scope=["outpatient_pool"])
+    office.signed()
+    (line,) = office.run("diff", old, office.out).stdout.splitlines()
+    assert "5 fen a month' -> '协议〔2026〕1号, 6 fen a month'" in line
+    assert "scope 'other' -> 'outpatient_pool'" in line
 
 
 def test_lists_that_vouch_for_the_same_do_not_differ(office: Office) -> None:

@@ -71,12 +71,15 @@ async def handed_over(
     *,
     insured: bool = True,
     lines: Sequence[dispense_pb2.DispensedLine] = (),
+    by_courier: bool = False,
 ) -> SignedStatement:
     attempt = await world.claim(dispensing, code)
     amounts = await world.quote(dispensing, attempt) if insured else None
     commitment = world.commit_request(dispensing, attempt, amounts)
     await world.commit(dispensing, commitment)
-    changes = {"lines": lines} if lines else {}
+    changes: dict[str, Any] = {"lines": lines} if lines else {}
+    if by_courier:
+        changes["delivery"] = dispense_pb2.Delivery(state=dispense_pb2.Delivery.STATE_READY)
     request = world.record_request(dispensing, commitment.commitment, **changes)
     await world.record(dispensing, request)
     return request.dispense_record
@@ -311,6 +314,18 @@ async def test_without_insurance_cash_goes_back_and_no_payer_hears_of_it(world: 
 # --- what may be filled, and sold, again ----------------------------------------------------------
 
 
+async def test_what_was_handed_over_at_the_counter_was_delivered(world: World) -> None:
+    _, record = await dispensed(world)
+    undelivered = Return.CAUSE_NOT_DELIVERED
+
+    with pytest.raises(Refusal) as refused:
+        await world.take_back(
+            DISPENSING, world.return_request(DISPENSING, record, cause=undelivered)
+        )
+
+    assert refused.value.reason is Reason.DELIVERY_NOT_POSSIBLE
+
+
 CAUSES = [
     (Return.CAUSE_QUALITY, True, False),
     (Return.CAUSE_DISPENSING_ERROR, True, True),
@@ -323,7 +338,9 @@ CAUSES = [
 async def test_the_cause_decides_what_may_be_filled_and_sold_again(
     world: World, cause: Return.Cause.ValueType, again: bool, resaleable: bool
 ) -> None:
-    code, record = await dispensed(world)
+    _, code = await world.issue(HOME, PAYER)
+    sent = cause == Return.CAUSE_NOT_DELIVERED
+    record = await handed_over(world, DISPENSING, code, by_courier=sent)
     await world.take_back(DISPENSING, world.return_request(DISPENSING, record, cause=cause))
     await all_is_well(world)
     if again:

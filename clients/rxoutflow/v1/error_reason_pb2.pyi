@@ -112,7 +112,9 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_PRESCRIPTION_EXPIRED: _ErrorReason.ValueType  # 24
     """FAILED_PRECONDITION, definite. Its time is over. Metadata: `expire_time`."""
     ERROR_REASON_PRESCRIPTION_REVOKED: _ErrorReason.ValueType  # 25
-    """FAILED_PRECONDITION, definite. Its issuer took it back."""
+    """FAILED_PRECONDITION, definite. Its issuer took it back, maybe before it was registered; then it
+    never will be.
+    """
     ERROR_REASON_PRESCRIPTION_HELD: _ErrorReason.ValueType  # 26
     """FAILED_PRECONDITION, definite. Another pharmacy holds it. Metadata: `holder_code`,
     `holder_name`, `holder_phone`, `lease_expire_time`.
@@ -335,7 +337,9 @@ than 7 need supply_reason".
 ERROR_REASON_PRESCRIPTION_EXPIRED: ErrorReason.ValueType  # 24
 """FAILED_PRECONDITION, definite. Its time is over. Metadata: `expire_time`."""
 ERROR_REASON_PRESCRIPTION_REVOKED: ErrorReason.ValueType  # 25
-"""FAILED_PRECONDITION, definite. Its issuer took it back."""
+"""FAILED_PRECONDITION, definite. Its issuer took it back, maybe before it was registered; then it
+never will be.
+"""
 ERROR_REASON_PRESCRIPTION_HELD: ErrorReason.ValueType  # 26
 """FAILED_PRECONDITION, definite. Another pharmacy holds it. Metadata: `holder_code`,
 `holder_name`, `holder_phone`, `lease_expire_time`.

@@ -51,7 +51,7 @@ class Notice(google.protobuf.message.Message):
         KIND_SETTLED: Notice._Kind.ValueType  # 6
         """The payer posted its share."""
         KIND_REVOKED: Notice._Kind.ValueType  # 7
-        """The issuer revoked it."""
+        """The issuer revoked it, or marked it before and nobody holds it any more: it is revoked now."""
         KIND_MARKED_FOR_REVOCATION: Notice._Kind.ValueType  # 8
         """The issuer marked it for revocation; whoever holds it should let go if it can."""
         KIND_REGISTRATION_REFUSED: Notice._Kind.ValueType  # 9
@@ -93,7 +93,7 @@ class Notice(google.protobuf.message.Message):
     KIND_SETTLED: Notice.Kind.ValueType  # 6
     """The payer posted its share."""
     KIND_REVOKED: Notice.Kind.ValueType  # 7
-    """The issuer revoked it."""
+    """The issuer revoked it, or marked it before and nobody holds it any more: it is revoked now."""
     KIND_MARKED_FOR_REVOCATION: Notice.Kind.ValueType  # 8
     """The issuer marked it for revocation; whoever holds it should let go if it can."""
     KIND_REGISTRATION_REFUSED: Notice.Kind.ValueType  # 9

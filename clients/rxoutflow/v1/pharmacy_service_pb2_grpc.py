@@ -211,7 +211,8 @@ class PharmacyServiceServicer(object):
         """Takes medicine back after the handover, in whole or by line (撤销/退费). Stored here at once; home
         and payer get it until they acknowledge, which GetDispense shows. Once by its reversal_id.
         Refusals: ATTEMPT_NOT_FOUND, ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over),
-        RETURN_EXCEEDED, LINE_UNKNOWN.
+        RETURN_EXCEEDED, LINE_UNKNOWN, DELIVERY_NOT_POSSIBLE (not delivered is only what was sent and not
+        signed for).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

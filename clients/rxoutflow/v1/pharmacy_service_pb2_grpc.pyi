@@ -482,7 +482,8 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType,
     """Takes medicine back after the handover, in whole or by line (撤销/退费). Stored here at once; home
     and payer get it until they acknowledge, which GetDispense shows. Once by its reversal_id.
     Refusals: ATTEMPT_NOT_FOUND, ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over),
-    RETURN_EXCEEDED, LINE_UNKNOWN.
+    RETURN_EXCEEDED, LINE_UNKNOWN, DELIVERY_NOT_POSSIBLE (not delivered is only what was sent and not
+    signed for).
     """
 
     CorrectCall: _PharmacyServiceCorrectCallType
@@ -703,7 +704,8 @@ class PharmacyServiceServicer(metaclass=abc.ABCMeta):
         """Takes medicine back after the handover, in whole or by line (撤销/退费). Stored here at once; home
         and payer get it until they acknowledge, which GetDispense shows. Once by its reversal_id.
         Refusals: ATTEMPT_NOT_FOUND, ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over),
-        RETURN_EXCEEDED, LINE_UNKNOWN.
+        RETURN_EXCEEDED, LINE_UNKNOWN, DELIVERY_NOT_POSSIBLE (not delivered is only what was sent and not
+        signed for).
         """
 
     @abc.abstractmethod

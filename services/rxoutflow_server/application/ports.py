@@ -735,6 +735,10 @@ class Transaction(Protocol):
         """Books, and what was cleared by them."""
 
     @property
+    def agreements(self) -> AgreementRecords:
+        """What counts against the quotas of institutions."""
+
+    @property
     def log(self) -> LogRecords:
         """The region's verifiable log."""
 

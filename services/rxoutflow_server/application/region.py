@@ -24,6 +24,7 @@ from rxoutflow_server.application.ports import Seal, Store
 from rxoutflow_server.domain import local_time
 from rxoutflow_server.domain.catalogue import Catalogue
 from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.family import Authorisations
 from rxoutflow_server.domain.rule_book import RuleBook
 from rxoutflow_server.domain.tariff import Tariffs
 from rxoutflow_server.domain.trace_codes import registrar_of
@@ -48,6 +49,8 @@ class Region:
     tariffs: Tariffs
     catalogue: Catalogue
     rules: RuleBook = field(default=RuleBook())
+    family: Authorisations | None = None
+    """Which family allotments may be drawn; none: all of them, in their own order."""
     overdue: timedelta = timedelta(hours=48)
     """How long a committed attempt of this home region waits for its pharmacy."""
     give_up: timedelta = timedelta(hours=72)

@@ -397,7 +397,8 @@ def take_back(
 
     It is if the cause says so, the prescription is valid now and its issuer never wanted it back
     (``wanted_back``): a revocation that came too late must not be undone by the medicine that it
-    brought back. Nothing comes back before its handover is booked. ``before`` is what earlier returns took back of this attempt, by line.
+    brought back. Nothing comes back before its handover is booked. ``before`` is what earlier
+    returns took back of this attempt, by line.
 
     Raises:
         Refusal: EARLIER_FACT_MISSING while the attempt is live, ATTEMPT_ENDED if nothing was handed

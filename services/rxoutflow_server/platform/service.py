@@ -54,6 +54,7 @@ from rxoutflow_server.platform.servicers import (
     SupervisionServicer,
 )
 from rxoutflow_server.reference.catalogues import load_catalogue
+from rxoutflow_server.reference.family import load_authorisations
 from rxoutflow_server.reference.insured import load_insured
 from rxoutflow_server.reference.rules import load_rules
 from rxoutflow_server.reference.tariffs import load_tariffs
@@ -113,6 +114,9 @@ async def serve_platform(config: PlatformConfig) -> None:
             ),
             tasks.repeat("commitments", lambda: tasks.finish_commitments(exchange)),
             tasks.repeat("boxes", lambda: tasks.finish_boxes(exchange)),
+            tasks.repeat(
+                "quotas", lambda: tasks.look_at_quotas(exchange), seconds=tasks.QUOTAS_SECONDS
+            ),
             keep_trust(config, region.trust, peers_of(config, region.trust, channels), utc_now),
         ):
             await serve(server, failure.happened)
@@ -123,7 +127,7 @@ def build_region(config: PlatformConfig, trust: TrustStore) -> Region:
     """The region of a checked configuration, with its reference data.
 
     Raises:
-        ReferenceDataError: tariffs or catalogue cannot be used.
+        ReferenceDataError: tariffs, catalogue, rules or authorisations cannot be used.
     """
     key, signer = read_pickup_key(config.pickup_key_file), load_signer(config.signing)
     return Region(
@@ -142,6 +146,7 @@ def build_region(config: PlatformConfig, trust: TrustStore) -> Region:
         tariffs=load_tariffs(config.reference.tariffs),
         catalogue=load_catalogue(config.reference.catalogue),
         rules=load_region_rules(config),
+        family=load_authorisations(config.reference.family) if config.reference.family else None,
         log=RegionLog(
             config.region_code, signer, utc_now, with_commits=commits_alone(config.records)
         ),

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import structlog
 
+from rxoutflow_server.application import agreements
 from rxoutflow_server.application.dispensing import boxes, settling
 from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.exchange import outbox
@@ -25,6 +26,8 @@ from rxoutflow_server.transport.errors import reason_of
 TICK_SECONDS = 1.0
 WATCHING_SECONDS = 60.0
 """Between two looks at the logs of other regions."""
+QUOTAS_SECONDS = 600.0
+"""Between two looks at the quotas of institutions."""
 LEASES_AT_ONCE = 200
 UNDECIDED_AT_ONCE = 50
 BOXES_AT_ONCE = 200
@@ -119,6 +122,11 @@ async def finish_commitments(exchange: Exchange) -> None:
 async def finish_boxes(exchange: Exchange) -> None:
     """Have other regions take back boxes that they noted as sold and that were not handed over."""
     await boxes.finish(exchange, BOXES_AT_ONCE)
+
+
+async def look_at_quotas(exchange: Exchange) -> None:
+    """Tell institutions of this region that they have come above their agreements' quota (R18)."""
+    await agreements.tell_crossings(exchange.region, exchange.store)
 
 
 async def _finish(exchange: Exchange, dispense: Dispense) -> None:

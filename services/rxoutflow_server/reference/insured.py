@@ -50,18 +50,18 @@ def load_insured(path: Path, year: int) -> list[InsuredPerson]:
 
 def _person(row: Row, year: int, seen: set[str]) -> InsuredPerson:
     person = InsuredPerson(
-        insured_person_id=row.read("insured_person_id", _person_id, ""),
+        insured_person_id=row.read("insured_person_id", read_person_id, ""),
         person_type=row.read(
             "person_type", lambda text: _one_of(PersonType, text), PersonType.ACTIVE
         ),
         area_status=row.read(
             "area_status", lambda text: _one_of(AreaStatus, text), AreaStatus.FILED
         ),
-        own_account_fen=row.read("own_account_fen", _fen, 0),
+        own_account_fen=row.read("own_account_fen", read_fen, 0),
         family_accounts_fen=row.read("family_accounts_fen", _fens, ()),
         year=year,
-        used_deductible_fen=row.read("used_deductible_fen", _fen, 0),
-        used_cap_fen=row.read("used_cap_fen", _fen, 0),
+        used_deductible_fen=row.read("used_deductible_fen", read_fen, 0),
+        used_cap_fen=row.read("used_cap_fen", read_fen, 0),
         direct_settlement_suspended=row.read("direct_settlement_suspended", _boolean, False),
         enrolments=row.read_optional("enrolled_schemes", _enrolments, ()),
     )
@@ -71,7 +71,12 @@ def _person(row: Row, year: int, seen: set[str]) -> InsuredPerson:
     return person
 
 
-def _person_id(text: str) -> str:
+def read_person_id(text: str) -> str:
+    """An insured person's number.
+
+    Raises:
+        ValueError: it has another form.
+    """
     if not _PERSON_ID.fullmatch(text):
         raise ValueError("must be 1 to 40 digits and capital letters")
     return text
@@ -83,14 +88,19 @@ def _one_of(choices: type[E], text: str) -> E:
     return choices(text)
 
 
-def _fen(text: str) -> int:
+def read_fen(text: str) -> int:
+    """An amount in fen.
+
+    Raises:
+        ValueError: it is none, or too large.
+    """
     if not _FEN.fullmatch(text):
         raise ValueError("must be fen, a whole number of at least 0")
     return int(text)
 
 
 def _fens(text: str) -> tuple[int, ...]:
-    return tuple(_fen(part.strip()) for part in text.split(";")) if text else ()
+    return tuple(read_fen(part.strip()) for part in text.split(";")) if text else ()
 
 
 def _enrolments(text: str) -> tuple[Enrolment, ...]:

@@ -14,7 +14,15 @@ from google.protobuf.message import Message
 
 from rxoutflow.certificates import certificate_sha256
 from rxoutflow.v1.trust_pb2 import Institution, Signer, TrustList
-from rxoutflow_server.registry.words import ALGORITHMS, KINDS, ROLES, STATUSES, word_of
+from rxoutflow_server.registry.words import (
+    ALGORITHMS,
+    KINDS,
+    QUOTA_PERIODS,
+    ROLES,
+    SCOPES,
+    STATUSES,
+    word_of,
+)
 
 _SHOWN_DIGITS = 16
 
@@ -46,7 +54,17 @@ def describe_institution(entry: Institution) -> dict[str, str]:
         "designated": "yes" if entry.designated else "no",
         "tier": str(entry.tier or ""),
         "status": word_of(STATUSES, entry.status),
+        "scope": ", ".join(word_of(SCOPES, each) for each in entry.scope),
+        "agreement": _agreement(entry),
     }
+
+
+def _agreement(entry: Institution) -> str:
+    if not entry.HasField("agreement"):
+        return ""
+    terms = entry.agreement
+    period = word_of(QUOTA_PERIODS, terms.period)
+    return f"{terms.document}, {terms.quota_fen} fen a {period}"
 
 
 def describe_signer(entry: Signer) -> dict[str, str]:

@@ -45,10 +45,17 @@ from rxoutflow.v1.statement_pb2 import (
     SIGNER_ROLE_PRESCRIBER,
     SIGNER_ROLE_REVIEWING_PHARMACIST,
 )
-from rxoutflow.v1.trust_pb2 import Endpoint, Institution, Signer, TrustList
+from rxoutflow.v1.trust_pb2 import Agreement, Endpoint, Institution, Signer, TrustList
 from rxoutflow_server.config import ADDRESS, ADDRESS_ADVICE
 from rxoutflow_server.config_table import Problem, Table, reading
-from rxoutflow_server.registry.words import ALGORITHMS, KINDS, ROLES, SCOPES, STATUSES
+from rxoutflow_server.registry.words import (
+    ALGORITHMS,
+    KINDS,
+    QUOTA_PERIODS,
+    ROLES,
+    SCOPES,
+    STATUSES,
+)
 
 VALIDITY_DAYS: Final = (1, 397)
 DEFAULT_VALIDITY_DAYS: Final = 90
@@ -64,6 +71,7 @@ _CODE = re.compile(r"[A-Z0-9]{1,20}")
 _PHONE = re.compile(r"[0-9+() -]{5,30}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TIERS = (1, 3)
+_QUOTA_FEN = (1, 10**15)
 
 _HOSPITAL, _PHARMACY = CallerKind.HOSPITAL, CallerKind.PHARMACY
 _MAY_SIGN = {
@@ -184,6 +192,7 @@ class _Reader:
             tier=_tier(table, kind),
             status=STATUSES[table.choice("status", tuple(STATUSES), "active")],
             scope=[SCOPES[each] for each in _scope(table)],
+            agreement=_agreement(table, kind),
         )
 
     def _code(self, table: Table, kind: CallerKind | None) -> str:
@@ -339,6 +348,21 @@ class _Reader:
 def _scope(table: Table) -> list[str]:
     """What the agreement covers; nothing written means everything."""
     return table.choices("scope", tuple(SCOPES)) if table.has("scope") else []
+
+
+def _agreement(table: Table, kind: CallerKind | None) -> Agreement | None:
+    """The quota of its agreement, if there is one; of institutions that prescribe or dispense."""
+    if not table.has("agreement"):
+        return None
+    if kind not in (_HOSPITAL, _PHARMACY, None):
+        table.note("agreement", f"is for hospitals and pharmacies and not for a {kind}; remove it")
+    terms = table.table("agreement")
+    period = terms.choice("period", tuple(QUOTA_PERIODS), "")
+    return Agreement(
+        document=terms.text("document", NAME, "give the reference of the document"),
+        quota_fen=terms.integer("quota_fen", *_QUOTA_FEN, 0),
+        period=QUOTA_PERIODS.get(period, Agreement.PERIOD_UNSPECIFIED),
+    )
 
 
 def _phone(table: Table, kind: CallerKind | None) -> str:

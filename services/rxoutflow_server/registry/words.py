@@ -15,7 +15,7 @@ from rxoutflow.statements.payloads import PURPOSES
 from rxoutflow.v1 import annotations_pb2
 from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_REGISTRY, SignatureAlgorithm, SignerRole
-from rxoutflow.v1.trust_pb2 import Institution
+from rxoutflow.v1.trust_pb2 import Agreement, Institution
 
 ROLES: Final[Mapping[str, SignerRole.ValueType]] = MappingProxyType(
     {
@@ -52,6 +52,15 @@ STATUSES: Final[Mapping[str, Institution.Status.ValueType]] = MappingProxyType(
     }
 )
 """What an institution may do at present."""
+
+QUOTA_PERIODS: Final[Mapping[str, Agreement.Period.ValueType]] = MappingProxyType(
+    {
+        name.removeprefix("PERIOD_").lower(): number
+        for name, number in Agreement.Period.items()
+        if number
+    }
+)
+"""How often the quota of an agreement begins anew."""
 
 KINDS: Final[Mapping[str, annotations_pb2.CallerKind.ValueType]] = MappingProxyType(
     {

@@ -10,6 +10,7 @@ from rxoutflow.statements.payloads import rule_for
 from rxoutflow.v1 import attempt_pb2, prescription_status_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
 from rxoutflow.v1.statement_pb2 import SignedStatement
+from rxoutflow_server.application.agreements import count_settlement
 from rxoutflow_server.application.clearing.books import book_settlement
 from rxoutflow_server.application.exchange.evidence import keep, step, tell_institution
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
@@ -110,6 +111,7 @@ def note_settlement(
         _require_as_committed(tx, dispense, content)
     digest = keep(tx, number, event.statement, now)
     book_settlement(tx, Book.RECEIVABLE, caller.region_code, content)
+    count_settlement(tx, dispense.pharmacy_code, content, digest)
     heard = replace(dispense, settlement_sha256=digest)
     tx.dispensing.save_dispense(acknowledged(heard, posted=posted, now=now))
     if posted:

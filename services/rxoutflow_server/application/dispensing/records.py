@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements.verification import MAX_CLOCK_AHEAD
 from rxoutflow.v1 import dispense_pb2
 from rxoutflow.v1.pharmacy_service_pb2 import (
     GetDispenseRequest,
@@ -33,12 +34,17 @@ from rxoutflow_server.application.exchange.idempotency import (
 from rxoutflow_server.application.messages import (
     committed_lines,
     delivery_message,
+    instant,
     progress_message,
 )
 from rxoutflow_server.application.paging import page_size
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import Region
-from rxoutflow_server.application.validation import check_dispense_record, check_uuid
+from rxoutflow_server.application.validation import (
+    check_dispense_record,
+    check_uuid,
+    invalid,
+)
 from rxoutflow_server.domain.catalogue import DrugFlag
 from rxoutflow_server.domain.dispense import Dispense, recorded, require_as_found
 from rxoutflow_server.domain.errors import Reason, Refusal
@@ -127,6 +133,8 @@ def _verified(
     verified = region.verified(request.dispense_record, dispense_pb2.DispenseRecord, now)
     content = verified.content
     check_dispense_record(content)
+    if instant(content.dispense_time) > now + MAX_CLOCK_AHEAD:
+        raise invalid("dispense_time", "is in the future: set the clock")
     require_own(caller, content.pharmacy_code)
     require_claim(tx, caller, content.prescription_number, content.attempt_id)
     return content, verified.sha256

@@ -16,6 +16,7 @@ from rxoutflow.statements.verification import MAX_CLOCK_AHEAD
 from rxoutflow.v1 import dispense_pb2, prescription_pb2, prescription_status_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
 from rxoutflow.v1.pharmacy_service_pb2 import ReturnDispenseRequest, ReturnDispenseResponse
+from rxoutflow_server.application.agreements import count_reversal
 from rxoutflow_server.application.clearing.books import (
     book_returned_sale,
     book_reversal,
@@ -50,11 +51,13 @@ from rxoutflow_server.application.ports import ClaimCopy, Flow, RegionRole, Tran
 from rxoutflow_server.application.region import Region, require_own_region
 from rxoutflow_server.application.validation import check_dispense_return, invalid, mismatch
 from rxoutflow_server.domain.attempt import LineQuantity
+from rxoutflow_server.domain.delivery import require_not_arrived
 from rxoutflow_server.domain.dispense import Dispense, DispenseState
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.ledger import Book
 from rxoutflow_server.domain.prescription import require_whole_doses
 from rxoutflow_server.domain.returns import (
+    Cause,
     Return,
     quantities,
     require_boxes,
@@ -138,6 +141,7 @@ def note_reversal(
         _require_reversal_of(tx, dispense, returned, content, back)
     book_reversal(tx, Book.RECEIVABLE, payer, content)
     digest = keep(tx, number, event.statement, now)
+    count_reversal(tx, dispense.pharmacy_code, content, digest)
     heard = returned.reversed_by_payer(back, now)
     tx.dispensing.save_return(heard)
     book_returned_sale(tx, dispense, heard.reversal_id, back, _day_of_return(tx, returned))
@@ -166,6 +170,8 @@ def _take_back(
     if known is not None:
         require_same_return(known.statement_sha256, verified.sha256)
         return ReturnDispenseResponse(progress=return_message(known))
+    if cause_of(content) is Cause.NOT_DELIVERED:
+        require_not_arrived(tx.dispensing.delivery(number, content.settlement_id))
     returned = _accepted(tx, region, claim, dispense, content, verified.sha256, now)
     tx.dispensing.add_return(returned)
     if cause_of(content).is_resaleable:

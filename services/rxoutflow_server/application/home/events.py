@@ -9,6 +9,7 @@ from rxoutflow.statements.payloads import rule_for
 from rxoutflow.v1 import attempt_pb2, dispense_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
 from rxoutflow.v1.statement_pb2 import SignedStatement
+from rxoutflow_server.application.agreements import count_settlement
 from rxoutflow_server.application.exchange.evidence import keep, step, tell_institution
 from rxoutflow_server.application.home import facts
 from rxoutflow_server.application.messages import committed_lines, instant
@@ -101,6 +102,7 @@ def note_settlement(
     digest = keep(tx, number, event.statement, now)
     if content.state != settlement_pb2.Settlement.STATE_POSTED:
         return
+    count_settlement(tx, prescription.issuer_code, content, digest)
     step(
         tx, number, RegionRole.HOME, Flow.MONEY, "settlement known", caller.region_code, digest, now
     )

@@ -9,6 +9,7 @@ from rxoutflow.statements.payloads import rule_for
 from rxoutflow.v1 import dispense_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
 from rxoutflow.v1.prescription_status_pb2 import Revocation
+from rxoutflow_server.application.agreements import count_reversal
 from rxoutflow_server.application.exchange.evidence import (
     keep,
     step,
@@ -87,6 +88,7 @@ def note_reversal(
         raise facts.not_found()
     number, issuer = prescription.number, prescription.issuer_code
     digest = keep(tx, number, event.statement, now)
+    count_reversal(tx, issuer, content, digest)
     payer = caller.region_code
     step(tx, number, RegionRole.HOME, Flow.MONEY, "reversal known", payer, digest, now)
     summary = f"{content.amounts.pool_fen} fen went back to the fund for what was returned"

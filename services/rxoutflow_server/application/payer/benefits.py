@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 
 from rxoutflow.identity import CallerName
 from rxoutflow.statements.verification import MAX_CLOCK_AHEAD
@@ -28,9 +29,9 @@ from rxoutflow_server.application.messages import (
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import LOCAL_TIME, Region, require_own_region
 from rxoutflow_server.application.validation import check_pricing, mismatch
-from rxoutflow_server.domain import accounts
+from rxoutflow_server.domain import accounts, family
 from rxoutflow_server.domain import settlement as transitions
-from rxoutflow_server.domain.benefit import Benefit, Case, apportion_to_lines, benefit
+from rxoutflow_server.domain.benefit import Benefit, Case, Funding, apportion_to_lines, benefit
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.settlement import (
     Amounts,
@@ -269,13 +270,30 @@ def _reckon(
     tariff = region.tariffs.in_force(region.code, day)
     away = pricing.pharmacy_code[1:7] != region.code
     standing = person.standing(_issuing_tier(region, prescription), away=away)
-    case = Case(
-        benefit_lines(pricing),
-        standing,
-        person.funding,
-        prescription.encounter.special_disease_code,
-    )
-    return _Reckoning(person, benefit(tariff, case), tariff.version_id)
+    given = _family_grants(tx, region, person, day)
+    funding = Funding(person.own_account_fen, tuple(grant.fen for grant in given))
+    disease = prescription.encounter.special_disease_code
+    result = benefit(tariff, Case(benefit_lines(pricing), standing, funding, disease))
+    placed = family.in_place(result, given, len(person.family_accounts_fen))
+    return _Reckoning(person, placed, tariff.version_id)
+
+
+def _family_grants(
+    tx: Transaction, region: Region, person: InsuredPerson, day: date
+) -> tuple[family.Grant, ...]:
+    """What family allotments may give on the day of dispensing, in the order of use."""
+    balances = person.family_accounts_fen
+    if region.family is None:
+        return tuple(itertools.starmap(family.Grant, enumerate(balances, start=1)))
+    person_id = person.insured_person_id
+    in_force = region.family.in_force(person_id, day)
+    entries = tx.payer.account_entries(person_id) if in_force else ()
+
+    def drawn(under: family.Authorisation) -> int:
+        begin = datetime.combine(under.valid_from, time(), LOCAL_TIME)
+        return accounts.drawn_since(entries, under.allotment, begin)
+
+    return family.grants(balances, in_force, drawn)
 
 
 def _issuing_tier(region: Region, prescription: prescription_pb2.Prescription) -> int:

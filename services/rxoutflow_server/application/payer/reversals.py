@@ -41,9 +41,7 @@ def reverse_settlement(
     paid = tx.payer.settlement(event.insured_person_id, content.settlement_id)
     if person is None or paid is None or not _paid_for(paid, content):
         raise Refusal(Reason.SETTLEMENT_NOT_FOUND, "nothing is paid for this handover and attempt")
-    before = tx.payer.reversal(
-        person.insured_person_id, content.settlement_id, content.reversal_id
-    )
+    before = tx.payer.reversal(person.insured_person_id, content.settlement_id, content.reversal_id)
     if before is not None:
         require_same_return(before.cause_sha256, verified.sha256)
         return

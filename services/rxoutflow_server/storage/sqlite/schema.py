@@ -660,6 +660,34 @@ _ACCOUNTS = (
         FROM insured_persons
     """,
 )
+_AGREEMENTS = (
+    """
+    CREATE TABLE agreement_uses (
+        prescription_number TEXT NOT NULL,
+        settlement_id TEXT NOT NULL,
+        reversal_id TEXT NOT NULL,
+        institution_code TEXT NOT NULL,
+        day TEXT NOT NULL,
+        fen INTEGER NOT NULL,
+        statement_sha256 BLOB NOT NULL CHECK (length(statement_sha256) = 32),
+        PRIMARY KEY (prescription_number, settlement_id, reversal_id, institution_code),
+        CHECK (CASE WHEN reversal_id = '' THEN fen >= 0 ELSE fen <= 0 END)
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE INDEX agreement_uses_by_day ON agreement_uses
+        (institution_code, day, prescription_number, settlement_id, reversal_id, fen)
+    """,
+    """
+    CREATE TABLE agreement_crossings (
+        institution_code TEXT NOT NULL,
+        document TEXT NOT NULL,
+        begin_day TEXT NOT NULL,
+        above INTEGER NOT NULL CHECK (above IN (0, 1)),
+        PRIMARY KEY (institution_code, document, begin_day)
+    ) STRICT, WITHOUT ROWID
+    """,
+)
 _EDGE = (
     """
     CREATE TABLE issued_prescriptions (
@@ -724,6 +752,7 @@ MIGRATIONS: dict[Kind, dict[str, tuple[str, ...]]] = {
         "0012_fills": _FILLS,
         "0013_trace_codes": _TRACE_CODES,
         "0021_accounts": _ACCOUNTS,
+        "0022_agreements": _AGREEMENTS,
     },
     "edge": {
         "0001_journal": _JOURNAL,

@@ -81,9 +81,7 @@ class AgreementTables:
         row = self._connection.execute(_IS_ABOVE, key).fetchone()
         return row is not None and bool(row[0])
 
-    def set_above(
-        self, institution_code: str, document: str, begin: date, *, above: bool
-    ) -> bool:
+    def set_above(self, institution_code: str, document: str, begin: date, *, above: bool) -> bool:
         """Note whether it is above; false if that was known."""
         key = (institution_code, document, begin.isoformat())
         return self._connection.execute(_SET_ABOVE, (*key, int(above))).rowcount == 1

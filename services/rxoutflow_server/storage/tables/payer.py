@@ -159,12 +159,11 @@ SELECT insured_person_id, settlement_id, movement, reversal_id, debit_account, c
 FROM account_entries WHERE insured_person_id = ?
 ORDER BY settlement_id, movement, reversal_id, debit_account, credit_account
 """
-_ADD_ACCOUNT_ENTRY = """
+_ADD_ACCOUNT_ENTRIES = """
 INSERT INTO account_entries (
     insured_person_id, settlement_id, movement, reversal_id, debit_account, credit_account, fen,
     time)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
 _REVERSAL = """
 SELECT reversal_id, settlement_id, insured_person_id, lines, amounts, cause_sha256, time
 FROM reversals WHERE insured_person_id = ? AND settlement_id = ? AND reversal_id = ?
@@ -301,8 +300,10 @@ class PayerTables:
 
     def add_account_entries(self, entries: Iterable[AccountEntry]) -> None:
         """Append entries. A movement that was written before is a defect and is refused."""
-        for each in entries:
-            self._connection.execute(_ADD_ACCOUNT_ENTRY, _account_entry_row(each))
+        rows = [_account_entry_row(each) for each in entries]
+        if rows:  # all in one statement: a hold is one trip to the database, not four
+            sql = _ADD_ACCOUNT_ENTRIES + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (len(rows) - 1)
+            self._connection.execute(sql, [value for row in rows for value in row])
 
     def reversal(
         self, insured_person_id: str, settlement_id: str, reversal_id: str

@@ -5,6 +5,7 @@ Holds no state of its own, so one value serves every transaction of its connecti
 
 from __future__ import annotations
 
+from rxoutflow_server.storage.tables.agreements import AgreementTables
 from rxoutflow_server.storage.tables.clearing import ClearingTables
 from rxoutflow_server.storage.tables.connection import Connection
 from rxoutflow_server.storage.tables.dispensing import DispensingTables
@@ -29,6 +30,7 @@ class PlatformTables:
         self.dispensing = DispensingTables(connection, lock)
         self.trace_codes = TraceCodeTables(connection, lock)
         self.clearing = ClearingTables(connection)
+        self.agreements = AgreementTables(connection)
         self.log = LogTables(connection, lock)
 
 
