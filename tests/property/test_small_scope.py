@@ -47,7 +47,9 @@ GATE = [
         Scope(2, 2, ticks=2, valid_ticks=3, fills=2), 10_700, id="2 fills, 2 attempts, 2 days"
     ),
     pytest.param(Scope(2, 3, ticks=1, valid_ticks=2, fills=2), 82_000, id="2 fills, 3 attempts"),
-    pytest.param(Scope(1, 3, ticks=1, valid_ticks=1, returns=True), 8_900, id="returns, 3 attempts"),
+    pytest.param(
+        Scope(1, 3, ticks=1, valid_ticks=1, returns=True), 8_900, id="returns, 3 attempts"
+    ),
     pytest.param(Scope(2, 2, ticks=1, valid_ticks=1, returns=True), 26_400, id="2 packs, returns"),
     pytest.param(
         Scope(2, 1, ticks=1, valid_ticks=1, insured=True, returns=True),

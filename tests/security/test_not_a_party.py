@@ -533,7 +533,7 @@ WITHOUT_OBJECT = {
     "ClearingService/ProposeClearing": "compares with the book about the caller",
     "ClearingService/ClearPeriod": "clears the region's own book",
     "AdministrationService/ListOverdueAttempts": "lists the region's own",
-    "AdministrationService/AdjudicateAttempt": "an operator sees all of its region; two people sign",
+    "AdministrationService/AdjudicateAttempt": "operators see all of their region; two people sign",
     "AdministrationService/ListDeadLetters": "lists the region's own",
     "AdministrationService/RetryDeadLetter": "the region's own outbox",
     "AdministrationService/DiscardDeadLetter": "the region's own outbox",

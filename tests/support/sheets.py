@@ -159,9 +159,7 @@ class Cast:
             Quote: Quote(prescription_number=number, payer_region_code=region),
             Settlement: Settlement(prescription_number=number, payer_region_code=region),
             Reversal: Reversal(prescription_number=number, payer_region_code=region),
-            TraceCodeSale: TraceCodeSale(
-                registrar_region_code=region, prescription_number=number
-            ),
+            TraceCodeSale: TraceCodeSale(registrar_region_code=region, prescription_number=number),
             ECredential: ECredential(payer_region_code=region, pharmacy_code=pharmacy),
             ClearingStatement: ClearingStatement(payer_region_code=region, period="2026-02"),
             ClearingAcceptance: ClearingAcceptance(dispensing_region_code=region, period="2026-02"),

@@ -90,7 +90,6 @@ class EvidenceReader:
             raise AnswerUntrusted("the statement is of a kind that this version does not know")
         return self.read(statement, expected, at)
 
-
     def head(self, checkpoint: Checkpoint) -> Head:
         """The head of a region's log that a checkpoint states.
 

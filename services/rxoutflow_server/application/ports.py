@@ -665,7 +665,7 @@ class LogRecords(Protocol):
         """Leaves that wait for a place, in the order of their places to come."""
 
     def place(self, leaf: WaitingLeaf, index: int, hashes: bytes) -> None:
-        """Give a leaf its place, with the hashes of the subtrees that end with it, its own first."""
+        """Give a leaf its place, with the hashes of subtrees that end with it, its own first."""
 
     def placed(self, number: str, position: int) -> None:
         """The leaves of a prescription wait no more, up to a position."""

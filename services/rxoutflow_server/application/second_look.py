@@ -63,18 +63,16 @@ def _facts(tx: Transaction, listed: ListedSigner, begin: datetime) -> tuple[Fact
     returns = list(_kept(tx, DispenseReturn, begin, end))
     earlier = list(_kept(tx, Prescription, begin - LOOK_BACK, begin))
     prescriptions = {each.prescription_number: each for _, each in [*earlier, *sheets]}
-    signed = [
-        each
-        for statement, content in [*sheets, *records]
-        for each in _signed(listed, statement, content.prescription_number)
-    ]
+    sealed = [(statement, content.prescription_number) for statement, content in sheets]
+    sealed += [(statement, content.prescription_number) for statement, content in records]
+    signed = [each for statement, number in sealed for each in _signed(listed, statement, number)]
     facts = Facts(
         issued=[_issued(each) for each in prescriptions.values()],
         handed_over=list(_handed_over(records, prescriptions)),
         signed=signed,
         returned=[_returned(each, prescriptions) for _, each in returns],
     )
-    numbers = {each.prescription_number for _, each in [*sheets, *records, *returns]}
+    numbers = {number for _, number in sealed} | {each.prescription_number for _, each in returns}
     # A prescriber's velocity is one day's; what he wrote in the weeks before does not add to it.
     recent = [each for each in facts.issued if each.prescription_number in numbers]
     people = {each.insured_person_id for each in recent}

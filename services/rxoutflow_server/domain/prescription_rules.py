@@ -471,7 +471,7 @@ def _limited_use(facts: PrescriptionFacts, _: Parameters) -> Iterator[Problem]:
         if line.is_limited and not line.limited_use_stated:
             yield (
                 f"lines[{index}].limited_use",
-                "the use of this drug is limited: say whether the patient fulfils it, and why"
+                "the use of this drug is limited: say whether the patient fulfils it, and why",
             )
 
 
