@@ -396,6 +396,8 @@ async def corrected(work: Work, step: str, attempt: Attempt | None = None) -> st
                 lambda: _correct_request(work, request_id),
             )
         except Definite as refusal:
+            if attempt is None and refusal.reason == "ATTEMPT_ALREADY_COMMITTED":
+                return "not corrected: it was given the attempt of an earlier visit"
             _require_passing(work, refusal)
             await work.pause(5.0)
             continue

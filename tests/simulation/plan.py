@@ -157,7 +157,7 @@ def drawn(parameters: Parameters, behaviours: dict[str, int]) -> Plan:
     regions = CODES[: random.choice((3, 3, 3, 4, 5))]
     kinds = frozenset(kind for kind in KINDS if random.random() < 0.4)
     horizon = random.choice((60.0, 120.0, 120.0, 180.0))
-    count = random.randint(5, 9)
+    count = random.randint(4, 7)
     begin = random.choice((_TO_MIDNIGHT, _TO_NEW_YEAR)) - random.uniform(5, 100)
     lease, tick = random.choice((20.0, 45.0, 60.0)), random.choice((3.0, 5.0))
     overdue = random.choice((10.0, 10.0, 10.0, 30.0, 90.0, NEVER))
@@ -251,7 +251,7 @@ def _visit(
             (0.2, random.uniform(0, 5), random.uniform(0, 70), lease * random.uniform(0.93, 1.0))
         ),
         returned=random.choice((1.0, 1.0, random.random())),
-        cause=random.randint(1, 4),
+        cause=random.choice((1, 2, 4)),  # what is handed over at a counter was delivered
     )
 
 

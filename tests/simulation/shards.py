@@ -14,7 +14,7 @@ from simulation import coverage
 from simulation.plan import Parameters
 from simulation.run import simulate
 
-PARTS, SHARDS, SEEDS = 4, 4, 95
+PARTS, SHARDS, SEEDS = 2, 8, 95
 """Parts, shards of a part, seeds of a shard: 1,520 seeds in all."""
 
 SEEDS_OF_GATE, EVENTS_OF_GATE = 1_500, 3_000_000
