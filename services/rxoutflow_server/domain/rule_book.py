@@ -279,3 +279,8 @@ RULE_LIST: tuple[RuleEntry, ...] = (
     ),
 )
 """Every rule by its id, in order. What each does is at the named stage."""
+
+
+def rule_source(rule_id: str) -> str:
+    """The law or regulation behind a rule of the list."""
+    return next(entry.source for entry in RULE_LIST if entry.id == rule_id)

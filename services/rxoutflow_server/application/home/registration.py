@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
@@ -15,7 +16,6 @@ from rxoutflow.numbers import (
 from rxoutflow.statements import Verified
 from rxoutflow.statements.verification import MAX_CLOCK_AHEAD
 from rxoutflow.v1 import prescription_pb2, prescription_status_pb2
-from rxoutflow.v1.finding_pb2 import RuleFinding
 from rxoutflow.v1.hospital_service_pb2 import (
     GetPrescriptionRequest,
     GetPrescriptionResponse,
@@ -57,6 +57,7 @@ from rxoutflow_server.domain import prescription as transitions
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.prescription import LineUse, Prescription
 from rxoutflow_server.domain.prescription_rules import Finding, Severity, findings
+from rxoutflow_server.domain.rule_book import rule_source
 
 _REGISTER = "/rxoutflow.v1.HospitalService/RegisterPrescription"
 _REVOKE = "/rxoutflow.v1.HospitalService/RevokePrescription"
@@ -69,8 +70,10 @@ def precheck(region: Region, request: PrecheckPrescriptionRequest) -> PrecheckPr
     Raises:
         Refusal: FIELD_INVALID if a field that the rules need is missing or out of range.
     """
-    check_prescription(request.prescription)
-    return PrecheckPrescriptionResponse(findings=_findings(region, request.prescription))
+    content = request.prescription
+    check_prescription(content)
+    found = [*_rule_findings(region, content), *_standing_findings(region, content)]
+    return PrecheckPrescriptionResponse(findings=map(finding_message, found))
 
 
 def register(
@@ -308,8 +311,18 @@ def _require_secret(secret: str) -> None:
         )
 
 
-def _findings(region: Region, content: prescription_pb2.Prescription) -> list[RuleFinding]:
-    return [finding_message(finding) for finding in _rule_findings(region, content)]
+def _standing_findings(region: Region, content: prescription_pb2.Prescription) -> Iterator[Finding]:
+    """What registration would refuse for the hospital's standing: R19, and the scope of R18."""
+    field = "issuer.institution_code"
+    try:
+        hospital = region.require_active(region.code, content.issuer.institution_code)
+    except Refusal as refusal:
+        yield Finding("R19", Severity.REFUSE, field, refusal.message, rule_source("R19"))
+        return
+    try:
+        require_in_scope(hospital, content.outflow_basis)
+    except Refusal as refusal:
+        yield Finding("R18", Severity.REFUSE, "outflow_basis", refusal.message, rule_source("R18"))
 
 
 def _rule_findings(region: Region, content: prescription_pb2.Prescription) -> tuple[Finding, ...]:
