@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import get_context
 
 from simulation import coverage
 from simulation.plan import Parameters
@@ -33,8 +34,16 @@ class Shard:
 
 @cache
 def shard(part: int, number: int) -> Shard:
-    """Run a shard, or say again what came of it."""
+    """Run a shard, or say again what came of it.
+
+    In a process of its own, so that nothing that other tests have left behind is in its way.
+    """
     first = (part * SHARDS + number) * SEEDS
+    with get_context("spawn").Pool(1) as alone:
+        return alone.apply(_run, (first,))
+
+
+def _run(first: int) -> Shard:
     results = [simulate(Parameters(seed)) for seed in range(first, first + SEEDS)]
     pairs: Counter[coverage.Pair] = Counter()
     for result in results:
