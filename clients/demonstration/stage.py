@@ -104,9 +104,13 @@ class Stage:
         self.console.print(f"{title:.<66} {held:3}/{len(done)} checks {seconds:5.1f} s")
 
     def issue(self, file: str, hospital: str) -> IssuedPrescription:
-        """Issue a prescription of the demonstration folder."""
+        """Issue a prescription of the demonstration folder, and wait until home knows it.
+
+        The hospital's edge accepts it at once, and delivers it later if its platform was away.
+        """
         client = self.hospitals[hospital]
         issued = client.issue(client.complete(draft(file)))
+        until(lambda: "registered" in self.actions(issued.number))
         self.report.issued += 1
         return issued
 
