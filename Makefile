@@ -8,6 +8,11 @@ READY  := $(VENV)/.ready
 PROTOS := $(wildcard protos/rxoutflow/v1/*.proto)
 STUBS  := clients/rxoutflow/v1
 
+# Compiled Python is kept below .venv, also where the environment wants none to be kept: otherwise
+# each of the servers and processes that tests start would compile everything for itself.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/pycache
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test sim bench check generate setup clean
 

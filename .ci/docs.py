@@ -1,8 +1,8 @@
 """Generates the pages of ``docs/`` that say what the code does, and checks that they still do.
 
 ``generate`` writes ``docs/error-catalogue.md`` from the comments of ``error_reason.proto``,
-``docs/rules.md`` from the rule list and ``docs/state-tables.md`` from the transition functions of
-the domain. ``check`` writes nothing and
+``docs/rules.md`` from the rule list, ``docs/state-tables.md`` from the transition functions of
+the domain and ``docs/distribution.sql`` from the tables. ``check`` writes nothing and
 fails if a page differs from what the code says now.
 """
 
@@ -15,6 +15,8 @@ import error_catalogue
 import rule_list
 import state_tables
 
+from rxoutflow_server.storage.tables import distribution
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 REASONS = ROOT / "protos" / "rxoutflow" / "v1" / "error_reason.proto"
@@ -23,6 +25,7 @@ REASONS = ROOT / "protos" / "rxoutflow" / "v1" / "error_reason.proto"
 def pages() -> dict[Path, str]:
     """Every generated page and what it must say."""
     return {
+        DOCS / "distribution.sql": distribution.script(),
         DOCS / "error-catalogue.md": error_catalogue.page(REASONS.read_text("utf-8")),
         DOCS / "rules.md": rule_list.page(),
         DOCS / "state-tables.md": state_tables.page(),

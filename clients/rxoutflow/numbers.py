@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Self
 from uuid import UUID
 
@@ -85,7 +86,7 @@ class PrescriptionNumber:
         digits = text.strip()
         if not _is_digits(digits, NUMBER_LENGTH):
             raise NumberInvalid(f"a prescription number has {NUMBER_LENGTH} digits and only digits")
-        if not mod_11_10.is_valid(digits):
+        if not _check_digit_is_right(digits):
             raise NumberInvalid("the check digit of the prescription number is wrong: read it anew")
         return cls(digits[:6], int(digits[6:19]), digits[19:24], digits[24:29])
 
@@ -132,6 +133,12 @@ class PickupCode:
             )
         number = PrescriptionNumber.parse(plain[:NUMBER_LENGTH])
         return cls(number, plain[NUMBER_LENGTH:])
+
+
+@lru_cache(maxsize=4096)
+def _check_digit_is_right(digits: str) -> bool:
+    """A number passes a platform many times, and its check digit is slow to compute."""
+    return bool(mod_11_10.is_valid(digits))
 
 
 def _plain(text: str) -> str:

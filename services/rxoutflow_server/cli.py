@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from rxoutflow_server.cli_credential import credential
 from rxoutflow_server.cli_keys import keys_group
 from rxoutflow_server.cli_log import log_group
 from rxoutflow_server.cli_registry import registry
+from rxoutflow_server.cli_store import store_group
 from rxoutflow_server.cli_supervise import supervise
 from rxoutflow_server.cli_tariff import tariff_group
 from rxoutflow_server.config import (
@@ -41,6 +43,7 @@ from rxoutflow_server.storage.errors import StoreError
 from rxoutflow_server.transport.server import ListenError, run
 from rxoutflow_server.transport.tls import KeyFileError
 from rxoutflow_server.wiring import load_trust
+from rxoutflow_server.workers import LINE_VARIABLE, WorkerError, Workers
 
 UNUSABLE = 2
 """Exit code for a configuration or an environment that cannot be used."""
@@ -80,7 +83,7 @@ def main() -> None:
 @_check
 def platform(file: Path, check: bool) -> None:
     """Run the platform of a pooling region."""
-    _run(file, check, load_platform, _check_platform, serve_platform)
+    _run(file, check, load_platform, _check_platform, _serve_platform)
 
 
 @main.command()
@@ -108,6 +111,7 @@ main.add_command(log_group)
 main.add_command(registry)
 main.add_command(sandbox)
 main.add_command(sandbox_region)
+main.add_command(store_group)
 main.add_command(supervise)
 main.add_command(tariff_group)
 
@@ -128,9 +132,20 @@ def _run(
             return
         telemetry.configure(config.log_level)
         run(serve(config))
+    except WorkerError as error:
+        sys.exit(error.code)
     except UNUSABLE_INPUT as error:
         click.echo(str(error), err=True)
         sys.exit(UNUSABLE)
+
+
+async def _serve_platform(config: PlatformConfig) -> None:
+    """One process, or several that this one watches; each of those comes here too."""
+    if config.workers == 1 or LINE_VARIABLE in os.environ:
+        await serve_platform(config)
+    else:
+        command = (sys.executable, "-m", __package__, "platform", "--config", str(config.file))
+        await Workers(command, config.workers).run()
 
 
 def _check_platform(config: PlatformConfig) -> None:

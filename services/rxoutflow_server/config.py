@@ -57,12 +57,15 @@ GIVE_UP_HOURS: Final = (1, 8760)
 
 DEFAULT_GIVE_UP_HOURS: Final = 72
 
+WORKERS: Final = (1, 64)
+"""Processes of a platform on one port."""
+
 DEFAULT_SCHEMA: Final = "rxoutflow"
 
 CONNECTIONS: Final = (1, 64)
 """Connections to a database for commands, and as many for queries."""
 
-DEFAULT_CONNECTIONS: Final = 8
+DEFAULT_CONNECTIONS: Final = 1
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _ADDRESS = re.compile(r"(?!.*(password\s*=|://[^/@]*:[^/@]*@)).+")
@@ -168,6 +171,8 @@ class PlatformConfig(ServerConfig):
     give_up_hours: int
     calls_per_second: int
     """What one hospital, pharmacy or regulator may ask for in the long run."""
+    workers: int
+    """Processes on the port; more than one only with a database."""
     trace_code_registrars: tuple[str, ...]
     """The regions that keep the register of trace codes together; none: this region alone."""
 
@@ -232,6 +237,7 @@ def load_platform(file: Path, now: datetime) -> PlatformConfig:
             calls_per_second=root.table("limits").integer(
                 "calls_per_second", *CALLS_PER_SECOND, DEFAULT_CALLS_PER_SECOND
             ),
+            workers=_workers(root),
             trace_code_registrars=_registrars(root.table("trace_codes"), common),
         )
         _check_pickup_key(config.pickup_key_file, pickup)
@@ -324,7 +330,16 @@ def _platform_store(table: Table) -> StorePlace:
         table.optional_text("schema", _SCHEMA, "use lower-case letters, digits and _")
         or DEFAULT_SCHEMA,
         table.integer("connections", *CONNECTIONS, DEFAULT_CONNECTIONS),
+        table.boolean("distributed", False),
     )
+
+
+def _workers(root: Table) -> int:
+    """Processes; a file has one writer, so there is one process."""
+    workers = root.integer("workers", *WORKERS, 1)
+    if workers > 1 and not root.table("store").has("postgres"):
+        root.note("workers", "is for a database: a file has one writer; leave it out, or name one")
+    return workers
 
 
 def _registrars(table: Table, common: _Common) -> tuple[str, ...]:

@@ -12,11 +12,12 @@ No log line is ever built from the text of an exception.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Final, TextIO, TypeGuard
+from typing import Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -36,7 +37,11 @@ def _matches(pattern: str) -> Form:
     compiled = re.compile(pattern, re.ASCII)
 
     def fits(value: object) -> bool:
-        return isinstance(value, str) and compiled.fullmatch(value) is not None
+        return (
+            isinstance(value, str)
+            and len(value) <= MAX_TEXT
+            and compiled.fullmatch(value) is not None
+        )
 
     return fits
 
@@ -74,6 +79,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "event": _WORD,
     "event_id": _UUID,
     "exception": _WORD,
+    "exit_code": _number,
     "file": _PATH,
     "held_sequence": _number,
     "held_size": _number,
@@ -118,7 +124,7 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             redact,
-            structlog.processors.JSONRenderer(),
+            _rendered,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
         logger_factory=structlog.WriteLoggerFactory(stream or sys.stderr),
@@ -135,7 +141,7 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         form = FORMS.get(key)
         if value is None:
             continue
-        if form is not None and form(value) and not _too_long(value):
+        if form is not None and form(value):
             kept[key] = value
             continue
         if form is not None:
@@ -146,8 +152,12 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return kept
 
 
-def _too_long(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and len(value) > MAX_TEXT
+_ENCODER = json.JSONEncoder()
+
+
+def _rendered(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """One line. What was kept is plain, so an encoder made once can write it."""
+    return _ENCODER.encode(event)
 
 
 class _LibraryHandler(logging.Handler):

@@ -13,7 +13,7 @@ import structlog
 from google.protobuf.message import Message
 
 from rxoutflow.numbers import new_id
-from rxoutflow.statements import Signer, new_statement
+from rxoutflow.statements import Signer, Verifier, new_statement
 from rxoutflow.trust import TrustStore
 from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_PLATFORM, SignedStatement
 from rxoutflow_server.application.ports import Seal
@@ -40,11 +40,13 @@ def load_trust(config: ServerConfig) -> TrustStore:
     return TrustStore.load(trust.folder, trust.registry_roots, utc_now(), trust.grace)
 
 
-def platform_seal(signer: Signer) -> Seal:
-    """The seal of a platform."""
+def platform_seal(signer: Signer, verifier: Verifier) -> Seal:
+    """The seal of a platform. What it signs comes back to ``verifier`` before long."""
 
     def seal(message: Message, *, now: datetime, audience: str | None = None) -> SignedStatement:
-        return new_statement(message, signer, SIGNER_ROLE_PLATFORM, now, audience)
+        statement = new_statement(message, signer, SIGNER_ROLE_PLATFORM, now, audience)
+        verifier.signed_here(statement, type(message))
+        return statement
 
     return seal
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rxoutflow_server.application.clearing.books import entries_between
-from rxoutflow_server.application.ports import Clearing, RegionRole, Transaction
+from rxoutflow_server.application.ports import Clearing, RegionRole, Store, Transaction
 from rxoutflow_server.domain.clearing import Period
 from rxoutflow_server.domain.errors import InvariantBroken
 from rxoutflow_server.domain.ledger import Book, Entry, after_settlement
@@ -32,13 +31,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "platform.db"
 
 
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqliteStore[Transaction]]:
-    async with SqliteStore.open(path, "platform") as opened:
-        yield opened
-
-
-async def add(store: SqliteStore[Transaction], *entries: Entry, other: str = OTHER) -> None:
+async def add(store: Store, *entries: Entry, other: str = OTHER) -> None:
     def command(tx: Transaction) -> None:
         for entry in entries:
             tx.clearing.add_entry(Book.PAYABLE, other, entry)
@@ -47,7 +40,7 @@ async def add(store: SqliteStore[Transaction], *entries: Entry, other: str = OTH
 
 
 async def listed(
-    store: SqliteStore[Transaction], begin: date, end: date, after: str = "", limit: int = 99
+    store: Store, begin: date, end: date, after: str = "", limit: int = 99
 ) -> list[Entry]:
     return list(
         await store.read(
@@ -58,7 +51,7 @@ async def listed(
     )
 
 
-async def test_an_entry_comes_back_as_it_was(store: SqliteStore[Transaction]) -> None:
+async def test_an_entry_comes_back_as_it_was(store: Store) -> None:
     entry = replace(reversal(posting(), NEXT_DAY), reversal_id="R1")
     await add(store, entry)
     assert await listed(store, NEXT_DAY, NEXT_DAY + timedelta(days=1)) == [entry]
@@ -72,13 +65,13 @@ async def test_an_entry_comes_back_as_it_was(store: SqliteStore[Transaction]) ->
     assert missing is None
 
 
-async def test_an_entry_is_added_once_and_never_changed(store: SqliteStore[Transaction]) -> None:
+async def test_an_entry_is_added_once_and_never_changed(store: Store) -> None:
     await add(store, posting(), posting(pool=1))
     assert await listed(store, DAY, NEXT_DAY) == [posting()]
 
 
 async def test_entries_come_by_days_and_keys_whatever_order_they_were_added_in(
-    store: SqliteStore[Transaction],
+    store: Store,
 ) -> None:
     first, second, third = posting("S3"), posting("S1", NEXT_DAY), posting("S2", NEXT_DAY)
     taken_back = reversal(second)
@@ -92,7 +85,7 @@ async def test_entries_come_by_days_and_keys_whatever_order_they_were_added_in(
     assert await listed(store, DAY, NEXT_DAY) == [first]
 
 
-async def test_a_book_is_read_whole_across_pages(store: SqliteStore[Transaction]) -> None:
+async def test_a_book_is_read_whole_across_pages(store: Store) -> None:
     many = [posting(f"S{index:05}", DAY + timedelta(days=index // 900)) for index in range(2100)]
     await add(store, *many)
     end = DAY + timedelta(days=30)
@@ -100,14 +93,14 @@ async def test_a_book_is_read_whole_across_pages(store: SqliteStore[Transaction]
     assert whole == many
 
 
-async def test_counterparts_are_named_once_and_by_book(store: SqliteStore[Transaction]) -> None:
+async def test_counterparts_are_named_once_and_by_book(store: Store) -> None:
     await add(store, posting("S1"), posting("S2"))
     await add(store, posting("S3"), other="320600")
     assert await store.read(lambda tx: tx.clearing.counterparts(Book.PAYABLE)) == ["320600", OTHER]
     assert await store.read(lambda tx: tx.clearing.counterparts(Book.SALES)) == []
 
 
-async def test_the_newest_statement_of_a_period_counts(store: SqliteStore[Transaction]) -> None:
+async def test_the_newest_statement_of_a_period_counts(store: Store) -> None:
     later = replace(STATED, revision=2, statement=statement("put right"))
     await store.transact(lambda tx: tx.clearing.add_clearing(STATED))
     await store.transact(lambda tx: tx.clearing.add_clearing(later))
@@ -118,7 +111,7 @@ async def test_the_newest_statement_of_a_period_counts(store: SqliteStore[Transa
     assert nobody is None
 
 
-async def test_the_last_period_that_was_stated_is_known(store: SqliteStore[Transaction]) -> None:
+async def test_the_last_period_that_was_stated_is_known(store: Store) -> None:
     assert await store.read(lambda tx: tx.clearing.last_cleared(RegionRole.PAYER, OTHER)) is None
     for period in (Period(2025, 12), PERIOD, Period(2026, 1)):
         await store.transact(
@@ -127,7 +120,7 @@ async def test_the_last_period_that_was_stated_is_known(store: SqliteStore[Trans
     assert await store.read(lambda tx: tx.clearing.last_cleared(RegionRole.PAYER, OTHER)) == PERIOD
 
 
-async def test_a_statement_is_accepted_once(store: SqliteStore[Transaction]) -> None:
+async def test_a_statement_is_accepted_once(store: Store) -> None:
     accepted = replace(STATED, acceptance=statement("yes"))
     await store.transact(lambda tx: tx.clearing.add_clearing(STATED))
     await store.transact(lambda tx: tx.clearing.accept_clearing(accepted))
@@ -141,9 +134,12 @@ async def test_a_statement_is_accepted_once(store: SqliteStore[Transaction]) -> 
         await store.transact(lambda tx: tx.clearing.add_clearing(second))
 
 
-async def test_a_report_reads_beside_the_service_and_cannot_write(
-    path: Path, store: SqliteStore[Transaction]
-) -> None:
+async def test_a_report_reads_beside_the_service_and_cannot_write(path: Path) -> None:
+    async with SqliteStore.open(path, "platform") as store:
+        await report_beside(path, store)
+
+
+async def report_beside(path: Path, store: Store) -> None:
     await add(store, posting())
     with reading_platform(path) as books:
         assert await books.read(lambda tx: tx.clearing.counterparts(Book.PAYABLE)) == [OTHER]

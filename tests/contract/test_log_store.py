@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -13,22 +11,16 @@ from rxoutflow_server.application.exchange.evidence import keep
 from rxoutflow_server.application.ports import (
     LogCheckpoint,
     SeenCheckpoint,
+    Store,
     Transaction,
     WaitingLeaf,
 )
 from rxoutflow_server.domain.errors import InvariantBroken
-from rxoutflow_server.storage.sqlite import SqliteStore
 from support.records import NOW, NUMBER, digest, statement
 
 OTHER = "350500"
 HASH = bytes(range(32))
 HEAD = LogCheckpoint(3, HASH, NOW, "a signed note", (b"leaf", b"issuer"))
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore[Transaction]]:
-    async with SqliteStore.open(tmp_path / "platform.db", "platform") as opened:
-        yield opened
 
 
 def placed(tx: Transaction) -> None:
@@ -41,7 +33,7 @@ def placed(tx: Transaction) -> None:
 
 
 async def test_a_statement_that_is_kept_waits_for_its_place_once(
-    store: SqliteStore[Transaction],
+    store: Store,
 ) -> None:
     for word in ("one", "two", "one"):
         await store.transact(lambda tx, each=word: keep(tx, NUMBER, statement(each), NOW))  # type: ignore[misc] # mypy cannot infer a lambda with a default
@@ -53,7 +45,7 @@ async def test_a_statement_that_is_kept_waits_for_its_place_once(
 
 
 async def test_places_are_given_in_order_and_found_by_statement(
-    store: SqliteStore[Transaction],
+    store: Store,
 ) -> None:
     for at in range(5):
         await store.transact(lambda tx, each=str(at): keep(tx, NUMBER, statement(each), NOW))  # type: ignore[misc] # mypy cannot infer a lambda with a default
@@ -71,7 +63,7 @@ async def test_places_are_given_in_order_and_found_by_statement(
 
 
 async def test_a_subtree_is_found_with_the_leaf_that_ends_it(
-    store: SqliteStore[Transaction],
+    store: Store,
 ) -> None:
     for at in range(8):
         await store.transact(lambda tx, each=str(at): keep(tx, NUMBER, statement(each), NOW))  # type: ignore[misc] # mypy cannot infer a lambda with a default
@@ -87,7 +79,7 @@ async def test_a_subtree_is_found_with_the_leaf_that_ends_it(
         await store.read(lambda tx: tx.log.hashes([(0, 8)]))
 
 
-async def test_a_place_is_given_once(store: SqliteStore[Transaction]) -> None:
+async def test_a_place_is_given_once(store: Store) -> None:
     await store.transact(lambda tx: keep(tx, NUMBER, statement("one"), NOW))
     await store.transact(placed)
     leaf = WaitingLeaf(NUMBER, 1, digest("another"), "kind", NOW)
@@ -96,7 +88,7 @@ async def test_a_place_is_given_once(store: SqliteStore[Transaction]) -> None:
 
 
 async def test_checkpoints_come_back_by_size_and_the_newest_is_known(
-    store: SqliteStore[Transaction],
+    store: Store,
 ) -> None:
     assert await store.read(lambda tx: tx.log.checkpoint()) is None
     later = replace(HEAD, size=9, note="another", time=NOW + timedelta(seconds=1))
@@ -109,7 +101,7 @@ async def test_checkpoints_come_back_by_size_and_the_newest_is_known(
 
 
 async def test_the_newest_head_of_another_log_is_kept_and_all_that_contradict(
-    store: SqliteStore[Transaction],
+    store: Store,
 ) -> None:
     later = replace(HEAD, size=9)
     for head in (HEAD, later):
@@ -126,7 +118,7 @@ async def test_the_newest_head_of_another_log_is_kept_and_all_that_contradict(
     ]
 
 
-async def test_a_statement_beside_the_log_is_found(store: SqliteStore[Transaction]) -> None:
+async def test_a_statement_beside_the_log_is_found(store: Store) -> None:
     await store.transact(
         lambda tx: tx.journal.keep_statement(NUMBER, digest("x"), statement("x"), NOW)
     )

@@ -1,10 +1,10 @@
-"""What every store must do, whatever engine is below it. Add an engine by adding a backend."""
+"""What every store must do, whatever engine is below it (they are in ``support.backends``)."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -32,7 +32,7 @@ from rxoutflow_server.domain import prescription as transitions
 from rxoutflow_server.domain.accounts import AccountEntry, AccountMovement, OpeningBalances
 from rxoutflow_server.domain.attempt import Attempt, AttemptState, LineQuantity
 from rxoutflow_server.domain.benefit import Enrolment, SchemeShare
-from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
+from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal, Unavailable
 from rxoutflow_server.domain.plan import Plan
 from rxoutflow_server.domain.prescription import (
     AttemptReference,
@@ -41,9 +41,8 @@ from rxoutflow_server.domain.prescription import (
     Prescription,
 )
 from rxoutflow_server.domain.settlement import NOTHING, Amounts, SettlementState
-from rxoutflow_server.storage.postgres import PostgresStore
-from rxoutflow_server.storage.sqlite import SqliteStore
-from support.postgres import PostgresMissing, fresh_schema
+from rxoutflow_server.storage.memory import MemoryStore
+from support.backends import Backend, OpenStore, SqliteFiles
 from support.records import (
     ATTEMPT,
     HOSPITAL,
@@ -86,69 +85,6 @@ X = TypeVar("X")
 X_co = TypeVar("X_co", covariant=True)
 
 PATIENCE = 20  # seconds until a hand-over between threads that does not come is a failure
-
-
-class OpenStore(Store, Protocol):
-    async def close(self) -> None: ...
-
-
-class OpenEdgeStore(EdgeStore, Protocol):
-    async def close(self) -> None: ...
-
-
-class Backend(Protocol):
-    """An engine with one place for a platform's records and one for an edge's."""
-
-    def platform(self) -> OpenStore: ...
-
-    def edge(self) -> OpenEdgeStore: ...
-
-
-class SqliteFiles:
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def platform(self) -> OpenStore:
-        return SqliteStore.open(self._directory / "platform.db", "platform")
-
-    def edge(self) -> OpenEdgeStore:
-        return SqliteStore.open(self._directory / "edge.db", "edge")
-
-
-class PostgresSchemas:
-    """Two schemas of a PostgreSQL database, made anew for each test."""
-
-    def __init__(self, directory: Path) -> None:
-        try:
-            self._address = fresh_schema("platform", "edge")
-        except PostgresMissing as missing:
-            pytest.skip(str(missing))
-
-    def platform(self) -> OpenStore:
-        return PostgresStore.open(self._address, "platform", schema="platform")
-
-    def edge(self) -> OpenEdgeStore:
-        return PostgresStore.open(self._address, "edge", schema="edge")
-
-
-@pytest.fixture(params=[SqliteFiles, PostgresSchemas])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    made: Backend = request.param(tmp_path)
-    return made
-
-
-@pytest.fixture
-async def store(backend: Backend) -> AsyncIterator[OpenStore]:
-    opened = backend.platform()
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def edge(backend: Backend) -> AsyncIterator[OpenEdgeStore]:
-    opened = backend.edge()
-    yield opened
-    await opened.close()
 
 
 def defaulted(sample: DataclassInstance) -> set[str]:
@@ -1342,7 +1278,12 @@ async def test_who_is_above_a_quota_is_noted_once_for_each_change(store: Store) 
 
 
 async def in_one_batch(store: Store, begin: Callable[[], list[Awaitable[Any]]]) -> list[Any]:
-    """Start commands while another one holds the store, so that they wait together."""
+    """Start commands while another one holds the store, so that they wait together.
+
+    Nothing can hold a store in memory: there they wait for their turns on the event loop.
+    """
+    if isinstance(store, MemoryStore):
+        return await asyncio.gather(*begin(), return_exceptions=True)
     running, go = threading.Event(), threading.Event()
 
     def hold(tx: Transaction) -> bool:
@@ -1391,8 +1332,9 @@ async def test_a_command_sees_what_was_answered_before_it(store: Store) -> None:
 
 
 async def test_a_query_sees_nothing_of_a_command_that_has_not_been_answered(
-    store: Store,
+    lasting_store: Store,
 ) -> None:
+    store = lasting_store
     written, go = threading.Event(), threading.Event()
 
     def command(tx: Transaction) -> bool:
@@ -1408,7 +1350,8 @@ async def test_a_query_sees_nothing_of_a_command_that_has_not_been_answered(
     assert await store.read(lambda tx: tx.home.prescription(NUMBER)) == prescription()
 
 
-async def test_a_query_keeps_its_snapshot_while_commands_go_on(store: Store) -> None:
+async def test_a_query_keeps_its_snapshot_while_commands_go_on(lasting_store: Store) -> None:
+    store = lasting_store
     reading, go = threading.Event(), threading.Event()
 
     def query(tx: Transaction) -> tuple[int, int]:
@@ -1431,7 +1374,8 @@ async def test_a_query_cannot_write(store: Store) -> None:
     assert await store.read(lambda tx: tx.home.prescription(NUMBER)) is None
 
 
-async def test_what_was_answered_is_there_after_a_restart(backend: Backend) -> None:
+async def test_what_was_answered_is_there_after_a_restart(lasting_backend: Backend) -> None:
+    backend = lasting_backend
     store = backend.platform()
     await add(store, prescription())
     await store.transact(lambda tx: tx.home.save(claimed(prescription())))
@@ -1462,6 +1406,33 @@ async def test_closing_finishes_what_waits(backend: Backend) -> None:
     await asyncio.sleep(0)
     await store.close()
     assert all(await asyncio.gather(*adding))
+
+
+async def test_of_one_request_that_comes_many_times_at_once_one_takes_effect(store: Store) -> None:
+    await add(store, prescription())
+
+    def claim_once(tx: Transaction) -> bool:
+        if tx.journal.outcome(NUMBER, "caller", "0195-request") is not None:
+            return False
+        current = tx.home.prescription(NUMBER)
+        assert current is not None
+        tx.home.save(claimed(current))
+        tx.journal.keep_outcome(NUMBER, "caller", "0195-request", outcome())
+        return True
+
+    ended = await asyncio.gather(*(store.transact(claim_once) for _ in range(16)))
+    assert ended.count(True) == 1
+    stored = await store.read(lambda tx: tx.home.prescription(NUMBER))
+    assert stored == claimed(prescription()).prescription
+
+
+async def test_a_closed_store_answers_that_nothing_is_known(backend: Backend) -> None:
+    store = backend.platform()
+    await store.close()
+    with pytest.raises(Unavailable):
+        await store.transact(lambda tx: tx.home.add_prescription(prescription()))
+    with pytest.raises(Unavailable):
+        await store.read(lambda tx: tx.home.prescription(NUMBER))
 
 
 # --- the life of a prescription -------------------------------------------------------------------

@@ -82,7 +82,23 @@ def test_the_audit_finds_a_running_platform_whole(sandbox: LiveSandbox) -> None:
     assert "the log is whole" in audited.stdout
 
 
+def test_a_running_platform_is_verified_and_backed_up(sandbox: LiveSandbox, tmp_path: Path) -> None:
+    (config,) = sandbox.layout.directory.glob("platforms/350200/*.toml")
+    verified = run_program("rxoutflow-server", "store", "verify", "--config", config)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert "0 differences" in verified.stdout
+    copied = run_program(
+        "rxoutflow-server", "store", "backup", "--config", config, tmp_path / "copy.db"
+    )
+    assert copied.returncode == 0, copied.stderr
+    assert "of kind platform" in copied.stdout
+
+
 def test_platforms_have_seen_each_others_logs(sandbox: LiveSandbox) -> None:
+    # A platform looks when it starts, and then every minute: when all started, few were there yet.
+    sandbox.servers.kill("platform-320600")
+    sandbox.servers.restart("platform-320600")
+
     def seen() -> set[str]:
         found = sandbox.regulator("nantong").checkpoint().seen_checkpoints
         assert not [each for each in found if each.contradicts]

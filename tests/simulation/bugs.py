@@ -42,6 +42,7 @@ from rxoutflow_server.domain.returns import Cause
 from rxoutflow_server.domain.settlement import Settlement, SettlementState
 from rxoutflow_server.platform import tasks
 from rxoutflow_server.platform.desk import Desk
+from rxoutflow_server.storage.memory import MemoryStore
 from rxoutflow_server.storage.tables.home import HomeTables
 from rxoutflow_server.storage.tables.journal import JournalTables
 from rxoutflow_server.storage.tables.log import LogTables
@@ -51,7 +52,6 @@ from rxoutflow_server.transport.errors import status_of
 from simulation import stories
 from simulation.store import SimulatedStore
 from simulation.stories import Story
-from support.world import MemoryStore
 
 Put = Callable[[pytest.MonkeyPatch], None]
 
@@ -415,7 +415,7 @@ def _stale_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     replicas: dict[int, sqlite3.Connection] = {}
     transact, get = MemoryStore.transact, registration.get
 
-    async def replicating(self: MemoryStore, command: Any) -> Any:
+    async def replicating(self: MemoryStore[Any], command: Any) -> Any:
         replica = sqlite3.connect(":memory:", isolation_level=None)
         self.connection.backup(replica)
         result = await transact(self, command)

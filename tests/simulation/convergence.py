@@ -5,7 +5,8 @@ Besides what ``support.invariants.check_quiescent`` asks of all regions' records
 - an attempt is committed still only if its pharmacy fell silent and nobody was to decide on it;
 - every handover that was recorded is booked, and what is booked was handed over;
 - every event that was acknowledged is noted where it was acknowledged;
-- what one region owes another is what the other expects from it, entry by entry.
+- what one region owes another is what the other expects from it, entry by entry;
+- in one run of four: every state follows from the evidence that was kept (``store verify``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rxoutflow.identity import CallerKind
+from rxoutflow.trust import RegionNotTrusted
+from rxoutflow_server.application.recompute.payer import Formula, TierOf
 from rxoutflow_server.domain.attempt import Attempt, AttemptState
+from rxoutflow_server.storage.maintenance import Records
+from rxoutflow_server.storage.recomputing import Recomputation
 from simulation.behaviours import SILENT
 from simulation.plan import NEVER
 from support.invariants import (
@@ -28,8 +33,10 @@ from support.invariants import (
 )
 
 if TYPE_CHECKING:
+    from simulation.platforms import Platform
     from simulation.world import World
 
+_REPLAYED = 4
 _LEFT = (
     "SELECT 'an event for ' || peer_region_code || ' is ' || state FROM outbox"
     " UNION ALL SELECT 'an attempt is ' || state FROM attempts WHERE state = 'reserved'"
@@ -77,11 +84,32 @@ def check(world: World) -> None:
     _check_goods(world, attempts, regions)
     _check_acknowledged(world)
     _check_books(world)
+    if world.seed % _REPLAYED == 0:
+        _check_replayed(world)
 
 
 def _is_relayed(answer: Answer) -> bool:
     """Whether a platform asked: it relays what others signed, payers among them."""
     return answer.caller.kind is CallerKind.PLATFORM
+
+
+def _check_replayed(world: World) -> None:
+    """I7, I13: the domain's functions lead from the statements to the very rows."""
+    for code, platform in world.platforms.items():
+        formula = Formula(code, platform.home.tariffs, _tiers(platform))
+        report = Recomputation(Records.on(platform.disk.reader), formula).run()
+        _hold("I7", not report.findings, f"{code}: {report.findings[:3]}")
+
+
+def _tiers(platform: Platform) -> TierOf:
+    def tier(home: str, institution_code: str) -> int | None:
+        try:
+            found = platform.trust.region(home, platform.now()).institution(institution_code)
+        except RegionNotTrusted:
+            return None
+        return found.tier if found is not None else None
+
+    return tier
 
 
 def _check_silent(world: World, attempts: list[Attempt]) -> None:

@@ -1,4 +1,8 @@
-"""Runs: one seed, or many; what came of them."""
+"""Runs: one seed, or many; what came of them.
+
+A run is held to its invariants while it lasts, and in the end what its clients heard to what one
+prescription can have said (L11).
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,13 @@ from traceback import format_exception
 from typing import Any
 
 from simulation.coverage import Pair, Recorder
+from simulation.histories import recorded
 from simulation.plan import Parameters
 from simulation.store import Disks
 from simulation.surroundings import surroundings
 from simulation.world import World
+from support.history import Recorder as History
+from support.invariants import Violation
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,8 @@ class Result:
     """Empty if there was none."""
     details: str
     events: int
+    operations: int
+    """What clients asked for, all of it in some order that explains every answer."""
     kinds: Counter[str]
     pairs: Counter[Pair]
     hash: str
@@ -41,18 +50,20 @@ def simulate(parameters: Parameters) -> Result:
     disks = Disks()
     world, recorder = World(parameters, disks), Recorder()
     try:
-        with surroundings(world), recorder.recording():
+        with surroundings(world), recorder.recording(), recorded() as history:
             _run(world)
     finally:
         for platform in world.platforms.values():
             platform.disk.close()
         disks.remove()
+    operations = _explained(world, history) if world.failure is None else 0
     error = world.failure
     return Result(
         parameters,
         "" if error is None else f"{type(error).__name__}: {error}",
         "" if error is None else "".join(format_exception(error)),
         world.trace.events,
+        operations,
         world.trace.kinds,
         recorder.pairs,
         world.trace.hash,
@@ -81,6 +92,15 @@ def _run(world: World) -> None:
     finally:
         asyncio.set_event_loop(None)
         loop.close()
+
+
+def _explained(world: World, history: History) -> int:
+    """How many operations there were, if what clients heard of them can be explained."""
+    try:
+        return history.check()
+    except Violation as violation:
+        world.fail(violation)
+        return 0
 
 
 def _clear_away(world: World, main: asyncio.Task[Any]) -> None:

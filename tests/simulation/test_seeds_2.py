@@ -24,3 +24,9 @@ def test_enough_was_tried(ran: Ran) -> None:
     ran(
         f"{name}, events", sum(each.events for each in parts), shards.EVENTS_OF_GATE // shards.PARTS
     )
+    ran(
+        f"L11 histories of the simulation, part {PART + 1} of {shards.PARTS}, all of them strictly "
+        "serialisable: operations",
+        sum(each.operations for each in parts),
+        shards.OPERATIONS_OF_GATE // shards.PARTS,
+    )

@@ -531,9 +531,15 @@ def _merged(operations: Iterable[Operation]) -> Iterator[Operation]:
     yield from requests.values()
 
 
+_OF_STANDING = ("INSTITUTION_NOT_ACTIVE",)
+"""Refusals for what became of the sender meanwhile: an earlier sending may have taken effect."""
+
+
 def _both(first: Operation, again: Operation) -> Operation:
     """One request that was sent twice. A refusal had no effect, so a later OK counts."""
     if again.returned is None or (again.refused and first.returned is not None):
+        return first
+    if again.refused in _OF_STANDING:
         return first
     if first.returned is None or first.refused:
         return replace(again, invoked=first.invoked)

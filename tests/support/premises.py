@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from hashlib import sha256
 from itertools import count
-from pathlib import Path
 from typing import Any, cast
 
 import grpc
@@ -50,8 +49,7 @@ from rxoutflow_server.pharmacy.servicer import PosServicer
 from rxoutflow_server.platform.changes import AnnouncingStore, Changes
 from rxoutflow_server.platform.desk import Desk
 from rxoutflow_server.platform.service import _services as platform_services
-from rxoutflow_server.storage.sqlite.schema import migrate
-from rxoutflow_server.storage.tables.transaction import EdgeTransactionTables
+from rxoutflow_server.storage.memory import MemoryStore
 from rxoutflow_server.transport.errors import refusal_of
 from rxoutflow_server.transport.policy import Place
 from rxoutflow_server.transport.server import Service
@@ -60,7 +58,7 @@ from support.edges import Pauses
 from support.live import issue, lasting_authority
 from support.pki import NOW, Credential, Region
 from support.sheets import Cast
-from support.world import MemoryStore, Platform, World
+from support.world import Platform, World
 
 HOME, DISPENSING, PAYER = "350200", "350500", "320600"
 HIS, POS = "his", "pos"
@@ -86,17 +84,6 @@ class Call:
         """Service and method, and what is special."""
         short = self.method.removeprefix("/rxoutflow.v1.")
         return f"{short} ({self.variant})" if self.variant else short
-
-
-class EdgeMemoryStore(MemoryStore):
-    """An edge's store in memory."""
-
-    def __init__(self) -> None:
-        self._before_commit = lambda _tx: None
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        self.connection.execute("PRAGMA foreign_keys = ON")
-        migrate(self.connection, Path("memory"), "edge")
-        self._tables: Any = EdgeTransactionTables(self.connection)
 
 
 class _Platform:
@@ -172,7 +159,7 @@ class Premises:
     strangers: dict[str, Cast]
     """Of every region, a cast of its second hospital and its second pharmacy."""
     doors: dict[str, Door] = field(default_factory=dict)
-    stores: dict[str, MemoryStore] = field(default_factory=dict)
+    stores: dict[str, MemoryStore[Any]] = field(default_factory=dict)
     calls: dict[str, list[Call]] = field(default_factory=dict)
     _credentials: dict[CallerName, Credential] = field(default_factory=dict)
     _start: State = field(default_factory=dict)
@@ -311,7 +298,7 @@ class Premises:
 
     def _edge(self, code: str, institution: CallerName, seal: Credential) -> Edge:
         trust = self.world.platforms[code].region.trust
-        store: Any = EdgeMemoryStore()
+        store = MemoryStore.open("edge")
         return Edge(
             institution=institution,
             trust=trust,

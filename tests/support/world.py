@@ -12,14 +12,11 @@ Time stands still unless a test moves it (``world.clock.now``). A region can be 
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 from operator import attrgetter
-from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
@@ -73,7 +70,7 @@ from rxoutflow_server.domain.tariff import (
 )
 from rxoutflow_server.platform.desk import Desk, LocalPeer
 from rxoutflow_server.platform.service import pickup_hasher
-from rxoutflow_server.storage.sqlite.schema import migrate
+from rxoutflow_server.storage.memory import MemoryStore
 from rxoutflow_server.storage.tables.transaction import PlatformTables
 from support.pki import NOW, trust_store
 from support.sheets import Cast, signed
@@ -97,40 +94,13 @@ class Clock:
         return self.now
 
 
-class MemoryStore:
-    """A store in memory: real tables, one command at a time, undone when it raises."""
-
-    def __init__(self, before_commit: Callable[[Transaction], None] = lambda tx: None) -> None:
-        self._before_commit = before_commit
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        self.connection.execute("PRAGMA foreign_keys = ON")
-        migrate(self.connection, Path("memory"), "platform")
-        self._tables = PlatformTables(self.connection)
-
-    async def transact(self, command: Callable[[Transaction], T]) -> T:
-        await asyncio.sleep(0)
-        self.connection.execute("BEGIN")
-        try:
-            result = command(self._tables)
-            self._before_commit(self._tables)
-        except BaseException:
-            self.connection.execute("ROLLBACK")
-            raise
-        self.connection.execute("COMMIT")
-        return result
-
-    async def read(self, query: Callable[[Transaction], T]) -> T:
-        await asyncio.sleep(0)
-        return query(self._tables)
-
-
 @dataclass
 class Platform:
     """One region with its store and its desk."""
 
     cast: Cast
     region: Region
-    store: MemoryStore
+    store: MemoryStore[Transaction]
     desk: Desk
     exchange: Exchange = field(init=False)
 
@@ -683,7 +653,7 @@ def _platform(
         registrars=registrars,
         log=log,
     )
-    store = MemoryStore(log.grow_now)
+    store = MemoryStore.open("platform", before_commit=log.grow_now)
     return Platform(cast, region, store, Desk(region, store))
 
 

@@ -18,7 +18,8 @@ from rxoutflow_server.domain import settlement as transitions
 from rxoutflow_server.domain.accounts import Difference, OpeningBalances
 from rxoutflow_server.domain.settlement import NOTHING, SettlementState
 from rxoutflow_server.storage.sqlite.connection import open_writer
-from rxoutflow_server.storage.sqlite.schema import MIGRATIONS, migrate
+from rxoutflow_server.storage.sqlite.schema import migrate
+from rxoutflow_server.storage.tables.schema import MIGRATIONS
 from rxoutflow_server.storage.tables.transaction import PlatformTables
 from support.settlements import AMOUNTS, HELD, NOW, PERSON
 

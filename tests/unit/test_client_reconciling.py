@@ -14,11 +14,12 @@ from rxoutflow.v1.pharmacy_service_pb2 import PharmacyServiceReconcileDayRequest
 from rxoutflow_server.application.clearing.books import PAGE as SERVER_PAGE
 from rxoutflow_server.application.clearing.messages import entry_message, totals_message
 from rxoutflow_server.application.clearing.reconciling import answer_pharmacy
+from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.domain import ledger
 from rxoutflow_server.domain.ledger import Book, Entry, Mode
+from rxoutflow_server.storage.memory import MemoryStore
 from support.ledgers import DAY, posting, reversal
 from support.sheets import Cast
-from support.world import MemoryStore
 
 PHARMACY = Cast.create("350500").pharmacy
 
@@ -28,7 +29,7 @@ class Desk:
     """A platform with a pharmacy's sales, and what it was asked."""
 
     asked: list[DayBook] = field(default_factory=list)
-    store: MemoryStore = field(default_factory=MemoryStore)
+    store: MemoryStore[Transaction] = field(default_factory=lambda: MemoryStore.open("platform"))
 
     async def sold(self, *entries: Entry) -> None:
         for entry in entries:

@@ -177,7 +177,7 @@ def test_a_platform_may_keep_its_records_in_a_database(office: Office) -> None:
 
     config = load_platform(office.write(tables), NOW)
 
-    assert config.records == Database(tables["store"]["postgres"], "rxoutflow", 8)
+    assert config.records == Database(tables["store"]["postgres"], "rxoutflow", 1)
 
 
 @pytest.mark.parametrize(

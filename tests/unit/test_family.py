@@ -143,8 +143,8 @@ async def payer_with(allotments: tuple[int, ...], known: Sequence[Authorisation]
     )
     connection = platform.store.connection
     connection.execute("BEGIN")
-    for table in ("account_openings", "insured_persons"):
-        connection.execute(f"DELETE FROM {table}")  # noqa: S608 - both names stand here
+    for table in ("account_openings", "benefit_openings", "insured_persons"):
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608 - the names stand here
     connection.execute("COMMIT")
     await platform.store.transact(lambda tx: tx.payer.add_person(person))
     authorise(world, known)

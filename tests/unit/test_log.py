@@ -38,8 +38,9 @@ from rxoutflow_server.application.log.witnessing import Verdict
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.application.region import receipted
 from rxoutflow_server.domain.errors import Refusal
+from rxoutflow_server.storage.memory import MemoryStore
 from rxoutflow_server.storage.sqlite import SqliteStore
-from support.world import MemoryStore, Platform, World
+from support.world import Platform, World
 
 HOME, DISPENSING, PAYER = "350200", "350500", "320600"
 Registration = hospital_service_pb2.RegisterPrescriptionRequest
@@ -315,7 +316,9 @@ async def test_without_a_working_key_answers_go_without_and_the_next_commit_sign
     signer = Broken(home.cast.platform_seal.signer)
     log = RegionLog(HOME, signer, world.clock)
     region = replace(home.region, log=log)
-    platform = replace(home, region=region, store=MemoryStore(log.grow_now))
+    platform = replace(
+        home, region=region, store=MemoryStore.open("platform", before_commit=log.grow_now)
+    )
     first, second = registration_request(world), registration_request(world)
     assert not (await register(platform, first)).ByteSize()
     signer.works = True
@@ -328,7 +331,7 @@ async def test_a_store_with_many_writers_grows_for_whoever_waits(world: World) -
     home = world.platforms[HOME]
     log = RegionLog(HOME, home.cast.platform_seal.signer, world.clock, with_commits=False)
     region = replace(home.region, log=log)
-    platform = replace(home, region=region, store=MemoryStore())
+    platform = replace(home, region=region, store=MemoryStore.open("platform"))
     for _ in range(3):
         request = registration_request(world)
         receipt = await register(platform, request)

@@ -17,13 +17,11 @@ from rxoutflow.v1.peer_service_pb2 import DeliverEventsRequest, DeliverEventsRes
 from rxoutflow.v1.pharmacy_service_pb2 import CommitClaimRequest
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.dispensing import claims, settling
-from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.exchange import inbox, outbox
 from rxoutflow_server.application.exchange.evidence import keep, tell_region
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.application.region import Region
 from rxoutflow_server.domain.catalogue import Catalogue
-from rxoutflow_server.domain.dispense import Dispense
 from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal, Unavailable
 from rxoutflow_server.domain.settlement import SettlementState
 from rxoutflow_server.platform import tasks
@@ -251,14 +249,13 @@ async def test_a_release_just_before_the_answer_to_a_commit_leaves_no_permission
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, attempt, request = await ready_to_commit(world)
-    real = settling.drive
 
-    async def drive(exchange: Exchange, dispense: Dispense) -> Dispense:
-        driven = await real(exchange, dispense)
+    async def meanwhile(carry_out: Callable[[], Awaitable[Any]]) -> Any:
+        committed = await carry_out()
         await world.release(DISPENSING, attempt)
-        return driven
+        return committed
 
-    monkeypatch.setattr(settling, "drive", drive)
+    first_answer(monkeypatch, world.platforms[HOME], "commit_attempt", meanwhile)
     with pytest.raises(Refusal) as refused:
         await world.commit(DISPENSING, request)
     assert refused.value.reason is Reason.ATTEMPT_ENDED

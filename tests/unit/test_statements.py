@@ -312,6 +312,7 @@ def damaged(data: bytes) -> Iterator[bytes]:
 
 def test_no_bit_of_the_payload_can_change(cast: Cast, verifier: Verifier) -> None:
     statement = cast.statement(Attempt)
+    verifier.verify(statement, Attempt, NOW)
     for payload in damaged(statement.payload):
         statement.payload = payload
         assert isinstance(refused(verifier, statement, Attempt), SignatureInvalid)
@@ -319,6 +320,7 @@ def test_no_bit_of_the_payload_can_change(cast: Cast, verifier: Verifier) -> Non
 
 def test_no_bit_of_a_signature_value_can_change(cast: Cast, verifier: Verifier) -> None:
     statement = cast.statement(Attempt)
+    verifier.verify(statement, Attempt, NOW)
     for value in damaged(statement.signatures[0].value):
         statement.signatures[0].value = value
         assert isinstance(refused(verifier, statement, Attempt), SignatureInvalid)
@@ -326,6 +328,7 @@ def test_no_bit_of_a_signature_value_can_change(cast: Cast, verifier: Verifier) 
 
 def test_no_bit_of_a_header_can_change(cast: Cast, verifier: Verifier) -> None:
     statement = cast.statement(Attempt)
+    verifier.verify(statement, Attempt, NOW)
     for protected in damaged(statement.signatures[0].protected):
         statement.signatures[0].protected = protected
         refused(verifier, statement, Attempt)
@@ -333,14 +336,26 @@ def test_no_bit_of_a_header_can_change(cast: Cast, verifier: Verifier) -> None:
 
 def test_no_bit_of_the_certificate_can_change(cast: Cast, verifier: Verifier) -> None:
     statement = cast.statement(Attempt)
+    verifier.verify(statement, Attempt, NOW)
     (leaf,) = statement.signatures[0].certificate_chain
     for certificate in damaged(leaf):
         statement.signatures[0].certificate_chain[0] = certificate
         assert isinstance(refused(verifier, statement, Attempt), SignatureInvalid)
 
 
+def test_what_is_remembered_of_a_statement_does_not_change_with_it(
+    cast: Cast, verifier: Verifier
+) -> None:
+    statement = cast.statement(Attempt)
+    same = SignedStatement.FromString(statement.SerializeToString())
+    verifier.verify(statement, Attempt, NOW)
+    statement.signatures[0].certificate_chain[0] = b"another"
+    assert verifier.verify(same, Attempt, NOW).signers[0].role == SIGNER_ROLE_PLATFORM
+
+
 def test_bytes_that_are_appended_are_not_ignored(cast: Cast, verifier: Verifier) -> None:
     statement = cast.statement(Attempt)
+    verifier.verify(statement, Attempt, NOW)
     statement.payload += b"\x18\x01"
     assert isinstance(refused(verifier, statement, Attempt), SignatureInvalid)
 
@@ -703,6 +718,14 @@ def test_an_expired_certificate_no_longer_signs() -> None:
         statement = signed(cast.message(Attempt), cast.sheet(Attempt), at=time)
         with pytest.raises(SignerUntrusted):
             verifier.verify(statement, Attempt, later)
+
+
+def test_a_statement_that_verified_before_is_judged_anew_by_time() -> None:
+    cast = Cast.create()
+    verifier, statement = long_lived(cast), cast.statement(Attempt)
+    verifier.verify(statement, Attempt, NOW)
+    with pytest.raises(SignerUntrusted):
+        verifier.verify(statement, Attempt, END + timedelta(days=1))
 
 
 def test_an_old_statement_is_judged_as_of_when_a_log_received_it() -> None:

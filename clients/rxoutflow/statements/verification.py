@@ -10,12 +10,12 @@ threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
-from itertools import combinations
+from itertools import combinations, islice
 from operator import attrgetter
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from cryptography import x509
 from google.protobuf.message import Message
@@ -78,6 +78,8 @@ MAX_CLOCK_AHEAD = timedelta(minutes=10)
 """How far a signer's clock may be ahead of the verifier's."""
 
 _MAX_CACHED_PATHS = 10_000
+_MAX_PROVEN = 4096
+"""Statements of a few seconds of a busy platform, some kilobytes each."""
 
 M = TypeVar("M", bound=Message)
 
@@ -112,6 +114,18 @@ class _Holder:
     key: VerificationKey
 
 
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    """What holds of a statement's bytes for ever: its signatures' values, its form, its digest."""
+
+    parts: tuple[SignaturePart, ...]
+    sha256: bytes
+
+
+_P = TypeVar("_P", _Proven, None)
+_Key: TypeAlias = tuple[bytes, str, Roles]
+
+
 class Verifier:
     """Decides whether a statement verifies. These are the rules, in the order of checking.
 
@@ -141,6 +155,10 @@ class Verifier:
     path. Whoever takes some away can make a statement fail; nobody can change, by adding some, who
     signed, in which role, or what.
 
+    A statement passes an exchange several times. What can never change about the same bytes, rules
+    1 to 3, 8 and 10, is decided once and remembered for a while; trust and time are judged anew
+    each time.
+
     "The instant of judgement" is ``now`` for a fresh statement. For an old one it is ``at``, the
     time at which a trusted log received it; lists are always judged as of ``now``.
     """
@@ -148,6 +166,7 @@ class Verifier:
     def __init__(self, trust: TrustStore) -> None:
         self._trust = trust
         self._holders: dict[tuple[object, ...], _Holder] = {}
+        self._proven: dict[_Key, _Proven | None] = {}
 
     def verify(
         self,
@@ -177,16 +196,23 @@ class Verifier:
             TypeError: if messages of the expected class are never signed.
         """
         rule = rule_for(expected)
-        parts = read_signatures(statement, rule, _wanted(rule, roles))
+        wanted = _wanted(rule, roles)
+        key = _key(statement, rule, wanted)
+        is_known, proven = key in self._proven, self._proven.get(key)
+        parts = read_signatures(statement, rule, wanted) if proven is None else proven.parts
         region = self._region(parts, now)
-        signers = tuple(self._signer(statement, each, rule, region, at or now) for each in parts)
+        signed = None if is_known else statement
+        signers = tuple(self._signer(signed, each, rule, region, at or now) for each in parts)
         _check_distinct(rule, signers)
-        check_payload(statement, rule)
+        if not is_known:
+            check_payload(statement, rule)
+        if proven is None:
+            proven = self._remember(key, _proven(parts, statement))
         content = expected.FromString(statement.payload)
         _check_audience(rule, content, parts, audience_region)
         for binding in rule.bindings:
             _check_binding(binding, content, signers)
-        return Verified(content, signers, statement_sha256(statement))
+        return Verified(content, signers, proven.sha256)
 
     def platform_key(
         self, region_code: str, certificate_chain: Sequence[bytes], now: datetime
@@ -211,6 +237,18 @@ class Verifier:
             raise _untrusted(part, "is for an algorithm that its region does not allow")
         return holder.key
 
+    def signed_here(self, statement: SignedStatement, kind: type[Message]) -> None:
+        """Note a statement that this process has just signed: its values need no proof here."""
+        rule = rule_for(kind)
+        self._remember(_key(statement, rule, rule.roles), None)
+
+    def _remember(self, key: _Key, proven: _P) -> _P:
+        if len(self._proven) >= _MAX_PROVEN:
+            for oldest in tuple(islice(self._proven, _MAX_PROVEN // 4)):
+                self._proven.pop(oldest, None)
+        self._proven[key] = proven
+        return proven
+
     def _region(self, parts: Sequence[SignaturePart], now: datetime) -> RegionTrust:
         """The one region of all signers."""
         first = parts[0].header
@@ -231,24 +269,20 @@ class Verifier:
 
     def _signer(
         self,
-        statement: SignedStatement,
+        statement: SignedStatement | None,
         part: SignaturePart,
         rule: PayloadRule,
         region: RegionTrust,
         at: datetime,
     ) -> VerifiedSigner:
-        """Check one signature by rules 5 to 8."""
+        """Check one signature by rules 5 to 7, and its value over a statement by rule 8."""
         listed = _listed_signer(part, region)
         holder = self._holder(part, region, at)
         _check_name(part, rule, holder.name, listed)
         _check_sign_time(part, holder.path.leaf, at)
         _check_algorithm(part, holder.key, region)
-        try:
-            holder.key.verify(part.signature.value, part.signed_bytes(statement))
-        except SignatureWrong as error:
-            raise SignatureInvalid(
-                f"the signature of {part.name} does not verify: {error}", role=part.name
-            ) from None
+        if statement is not None:
+            _check_value(part, holder.key, statement)
         return VerifiedSigner(
             part.role,
             listed.person_code,
@@ -269,6 +303,23 @@ class Verifier:
                 self._holders.clear()
             self._holders[key] = holder
         return holder
+
+
+def _key(statement: SignedStatement, rule: PayloadRule, wanted: Roles) -> _Key:
+    """What was proven of what: everything in a statement counts, certificates and the unknown."""
+    return sha256(statement.SerializeToString()).digest(), rule.name, wanted
+
+
+def _proven(parts: Sequence[SignaturePart], statement: SignedStatement) -> _Proven:
+    """Parts are copied: a caller may change its statement, and these bytes stay what they are."""
+    copies = tuple(replace(each, signature=_copy(each.signature)) for each in parts)
+    return _Proven(copies, statement_sha256(statement))
+
+
+def _copy(signature: Signature) -> Signature:
+    copy = Signature()
+    copy.CopyFrom(signature)
+    return copy
 
 
 def _wanted(rule: PayloadRule, roles: Sequence[Role] | None) -> Roles:
@@ -372,6 +423,15 @@ def _check_algorithm(part: SignaturePart, key: VerificationKey, region: RegionTr
         )
     if key.algorithm not in region.algorithms:
         raise _untrusted(part, "is for an algorithm that its region does not allow")
+
+
+def _check_value(part: SignaturePart, key: VerificationKey, statement: SignedStatement) -> None:
+    try:
+        key.verify(part.signature.value, part.signed_bytes(statement))
+    except SignatureWrong as error:
+        raise SignatureInvalid(
+            f"the signature of {part.name} does not verify: {error}", role=part.name
+        ) from None
 
 
 def _check_distinct(rule: PayloadRule, signers: Sequence[VerifiedSigner]) -> None:

@@ -10,8 +10,11 @@ message's descriptor *before* they are parsed:
 - lists of numbers are packed, in one piece; strings are UTF-8; there are no groups;
 - everything ends where its length says, and size, depth and number of elements are bounded.
 
-The order of fields is free, as it is in Protobuf. Nothing is decoded into a message here, and
-refusals name the field, never what it holds.
+The order of fields is free, as it is in Protobuf. Refusals name the field, never what it holds.
+
+Most senders write what every Protobuf library writes. Bytes that come out of the library again just
+as they went in, once unknown fields are dropped, keep all of these rules but two, which a walk over
+the enums and the message's type decide. Only other bytes are walked over one by one.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 
 from rxoutflow.statements.errors import StatementMalformed
 
@@ -45,6 +50,8 @@ def check_wire(data: bytes, descriptor: Descriptor, bounds: Bounds = DEFAULT_BOU
     """
     if len(data) > bounds.max_bytes:
         raise StatementMalformed(f"{descriptor.name} is larger than {bounds.max_bytes} bytes")
+    if _is_as_written_by_a_library(data, descriptor, bounds):
+        return
     try:
         _check_message(data, 0, len(data), descriptor, _Budget(bounds))
     except _Fault as fault:
@@ -54,6 +61,77 @@ def check_wire(data: bytes, descriptor: Descriptor, bounds: Bounds = DEFAULT_BOU
             "serialise it with a Protobuf library from the published contract",
             field=path,
         ) from None
+
+
+def _is_as_written_by_a_library(data: bytes, descriptor: Descriptor, bounds: Bounds) -> bool:
+    """Whether the bytes are plain for certain; if not, they have to be walked over.
+
+    Every element takes a byte at least, so that few bytes cannot hold too many.
+    """
+    form = _form(descriptor)
+    if len(data) > bounds.max_elements or form.depth > bounds.max_depth:
+        return False
+    try:
+        message = form.kind.FromString(data)
+    except DecodeError:
+        return False
+    message.DiscardUnknownFields()
+    return message.SerializeToString() == data and _knows_enums(message, form)
+
+
+_WITHOUT_END = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What a type says of its messages: how deep they nest at most, and where enums are in them."""
+
+    kind: type[Message]
+    depth: int
+    enums: tuple[tuple[str, bool, frozenset[int]], ...]
+    inner: tuple[tuple[str, bool, _Form], ...]
+
+
+@cache
+def _form(descriptor: Descriptor) -> _Form:
+    return _form_within(descriptor, ())
+
+
+def _form_within(descriptor: Descriptor, around: tuple[Descriptor, ...]) -> _Form:
+    _table(descriptor)  # groups and maps are refused
+    kind = GetMessageClass(descriptor)
+    if descriptor in around:
+        return _Form(kind, _WITHOUT_END, (), ())
+    inner = [
+        (field.name, field.is_repeated, _form_within(field.message_type, (*around, descriptor)))
+        for field in descriptor.fields
+        if field.message_type is not None
+    ]
+    enums = [
+        (field.name, field.is_repeated, frozenset(field.enum_type.values_by_number))
+        for field in descriptor.fields
+        if field.enum_type is not None
+    ]
+    return _Form(
+        kind,
+        1 + max((form.depth for _, _, form in inner), default=0),
+        tuple(enums),
+        tuple((name, many, form) for name, many, form in inner if form.enums or form.inner),
+    )
+
+
+def _knows_enums(message: Message, form: _Form) -> bool:
+    for name, many, known in form.enums:
+        value = getattr(message, name)
+        if not (known.issuperset(value) if many else value in known):
+            return False
+    for name, many, inner in form.inner:
+        if many:
+            if not all(_knows_enums(each, inner) for each in getattr(message, name)):
+                return False
+        elif message.HasField(name) and not _knows_enums(getattr(message, name), inner):
+            return False
+    return True
 
 
 class _Fault(Exception):

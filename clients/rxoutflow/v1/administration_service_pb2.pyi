@@ -3,335 +3,381 @@
 isort:skip_file
 What a regional platform offers the people who run it."""
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import rxoutflow.v1.statement_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class ListOverdueAttemptsRequest(google.protobuf.message.Message):
+@_typing.final
+class ListOverdueAttemptsRequest(_message.Message):
     """Request of ListOverdueAttempts."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PAGE_SIZE_FIELD_NUMBER: builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    page_size: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
     """At most this many; 0 means 50, more than 500 means 500."""
-    page_token: builtins.str
+    page_token: _builtins.str
     """`next_page_token` of the response before; empty for the first page."""
     def __init__(
         self,
         *,
-        page_size: builtins.int = ...,
-        page_token: builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListOverdueAttemptsRequest: typing_extensions.TypeAlias = ListOverdueAttemptsRequest
+Global___ListOverdueAttemptsRequest: _TypeAlias = ListOverdueAttemptsRequest  # noqa: Y015
 
-@typing.final
-class ListOverdueAttemptsResponse(google.protobuf.message.Message):
+@_typing.final
+class ListOverdueAttemptsResponse(_message.Message):
     """Response of ListOverdueAttempts."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPTS_FIELD_NUMBER: builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    next_page_token: builtins.str
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
     """For the next page; empty on the last one."""
-    @property
-    def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OverdueAttempt]:
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___OverdueAttempt]:
         """The attempts, oldest commit first."""
 
     def __init__(
         self,
         *,
-        attempts: collections.abc.Iterable[Global___OverdueAttempt] | None = ...,
-        next_page_token: builtins.str = ...,
+        attempts: _abc.Iterable[Global___OverdueAttempt] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "next_page_token", b"next_page_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListOverdueAttemptsResponse: typing_extensions.TypeAlias = ListOverdueAttemptsResponse
+Global___ListOverdueAttemptsResponse: _TypeAlias = ListOverdueAttemptsResponse  # noqa: Y015
 
-@typing.final
-class OverdueAttempt(google.protobuf.message.Message):
+@_typing.final
+class OverdueAttempt(_message.Message):
     """A committed attempt that is overdue, with the evidence that this region has."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    COMMITMENT_FIELD_NUMBER: builtins.int
-    SETTLEMENT_FIELD_NUMBER: builtins.int
-    PHARMACY_NAME_FIELD_NUMBER: builtins.int
-    PHARMACY_PHONE_FIELD_NUMBER: builtins.int
-    ISSUER_INSTITUTION_CODE_FIELD_NUMBER: builtins.int
-    COMMIT_TIME_FIELD_NUMBER: builtins.int
-    pharmacy_name: builtins.str
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    COMMITMENT_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_FIELD_NUMBER: _builtins.int
+    PHARMACY_NAME_FIELD_NUMBER: _builtins.int
+    PHARMACY_PHONE_FIELD_NUMBER: _builtins.int
+    ISSUER_INSTITUTION_CODE_FIELD_NUMBER: _builtins.int
+    COMMIT_TIME_FIELD_NUMBER: _builtins.int
+    pharmacy_name: _builtins.str
     """Name of the pharmacy, as its region lists it."""
-    pharmacy_phone: builtins.str
+    pharmacy_phone: _builtins.str
     """Telephone of the pharmacy, as its region lists it."""
-    issuer_institution_code: builtins.str
+    issuer_institution_code: _builtins.str
     """The hospital that issued the prescription."""
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The Attempt as it stands, signed by this platform."""
 
-    @property
-    def commitment(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def commitment(self) -> _statement_pb2.SignedStatement:
         """The pharmacy's Commitment."""
 
-    @property
-    def settlement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def settlement(self) -> _statement_pb2.SignedStatement:
         """The payer's Settlement, held; unset when the patient pays alone."""
 
-    @property
-    def commit_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def commit_time(self) -> _timestamp_pb2.Timestamp:
         """Since when the attempt is committed."""
 
     def __init__(
         self,
         *,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        commitment: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        settlement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        pharmacy_name: builtins.str = ...,
-        pharmacy_phone: builtins.str = ...,
-        issuer_institution_code: builtins.str = ...,
-        commit_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
+        commitment: _statement_pb2.SignedStatement | None = ...,
+        settlement: _statement_pb2.SignedStatement | None = ...,
+        pharmacy_name: _builtins.str = ...,
+        pharmacy_phone: _builtins.str = ...,
+        issuer_institution_code: _builtins.str = ...,
+        commit_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt", "commit_time", b"commit_time", "commitment", b"commitment", "settlement", b"settlement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "commit_time", b"commit_time", "commitment", b"commitment", "issuer_institution_code", b"issuer_institution_code", "pharmacy_name", b"pharmacy_name", "pharmacy_phone", b"pharmacy_phone", "settlement", b"settlement"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "commit_time", b"commit_time", "commitment", b"commitment", "settlement", b"settlement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "commit_time", b"commit_time", "commitment", b"commitment", "issuer_institution_code", b"issuer_institution_code", "pharmacy_name", b"pharmacy_name", "pharmacy_phone", b"pharmacy_phone", "settlement", b"settlement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___OverdueAttempt: typing_extensions.TypeAlias = OverdueAttempt
+Global___OverdueAttempt: _TypeAlias = OverdueAttempt  # noqa: Y015
 
-@typing.final
-class AdjudicateAttemptRequest(google.protobuf.message.Message):
+@_typing.final
+class AdjudicateAttemptRequest(_message.Message):
     """Request of AdjudicateAttempt."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    ADJUDICATION_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ADJUDICATION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    @property
-    def adjudication(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def adjudication(self) -> _statement_pb2.SignedStatement:
         """The Adjudication with the signatures of two people."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        adjudication: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        adjudication: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["adjudication", b"adjudication"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["adjudication", b"adjudication", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adjudication", b"adjudication"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjudication", b"adjudication", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___AdjudicateAttemptRequest: typing_extensions.TypeAlias = AdjudicateAttemptRequest
+Global___AdjudicateAttemptRequest: _TypeAlias = AdjudicateAttemptRequest  # noqa: Y015
 
-@typing.final
-class AdjudicateAttemptResponse(google.protobuf.message.Message):
+@_typing.final
+class AdjudicateAttemptResponse(_message.Message):
     """Response of AdjudicateAttempt."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The ended Attempt, signed by this platform."""
 
     def __init__(
         self,
         *,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___AdjudicateAttemptResponse: typing_extensions.TypeAlias = AdjudicateAttemptResponse
+Global___AdjudicateAttemptResponse: _TypeAlias = AdjudicateAttemptResponse  # noqa: Y015
 
-@typing.final
-class ListDeadLettersRequest(google.protobuf.message.Message):
+@_typing.final
+class ListDeadLettersRequest(_message.Message):
     """Request of ListDeadLetters."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PAGE_SIZE_FIELD_NUMBER: builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    page_size: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
     """At most this many; 0 means 50, more than 500 means 500."""
-    page_token: builtins.str
+    page_token: _builtins.str
     """`next_page_token` of the response before; empty for the first page."""
     def __init__(
         self,
         *,
-        page_size: builtins.int = ...,
-        page_token: builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListDeadLettersRequest: typing_extensions.TypeAlias = ListDeadLettersRequest
+Global___ListDeadLettersRequest: _TypeAlias = ListDeadLettersRequest  # noqa: Y015
 
-@typing.final
-class ListDeadLettersResponse(google.protobuf.message.Message):
+@_typing.final
+class ListDeadLettersResponse(_message.Message):
     """Response of ListDeadLetters."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    DEAD_LETTERS_FIELD_NUMBER: builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    next_page_token: builtins.str
+    DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
     """For the next page; empty on the last one."""
-    @property
-    def dead_letters(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
+    @_builtins.property
+    def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
         """The events, oldest first."""
 
     def __init__(
         self,
         *,
-        dead_letters: collections.abc.Iterable[Global___DeadLetter] | None = ...,
-        next_page_token: builtins.str = ...,
+        dead_letters: _abc.Iterable[Global___DeadLetter] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dead_letters", b"dead_letters", "next_page_token", b"next_page_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListDeadLettersResponse: typing_extensions.TypeAlias = ListDeadLettersResponse
+Global___ListDeadLettersResponse: _TypeAlias = ListDeadLettersResponse  # noqa: Y015
 
-@typing.final
-class DeadLetter(google.protobuf.message.Message):
+@_typing.final
+class DeadLetter(_message.Message):
     """An event that was set aside."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    EVENT_ID_FIELD_NUMBER: builtins.int
-    PEER_REGION_CODE_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    STATEMENT_FIELD_NUMBER: builtins.int
-    CREATE_TIME_FIELD_NUMBER: builtins.int
-    TRIES_FIELD_NUMBER: builtins.int
-    ERROR_FIELD_NUMBER: builtins.int
-    event_id: builtins.str
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    PEER_REGION_CODE_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TRIES_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
     """The event."""
-    peer_region_code: builtins.str
+    peer_region_code: _builtins.str
     """The region that it is for."""
-    prescription_number: builtins.str
+    prescription_number: _builtins.str
     """The prescription concerned."""
-    tries: builtins.int
+    tries: _builtins.int
     """How often it was sent."""
-    error: builtins.str
+    error: _builtins.str
     """Why it was set aside, for people: what the other region answered."""
-    @property
-    def statement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def statement(self) -> _statement_pb2.SignedStatement:
         """What it would tell."""
 
-    @property
-    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the fact was stored."""
 
     def __init__(
         self,
         *,
-        event_id: builtins.str = ...,
-        peer_region_code: builtins.str = ...,
-        prescription_number: builtins.str = ...,
-        statement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        tries: builtins.int = ...,
-        error: builtins.str = ...,
+        event_id: _builtins.str = ...,
+        peer_region_code: _builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        statement: _statement_pb2.SignedStatement | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        tries: _builtins.int = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "statement", b"statement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "error", b"error", "event_id", b"event_id", "peer_region_code", b"peer_region_code", "prescription_number", b"prescription_number", "statement", b"statement", "tries", b"tries"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "statement", b"statement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "event_id", b"event_id", "peer_region_code", b"peer_region_code", "prescription_number", b"prescription_number", "statement", b"statement", "tries", b"tries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DeadLetter: typing_extensions.TypeAlias = DeadLetter
+Global___DeadLetter: _TypeAlias = DeadLetter  # noqa: Y015
 
-@typing.final
-class RetryDeadLetterRequest(google.protobuf.message.Message):
+@_typing.final
+class RetryDeadLetterRequest(_message.Message):
     """Request of RetryDeadLetter."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    PEER_REGION_CODE_FIELD_NUMBER: builtins.int
-    EVENT_ID_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    PEER_REGION_CODE_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription concerned."""
-    peer_region_code: builtins.str
+    peer_region_code: _builtins.str
     """The region that the event is for."""
-    event_id: builtins.str
+    event_id: _builtins.str
     """The event."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        peer_region_code: builtins.str = ...,
-        event_id: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        peer_region_code: _builtins.str = ...,
+        event_id: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["event_id", b"event_id", "peer_region_code", b"peer_region_code", "prescription_number", b"prescription_number"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "peer_region_code", b"peer_region_code", "prescription_number", b"prescription_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RetryDeadLetterRequest: typing_extensions.TypeAlias = RetryDeadLetterRequest
+Global___RetryDeadLetterRequest: _TypeAlias = RetryDeadLetterRequest  # noqa: Y015
 
-@typing.final
-class RetryDeadLetterResponse(google.protobuf.message.Message):
+@_typing.final
+class RetryDeadLetterResponse(_message.Message):
     """Response of RetryDeadLetter."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
         self,
     ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RetryDeadLetterResponse: typing_extensions.TypeAlias = RetryDeadLetterResponse
+Global___RetryDeadLetterResponse: _TypeAlias = RetryDeadLetterResponse  # noqa: Y015
 
-@typing.final
-class DiscardDeadLetterRequest(google.protobuf.message.Message):
+@_typing.final
+class DiscardDeadLetterRequest(_message.Message):
     """Request of DiscardDeadLetter."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    PEER_REGION_CODE_FIELD_NUMBER: builtins.int
-    EVENT_ID_FIELD_NUMBER: builtins.int
-    REASON_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    PEER_REGION_CODE_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription concerned."""
-    peer_region_code: builtins.str
+    peer_region_code: _builtins.str
     """The region that the event is for."""
-    event_id: builtins.str
+    event_id: _builtins.str
     """The event."""
-    reason: builtins.str
+    reason: _builtins.str
     """Why nobody needs it any more, for people, without personal data."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        peer_region_code: builtins.str = ...,
-        event_id: builtins.str = ...,
-        reason: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        peer_region_code: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["event_id", b"event_id", "peer_region_code", b"peer_region_code", "prescription_number", b"prescription_number", "reason", b"reason"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "peer_region_code", b"peer_region_code", "prescription_number", b"prescription_number", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DiscardDeadLetterRequest: typing_extensions.TypeAlias = DiscardDeadLetterRequest
+Global___DiscardDeadLetterRequest: _TypeAlias = DiscardDeadLetterRequest  # noqa: Y015
 
-@typing.final
-class DiscardDeadLetterResponse(google.protobuf.message.Message):
+@_typing.final
+class DiscardDeadLetterResponse(_message.Message):
     """Response of DiscardDeadLetter."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
         self,
     ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DiscardDeadLetterResponse: typing_extensions.TypeAlias = DiscardDeadLetterResponse
+Global___DiscardDeadLetterResponse: _TypeAlias = DiscardDeadLetterResponse  # noqa: Y015

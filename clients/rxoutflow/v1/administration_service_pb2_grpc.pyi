@@ -3,233 +3,113 @@
 isort:skip_file
 What a regional platform offers the people who run it."""
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import rxoutflow.v1.administration_service_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from rxoutflow.v1 import administration_service_pb2 as _administration_service_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_AdministrationServiceListOverdueAttemptsType = typing_extensions.TypeVar(
-    '_AdministrationServiceListOverdueAttemptsType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsRequest,
-        rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsRequest,
-        rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsRequest,
-        rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsResponse,
-    ],
-)
 
-_AdministrationServiceAdjudicateAttemptType = typing_extensions.TypeVar(
-    '_AdministrationServiceAdjudicateAttemptType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.AdjudicateAttemptRequest,
-        rxoutflow.v1.administration_service_pb2.AdjudicateAttemptResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.AdjudicateAttemptRequest,
-        rxoutflow.v1.administration_service_pb2.AdjudicateAttemptResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.AdjudicateAttemptRequest,
-        rxoutflow.v1.administration_service_pb2.AdjudicateAttemptResponse,
-    ],
-)
-
-_AdministrationServiceListDeadLettersType = typing_extensions.TypeVar(
-    '_AdministrationServiceListDeadLettersType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.ListDeadLettersRequest,
-        rxoutflow.v1.administration_service_pb2.ListDeadLettersResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.ListDeadLettersRequest,
-        rxoutflow.v1.administration_service_pb2.ListDeadLettersResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.ListDeadLettersRequest,
-        rxoutflow.v1.administration_service_pb2.ListDeadLettersResponse,
-    ],
-)
-
-_AdministrationServiceRetryDeadLetterType = typing_extensions.TypeVar(
-    '_AdministrationServiceRetryDeadLetterType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.RetryDeadLetterRequest,
-        rxoutflow.v1.administration_service_pb2.RetryDeadLetterResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.RetryDeadLetterRequest,
-        rxoutflow.v1.administration_service_pb2.RetryDeadLetterResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.RetryDeadLetterRequest,
-        rxoutflow.v1.administration_service_pb2.RetryDeadLetterResponse,
-    ],
-)
-
-_AdministrationServiceDiscardDeadLetterType = typing_extensions.TypeVar(
-    '_AdministrationServiceDiscardDeadLetterType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.DiscardDeadLetterRequest,
-        rxoutflow.v1.administration_service_pb2.DiscardDeadLetterResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.DiscardDeadLetterRequest,
-        rxoutflow.v1.administration_service_pb2.DiscardDeadLetterResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.DiscardDeadLetterRequest,
-        rxoutflow.v1.administration_service_pb2.DiscardDeadLetterResponse,
-    ],
-)
-
-class AdministrationServiceStub(typing.Generic[_AdministrationServiceListOverdueAttemptsType, _AdministrationServiceAdjudicateAttemptType, _AdministrationServiceListDeadLettersType, _AdministrationServiceRetryDeadLetterType, _AdministrationServiceDiscardDeadLetterType]):
+class AdministrationServiceStub:
     """For the operators of the region's own platform. Nothing here can alter what was signed: an operator
     lists what needs a decision, hands in decisions that two named people signed, and sends again or
     sets aside what other regions refused.
     """
 
-    @typing.overload
-    def __init__(self: AdministrationServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsRequest,
-            rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.administration_service_pb2.AdjudicateAttemptRequest,
-            rxoutflow.v1.administration_service_pb2.AdjudicateAttemptResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.administration_service_pb2.ListDeadLettersRequest,
-            rxoutflow.v1.administration_service_pb2.ListDeadLettersResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.administration_service_pb2.RetryDeadLetterRequest,
-            rxoutflow.v1.administration_service_pb2.RetryDeadLetterResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.administration_service_pb2.DiscardDeadLetterRequest,
-            rxoutflow.v1.administration_service_pb2.DiscardDeadLetterResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
-
-    @typing.overload
-    def __init__(self: AdministrationServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsRequest,
-            rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.administration_service_pb2.AdjudicateAttemptRequest,
-            rxoutflow.v1.administration_service_pb2.AdjudicateAttemptResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.administration_service_pb2.ListDeadLettersRequest,
-            rxoutflow.v1.administration_service_pb2.ListDeadLettersResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.administration_service_pb2.RetryDeadLetterRequest,
-            rxoutflow.v1.administration_service_pb2.RetryDeadLetterResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.administration_service_pb2.DiscardDeadLetterRequest,
-            rxoutflow.v1.administration_service_pb2.DiscardDeadLetterResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    ListOverdueAttempts: _AdministrationServiceListOverdueAttemptsType
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> AdministrationServiceAsyncStub: ...
+    ListOverdueAttempts: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.ListOverdueAttemptsRequest, _administration_service_pb2.ListOverdueAttemptsResponse]
     """Committed attempts of this home region whose pharmacy has been silent for longer than the
     platform is configured to wait, oldest first: the adjudication list.
     """
-
-    AdjudicateAttempt: _AdministrationServiceAdjudicateAttemptType
+    AdjudicateAttempt: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.AdjudicateAttemptRequest, _administration_service_pb2.AdjudicateAttemptResponse]
     """Ends a committed attempt by the decision of two people. It must be overdue. What the pharmacy
     brings later is kept as evidence: a record of the handover that was found is accepted, one that
     contradicts the finding is refused as ATTEMPT_ENDED.
     Refusals: ATTEMPT_NOT_FOUND, ATTEMPT_NOT_COMMITTED, ATTEMPT_NOT_OVERDUE, ATTEMPT_ENDED,
     FENCE_STALE, SIGNERS_NOT_DISTINCT.
     """
-
-    ListDeadLetters: _AdministrationServiceListDeadLettersType
+    ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.ListDeadLettersRequest, _administration_service_pb2.ListDeadLettersResponse]
     """Events that another region refused, or that could not be delivered for too long, oldest first."""
-
-    RetryDeadLetter: _AdministrationServiceRetryDeadLetterType
+    RetryDeadLetter: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.RetryDeadLetterRequest, _administration_service_pb2.RetryDeadLetterResponse]
     """Sends such an event again, when whatever stopped it has been put right.
     Refusals: EVENT_NOT_FOUND.
     """
-
-    DiscardDeadLetter: _AdministrationServiceDiscardDeadLetterType
+    DiscardDeadLetter: _grpc.UnaryUnaryMultiCallable[_administration_service_pb2.DiscardDeadLetterRequest, _administration_service_pb2.DiscardDeadLetterResponse]
     """Gives such an event up, with a reason that stays on record. The statement itself is kept.
     Refusals: EVENT_NOT_FOUND.
     """
 
-AdministrationServiceAsyncStub: typing_extensions.TypeAlias = AdministrationServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsRequest,
-        rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.AdjudicateAttemptRequest,
-        rxoutflow.v1.administration_service_pb2.AdjudicateAttemptResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.ListDeadLettersRequest,
-        rxoutflow.v1.administration_service_pb2.ListDeadLettersResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.RetryDeadLetterRequest,
-        rxoutflow.v1.administration_service_pb2.RetryDeadLetterResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.administration_service_pb2.DiscardDeadLetterRequest,
-        rxoutflow.v1.administration_service_pb2.DiscardDeadLetterResponse,
-    ],
-]
-
-class AdministrationServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class AdministrationServiceAsyncStub(AdministrationServiceStub):
     """For the operators of the region's own platform. Nothing here can alter what was signed: an operator
     lists what needs a decision, hands in decisions that two named people signed, and sends again or
     sets aside what other regions refused.
     """
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListOverdueAttempts: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.ListOverdueAttemptsRequest, _administration_service_pb2.ListOverdueAttemptsResponse]  # type: ignore[assignment]
+    """Committed attempts of this home region whose pharmacy has been silent for longer than the
+    platform is configured to wait, oldest first: the adjudication list.
+    """
+    AdjudicateAttempt: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.AdjudicateAttemptRequest, _administration_service_pb2.AdjudicateAttemptResponse]  # type: ignore[assignment]
+    """Ends a committed attempt by the decision of two people. It must be overdue. What the pharmacy
+    brings later is kept as evidence: a record of the handover that was found is accepted, one that
+    contradicts the finding is refused as ATTEMPT_ENDED.
+    Refusals: ATTEMPT_NOT_FOUND, ATTEMPT_NOT_COMMITTED, ATTEMPT_NOT_OVERDUE, ATTEMPT_ENDED,
+    FENCE_STALE, SIGNERS_NOT_DISTINCT.
+    """
+    ListDeadLetters: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.ListDeadLettersRequest, _administration_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
+    """Events that another region refused, or that could not be delivered for too long, oldest first."""
+    RetryDeadLetter: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.RetryDeadLetterRequest, _administration_service_pb2.RetryDeadLetterResponse]  # type: ignore[assignment]
+    """Sends such an event again, when whatever stopped it has been put right.
+    Refusals: EVENT_NOT_FOUND.
+    """
+    DiscardDeadLetter: _aio.UnaryUnaryMultiCallable[_administration_service_pb2.DiscardDeadLetterRequest, _administration_service_pb2.DiscardDeadLetterResponse]  # type: ignore[assignment]
+    """Gives such an event up, with a reason that stays on record. The statement itself is kept.
+    Refusals: EVENT_NOT_FOUND.
+    """
+
+class AdministrationServiceServicer(metaclass=_abc_1.ABCMeta):
+    """For the operators of the region's own platform. Nothing here can alter what was signed: an operator
+    lists what needs a decision, hands in decisions that two named people signed, and sends again or
+    sets aside what other regions refused.
+    """
+
+    @_abc_1.abstractmethod
     def ListOverdueAttempts(
         self,
-        request: rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsRequest,
+        request: _administration_service_pb2.ListOverdueAttemptsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsResponse, collections.abc.Awaitable[rxoutflow.v1.administration_service_pb2.ListOverdueAttemptsResponse]]:
+    ) -> _typing.Union[_administration_service_pb2.ListOverdueAttemptsResponse, _abc.Awaitable[_administration_service_pb2.ListOverdueAttemptsResponse]]:
         """Committed attempts of this home region whose pharmacy has been silent for longer than the
         platform is configured to wait, oldest first: the adjudication list.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def AdjudicateAttempt(
         self,
-        request: rxoutflow.v1.administration_service_pb2.AdjudicateAttemptRequest,
+        request: _administration_service_pb2.AdjudicateAttemptRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.administration_service_pb2.AdjudicateAttemptResponse, collections.abc.Awaitable[rxoutflow.v1.administration_service_pb2.AdjudicateAttemptResponse]]:
+    ) -> _typing.Union[_administration_service_pb2.AdjudicateAttemptResponse, _abc.Awaitable[_administration_service_pb2.AdjudicateAttemptResponse]]:
         """Ends a committed attempt by the decision of two people. It must be overdue. What the pharmacy
         brings later is kept as evidence: a record of the handover that was found is accepted, one that
         contradicts the finding is refused as ATTEMPT_ENDED.
@@ -237,32 +117,32 @@ class AdministrationServiceServicer(metaclass=abc.ABCMeta):
         FENCE_STALE, SIGNERS_NOT_DISTINCT.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ListDeadLetters(
         self,
-        request: rxoutflow.v1.administration_service_pb2.ListDeadLettersRequest,
+        request: _administration_service_pb2.ListDeadLettersRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.administration_service_pb2.ListDeadLettersResponse, collections.abc.Awaitable[rxoutflow.v1.administration_service_pb2.ListDeadLettersResponse]]:
+    ) -> _typing.Union[_administration_service_pb2.ListDeadLettersResponse, _abc.Awaitable[_administration_service_pb2.ListDeadLettersResponse]]:
         """Events that another region refused, or that could not be delivered for too long, oldest first."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def RetryDeadLetter(
         self,
-        request: rxoutflow.v1.administration_service_pb2.RetryDeadLetterRequest,
+        request: _administration_service_pb2.RetryDeadLetterRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.administration_service_pb2.RetryDeadLetterResponse, collections.abc.Awaitable[rxoutflow.v1.administration_service_pb2.RetryDeadLetterResponse]]:
+    ) -> _typing.Union[_administration_service_pb2.RetryDeadLetterResponse, _abc.Awaitable[_administration_service_pb2.RetryDeadLetterResponse]]:
         """Sends such an event again, when whatever stopped it has been put right.
         Refusals: EVENT_NOT_FOUND.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def DiscardDeadLetter(
         self,
-        request: rxoutflow.v1.administration_service_pb2.DiscardDeadLetterRequest,
+        request: _administration_service_pb2.DiscardDeadLetterRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.administration_service_pb2.DiscardDeadLetterResponse, collections.abc.Awaitable[rxoutflow.v1.administration_service_pb2.DiscardDeadLetterResponse]]:
+    ) -> _typing.Union[_administration_service_pb2.DiscardDeadLetterResponse, _abc.Awaitable[_administration_service_pb2.DiscardDeadLetterResponse]]:
         """Gives such an event up, with a reason that stays on record. The statement itself is kept.
         Refusals: EVENT_NOT_FOUND.
         """
 
-def add_AdministrationServiceServicer_to_server(servicer: AdministrationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_AdministrationServiceServicer_to_server(servicer: AdministrationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,30 +7,30 @@ A server reads these options at start and refuses to start when a method has non
 and the enforcement cannot drift apart.
 """
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.descriptor_pb2
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.internal.extension_dict
-import google.protobuf.message
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import descriptor_pb2 as _descriptor_pb2
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf.internal import extension_dict as _extension_dict
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
 class _CallerKind:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-class _CallerKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_CallerKind.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+class _CallerKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallerKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     CALLER_KIND_UNSPECIFIED: _CallerKind.ValueType  # 0
     """Never valid."""
     CALLER_KIND_HOSPITAL: _CallerKind.ValueType  # 1
@@ -61,14 +61,14 @@ CALLER_KIND_REGULATOR: CallerKind.ValueType  # 4
 """A supervising authority."""
 CALLER_KIND_OPERATOR: CallerKind.ValueType  # 5
 """Somebody who runs a platform or an edge service."""
-Global___CallerKind: typing_extensions.TypeAlias = CallerKind
+Global___CallerKind: _TypeAlias = CallerKind  # noqa: Y015
 
 class _Relation:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-class _RelationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Relation.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+class _RelationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Relation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     RELATION_UNSPECIFIED: _Relation.ValueType  # 0
     """Never valid."""
     RELATION_SAME_REGION: _Relation.ValueType  # 1
@@ -111,32 +111,36 @@ RELATION_PEER: Relation.ValueType  # 7
 """Any platform on the trust list."""
 RELATION_SAME_INSTITUTION: Relation.ValueType  # 8
 """The institution that runs this edge service."""
-Global___Relation: typing_extensions.TypeAlias = Relation
+Global___Relation: _TypeAlias = Relation  # noqa: Y015
 
-@typing.final
-class MethodPolicy(google.protobuf.message.Message):
+@_typing.final
+class MethodPolicy(_message.Message):
     """The rule that a server enforces for a method."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    CALLERS_FIELD_NUMBER: builtins.int
-    RELATION_FIELD_NUMBER: builtins.int
+    CALLERS_FIELD_NUMBER: _builtins.int
+    RELATION_FIELD_NUMBER: _builtins.int
     relation: Global___Relation.ValueType
     """What must tie the caller to the object."""
-    @property
-    def callers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[Global___CallerKind.ValueType]:
+    @_builtins.property
+    def callers(self) -> _containers.RepeatedScalarFieldContainer[Global___CallerKind.ValueType]:
         """Caller kinds that may call. Empty means nobody."""
 
     def __init__(
         self,
         *,
-        callers: collections.abc.Iterable[Global___CallerKind.ValueType] | None = ...,
+        callers: _abc.Iterable[Global___CallerKind.ValueType] | None = ...,
         relation: Global___Relation.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["callers", b"callers", "relation", b"relation"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callers", b"callers", "relation", b"relation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___MethodPolicy: typing_extensions.TypeAlias = MethodPolicy
+Global___MethodPolicy: _TypeAlias = MethodPolicy  # noqa: Y015
 
-POLICY_FIELD_NUMBER: builtins.int
-policy: google.protobuf.internal.extension_dict._ExtensionFieldDescriptor[google.protobuf.descriptor_pb2.MethodOptions, Global___MethodPolicy]
+POLICY_FIELD_NUMBER: _builtins.int
+policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodPolicy]
 """The policy of this method. Required on every method of this package."""

@@ -14,30 +14,30 @@ committed.
 Only after COMMITTED may medicine be handed over, and from there no timer moves anything.
 """
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import rxoutflow.v1.settlement_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from rxoutflow.v1 import settlement_pb2 as _settlement_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
 class _CorrectionOutcome:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-class _CorrectionOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_CorrectionOutcome.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+class _CorrectionOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CorrectionOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     CORRECTION_OUTCOME_UNSPECIFIED: _CorrectionOutcome.ValueType  # 0
     """Never valid."""
     CORRECTION_OUTCOME_NOTHING_TO_UNDO: _CorrectionOutcome.ValueType  # 1
@@ -62,80 +62,87 @@ CORRECTION_OUTCOME_ALREADY_ENDED: CorrectionOutcome.ValueType  # 3
 """The attempt had ended by itself: released or expired."""
 CORRECTION_OUTCOME_ALREADY_DISPENSED: CorrectionOutcome.ValueType  # 4
 """The handover was recorded, so there is nothing to correct: use ReturnDispense."""
-Global___CorrectionOutcome: typing_extensions.TypeAlias = CorrectionOutcome
+Global___CorrectionOutcome: _TypeAlias = CorrectionOutcome  # noqa: Y015
 
-@typing.final
-class Claim(google.protobuf.message.Message):
+@_typing.final
+class Claim(_message.Message):
     """Asks the home region for a prescription. Payload type
     `application/vnd.rxoutflow.claim.v1+protobuf`; signatures: REVIEWING_PHARMACIST or DISPENSER of
     the pharmacy, then PHARMACY_SEAL. Audience: the home region.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    LINES_FIELD_NUMBER: builtins.int
-    COLLECTOR_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    COLLECTOR_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The claiming pharmacy: that of the seal."""
-    @property
-    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LineQuantity]:
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineQuantity]:
         """What is wanted. Empty: everything that is open now. Of a herbal formula, whole doses."""
 
-    @property
+    @_builtins.property
     def collector(self) -> Global___Collector:
         """Who collects."""
 
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        pharmacy_code: builtins.str = ...,
-        lines: collections.abc.Iterable[Global___LineQuantity] | None = ...,
+        prescription_number: _builtins.str = ...,
+        pharmacy_code: _builtins.str = ...,
+        lines: _abc.Iterable[Global___LineQuantity] | None = ...,
         collector: Global___Collector | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["collector", b"collector"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["collector", b"collector", "lines", b"lines", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collector", b"collector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collector", b"collector", "lines", b"lines", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Claim: typing_extensions.TypeAlias = Claim
+Global___Claim: _TypeAlias = Claim  # noqa: Y015
 
-@typing.final
-class LineQuantity(google.protobuf.message.Message):
+@_typing.final
+class LineQuantity(_message.Message):
     """A quantity of a line of the prescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    LINE_ID_FIELD_NUMBER: builtins.int
-    QUANTITY_FIELD_NUMBER: builtins.int
-    line_id: builtins.int
+    LINE_ID_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    line_id: _builtins.int
     """The line."""
-    quantity: builtins.int
+    quantity: _builtins.int
     """Quantity in the line's unit, at least 1."""
     def __init__(
         self,
         *,
-        line_id: builtins.int = ...,
-        quantity: builtins.int = ...,
+        line_id: _builtins.int = ...,
+        quantity: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["line_id", b"line_id", "quantity", b"quantity"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["line_id", b"line_id", "quantity", b"quantity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___LineQuantity: typing_extensions.TypeAlias = LineQuantity
+Global___LineQuantity: _TypeAlias = LineQuantity  # noqa: Y015
 
-@typing.final
-class Collector(google.protobuf.message.Message):
+@_typing.final
+class Collector(_message.Message):
     """Who stands at the counter."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Kind:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _KindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Collector._Kind.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Collector._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         KIND_UNSPECIFIED: Collector._Kind.ValueType  # 0
         """Never valid."""
         KIND_PATIENT: Collector._Kind.ValueType  # 1
@@ -157,11 +164,11 @@ class Collector(google.protobuf.message.Message):
     KIND_COURIER: Collector.Kind.ValueType  # 3
     """Nobody: it is delivered."""
 
-    KIND_FIELD_NUMBER: builtins.int
-    IDENTITY_PROOF_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    IDENTITY_PROOF_FIELD_NUMBER: _builtins.int
     kind: Global___Collector.Kind.ValueType
     """In what capacity."""
-    identity_proof: builtins.str
+    identity_proof: _builtins.str
     """What the pharmacy saw as proof of identity, for instance `resident card of both, shown`.
     Required for a representative. Never the document's number.
     """
@@ -169,27 +176,31 @@ class Collector(google.protobuf.message.Message):
         self,
         *,
         kind: Global___Collector.Kind.ValueType = ...,
-        identity_proof: builtins.str = ...,
+        identity_proof: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["identity_proof", b"identity_proof", "kind", b"kind"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_proof", b"identity_proof", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Collector: typing_extensions.TypeAlias = Collector
+Global___Collector: _TypeAlias = Collector  # noqa: Y015
 
-@typing.final
-class Attempt(google.protobuf.message.Message):
+@_typing.final
+class Attempt(_message.Message):
     """An attempt, as its home region states it: the signed answer to claim, commit and release, and the
     evidence on which a payer region acts. Payload type
     `application/vnd.rxoutflow.attempt.v1+protobuf`, signed by the home PLATFORM, audience `*`.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _State:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _StateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Attempt._State.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Attempt._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Attempt._State.ValueType  # 0
         """Never valid."""
         STATE_RESERVED: Attempt._State.ValueType  # 1
@@ -219,117 +230,120 @@ class Attempt(google.protobuf.message.Message):
     STATE_EXPIRED: Attempt.State.ValueType  # 5
     """The lease ran out before a commit. Final."""
 
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    FENCE_FIELD_NUMBER: builtins.int
-    STATE_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    DISPENSING_REGION_CODE_FIELD_NUMBER: builtins.int
-    PAYER_REGION_CODE_FIELD_NUMBER: builtins.int
-    LINES_FIELD_NUMBER: builtins.int
-    CREATE_TIME_FIELD_NUMBER: builtins.int
-    LEASE_EXPIRE_TIME_FIELD_NUMBER: builtins.int
-    UPDATE_TIME_FIELD_NUMBER: builtins.int
-    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
-    CAUSE_SHA256_FIELD_NUMBER: builtins.int
-    attempt_id: builtins.str
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    DISPENSING_REGION_CODE_FIELD_NUMBER: _builtins.int
+    PAYER_REGION_CODE_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    LEASE_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    CAUSE_SHA256_FIELD_NUMBER: _builtins.int
+    attempt_id: _builtins.str
     """UUIDv7, made by the home region, never used twice."""
-    prescription_number: builtins.str
+    prescription_number: _builtins.str
     """The prescription."""
-    fence: builtins.int
+    fence: _builtins.int
     """Rises with every attempt of the prescription. Every later step names it."""
     state: Global___Attempt.State.ValueType
     """Where it stands."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy that holds it."""
-    dispensing_region_code: builtins.str
+    dispensing_region_code: _builtins.str
     """The region of that pharmacy."""
-    payer_region_code: builtins.str
+    payer_region_code: _builtins.str
     """The region that pays."""
-    settlement_id: builtins.str
+    settlement_id: _builtins.str
     """The settlement that the commit carried; empty before a commit and when the patient pays alone."""
-    cause_sha256: builtins.bytes
+    cause_sha256: _builtins.bytes
     """SHA-256 of the statement that led here: the pharmacy's claim, commitment, dispense record or
     release, or the adjudication of two people. Empty when a lease expired.
     """
-    @property
-    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LineQuantity]:
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineQuantity]:
         """What it holds."""
 
-    @property
-    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was granted, by the home region's clock."""
 
-    @property
-    def lease_expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def lease_expire_time(self) -> _timestamp_pb2.Timestamp:
         """When a reserved attempt ends, by the home region's clock. Unset once committed."""
 
-    @property
-    def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached its present state."""
 
     def __init__(
         self,
         *,
-        attempt_id: builtins.str = ...,
-        prescription_number: builtins.str = ...,
-        fence: builtins.int = ...,
+        attempt_id: _builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        fence: _builtins.int = ...,
         state: Global___Attempt.State.ValueType = ...,
-        pharmacy_code: builtins.str = ...,
-        dispensing_region_code: builtins.str = ...,
-        payer_region_code: builtins.str = ...,
-        lines: collections.abc.Iterable[Global___LineQuantity] | None = ...,
-        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        lease_expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        settlement_id: builtins.str = ...,
-        cause_sha256: builtins.bytes = ...,
+        pharmacy_code: _builtins.str = ...,
+        dispensing_region_code: _builtins.str = ...,
+        payer_region_code: _builtins.str = ...,
+        lines: _abc.Iterable[Global___LineQuantity] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        lease_expire_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        settlement_id: _builtins.str = ...,
+        cause_sha256: _builtins.bytes = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "lease_expire_time", b"lease_expire_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "cause_sha256", b"cause_sha256", "create_time", b"create_time", "dispensing_region_code", b"dispensing_region_code", "fence", b"fence", "lease_expire_time", b"lease_expire_time", "lines", b"lines", "payer_region_code", b"payer_region_code", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "settlement_id", b"settlement_id", "state", b"state", "update_time", b"update_time"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "lease_expire_time", b"lease_expire_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "cause_sha256", b"cause_sha256", "create_time", b"create_time", "dispensing_region_code", b"dispensing_region_code", "fence", b"fence", "lease_expire_time", b"lease_expire_time", "lines", b"lines", "payer_region_code", b"payer_region_code", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "settlement_id", b"settlement_id", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Attempt: typing_extensions.TypeAlias = Attempt
+Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
-@typing.final
-class Commitment(google.protobuf.message.Message):
+@_typing.final
+class Commitment(_message.Message):
     """The pharmacy's decision to hand over: its review, its prices, and the amounts it accepted. The
     commit point of the protocol. Payload type `application/vnd.rxoutflow.commitment.v1+protobuf`;
     signatures: REVIEWING_PHARMACIST of the pharmacy, PHARMACY_SEAL. Audience: the home region.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    FENCE_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
-    MODE_FIELD_NUMBER: builtins.int
-    LINES_FIELD_NUMBER: builtins.int
-    ACCEPTED_AMOUNTS_FIELD_NUMBER: builtins.int
-    REVIEW_NOTE_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    ACCEPTED_AMOUNTS_FIELD_NUMBER: _builtins.int
+    REVIEW_NOTE_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The attempt."""
-    fence: builtins.int
+    fence: _builtins.int
     """The attempt's fence."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy: that of the seal."""
-    settlement_id: builtins.str
+    settlement_id: _builtins.str
     """UUIDv7 made by the pharmacy for this settlement, never used twice."""
-    mode: rxoutflow.v1.settlement_pb2.SettlementMode.ValueType
+    mode: _settlement_pb2.SettlementMode.ValueType
     """How it is paid."""
-    review_note: builtins.str
+    review_note: _builtins.str
     """The reviewing pharmacist's findings, in words; approval is the signature."""
-    @property
-    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.settlement_pb2.PricedLine]:
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_settlement_pb2.PricedLine]:
         """What will be handed over and at what price. Quantities are at most those of the attempt; the
         rest goes back at once, and can be claimed when this attempt has ended.
         """
 
-    @property
-    def accepted_amounts(self) -> rxoutflow.v1.settlement_pb2.Amounts:
+    @_builtins.property
+    def accepted_amounts(self) -> _settlement_pb2.Amounts:
         """The quote that patient and pharmacy accepted. If the payer arrives at other amounts, nothing is
         held and the answer is QUOTE_CHANGED. Unset when the patient pays alone.
         """
@@ -337,60 +351,67 @@ class Commitment(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        attempt_id: builtins.str = ...,
-        fence: builtins.int = ...,
-        pharmacy_code: builtins.str = ...,
-        settlement_id: builtins.str = ...,
-        mode: rxoutflow.v1.settlement_pb2.SettlementMode.ValueType = ...,
-        lines: collections.abc.Iterable[rxoutflow.v1.settlement_pb2.PricedLine] | None = ...,
-        accepted_amounts: rxoutflow.v1.settlement_pb2.Amounts | None = ...,
-        review_note: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        fence: _builtins.int = ...,
+        pharmacy_code: _builtins.str = ...,
+        settlement_id: _builtins.str = ...,
+        mode: _settlement_pb2.SettlementMode.ValueType = ...,
+        lines: _abc.Iterable[_settlement_pb2.PricedLine] | None = ...,
+        accepted_amounts: _settlement_pb2.Amounts | None = ...,
+        review_note: _builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["accepted_amounts", b"accepted_amounts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["accepted_amounts", b"accepted_amounts", "attempt_id", b"attempt_id", "fence", b"fence", "lines", b"lines", "mode", b"mode", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "review_note", b"review_note", "settlement_id", b"settlement_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_amounts", b"accepted_amounts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_amounts", b"accepted_amounts", "attempt_id", b"attempt_id", "fence", b"fence", "lines", b"lines", "mode", b"mode", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "review_note", b"review_note", "settlement_id", b"settlement_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Commitment: typing_extensions.TypeAlias = Commitment
+Global___Commitment: _TypeAlias = Commitment  # noqa: Y015
 
-@typing.final
-class ClaimRelease(google.protobuf.message.Message):
+@_typing.final
+class ClaimRelease(_message.Message):
     """Lets go of an attempt before anything was handed over. Payload type
     `application/vnd.rxoutflow.claim-release.v1+protobuf`; signatures: a pharmacist of the pharmacy
     (REVIEWING_PHARMACIST or DISPENSER), PHARMACY_SEAL. Audience: the home region.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    FENCE_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    REASON_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The attempt."""
-    fence: builtins.int
+    fence: _builtins.int
     """The attempt's fence."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy: that of the seal."""
-    reason: builtins.str
+    reason: _builtins.str
     """The reason, for people. By signing, the pharmacy states that nothing was handed over."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        attempt_id: builtins.str = ...,
-        fence: builtins.int = ...,
-        pharmacy_code: builtins.str = ...,
-        reason: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        fence: _builtins.int = ...,
+        pharmacy_code: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "fence", b"fence", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reason", b"reason"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "fence", b"fence", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ClaimRelease: typing_extensions.TypeAlias = ClaimRelease
+Global___ClaimRelease: _TypeAlias = ClaimRelease  # noqa: Y015
 
-@typing.final
-class Correction(google.protobuf.message.Message):
+@_typing.final
+class Correction(_message.Message):
     """Undoes a call of which the pharmacy does not know what became (冲正). Payload type
     `application/vnd.rxoutflow.correction.v1+protobuf`; signatures: a pharmacist of the pharmacy
     (REVIEWING_PHARMACIST or DISPENSER), PHARMACY_SEAL. Audience: the home region. By signing, the
@@ -415,48 +436,52 @@ class Correction(google.protobuf.message.Message):
     the payer refuses as ATTEMPT_ALREADY_COMMITTED if it holds money.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    CORRECTED_REQUEST_ID_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    REASON_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    CORRECTED_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    corrected_request_id: builtins.str
+    corrected_request_id: _builtins.str
     """The `request_id` of the ClaimPrescription or CommitClaim to be corrected."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy: that of the seal."""
-    reason: builtins.str
+    reason: _builtins.str
     """The reason, for people."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        corrected_request_id: builtins.str = ...,
-        pharmacy_code: builtins.str = ...,
-        reason: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        corrected_request_id: _builtins.str = ...,
+        pharmacy_code: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["corrected_request_id", b"corrected_request_id", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reason", b"reason"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrected_request_id", b"corrected_request_id", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Correction: typing_extensions.TypeAlias = Correction
+Global___Correction: _TypeAlias = Correction  # noqa: Y015
 
-@typing.final
-class Adjudication(google.protobuf.message.Message):
+@_typing.final
+class Adjudication(_message.Message):
     """Decides what became of a committed attempt whose pharmacy stays silent. Payload type
     `application/vnd.rxoutflow.adjudication.v1+protobuf`; signatures: ADJUDICATOR, ADJUDICATOR, two
     different people of the home region's platform. Audience `*`: home, payer and dispensing regions
     all act on it.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Finding:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _FindingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Adjudication._Finding.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _FindingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Adjudication._Finding.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         FINDING_UNSPECIFIED: Adjudication._Finding.ValueType  # 0
         """Never valid."""
         FINDING_HANDED_OVER: Adjudication._Finding.ValueType  # 1
@@ -474,40 +499,44 @@ class Adjudication(google.protobuf.message.Message):
     FINDING_NOT_HANDED_OVER: Adjudication.Finding.ValueType  # 2
     """Nothing was handed over: home releases the attempt and the payer sets the money free."""
 
-    ADJUDICATION_ID_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    FENCE_FIELD_NUMBER: builtins.int
-    FINDING_FIELD_NUMBER: builtins.int
-    EVIDENCE_FIELD_NUMBER: builtins.int
-    DOCUMENT_SHA256_FIELD_NUMBER: builtins.int
-    adjudication_id: builtins.str
+    ADJUDICATION_ID_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    FINDING_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    DOCUMENT_SHA256_FIELD_NUMBER: _builtins.int
+    adjudication_id: _builtins.str
     """UUIDv7 of this decision."""
-    prescription_number: builtins.str
+    prescription_number: _builtins.str
     """The prescription."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The committed attempt."""
-    fence: builtins.int
+    fence: _builtins.int
     """The attempt's fence."""
     finding: Global___Adjudication.Finding.ValueType
     """What was found."""
-    evidence: builtins.str
+    evidence: _builtins.str
     """What the finding rests on, for people, without personal data."""
-    @property
-    def document_sha256(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    @_builtins.property
+    def document_sha256(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """SHA-256 of documents that are kept elsewhere, for instance a letter of the pharmacy."""
 
     def __init__(
         self,
         *,
-        adjudication_id: builtins.str = ...,
-        prescription_number: builtins.str = ...,
-        attempt_id: builtins.str = ...,
-        fence: builtins.int = ...,
+        adjudication_id: _builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        fence: _builtins.int = ...,
         finding: Global___Adjudication.Finding.ValueType = ...,
-        evidence: builtins.str = ...,
-        document_sha256: collections.abc.Iterable[builtins.bytes] | None = ...,
+        evidence: _builtins.str = ...,
+        document_sha256: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["adjudication_id", b"adjudication_id", "attempt_id", b"attempt_id", "document_sha256", b"document_sha256", "evidence", b"evidence", "fence", b"fence", "finding", b"finding", "prescription_number", b"prescription_number"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjudication_id", b"adjudication_id", "attempt_id", b"attempt_id", "document_sha256", b"document_sha256", "evidence", b"evidence", "fence", b"fence", "finding", b"finding", "prescription_number", b"prescription_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Adjudication: typing_extensions.TypeAlias = Adjudication
+Global___Adjudication: _TypeAlias = Adjudication  # noqa: Y015

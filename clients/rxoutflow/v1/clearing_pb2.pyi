@@ -10,36 +10,36 @@ in the signed Settlement; a sale is made on the local day of the `dispense_time`
 DispenseRecord. So both parties to an entry know its day from the same statement.
 """
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import rxoutflow.v1.settlement_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from rxoutflow.v1 import settlement_pb2 as _settlement_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class LedgerEntry(google.protobuf.message.Message):
+@_typing.final
+class LedgerEntry(_message.Message):
     """One movement of money of one settlement, as a book holds it."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Movement:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _MovementEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[LedgerEntry._Movement.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _MovementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[LedgerEntry._Movement.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         MOVEMENT_UNSPECIFIED: LedgerEntry._Movement.ValueType  # 0
         """Never valid."""
         MOVEMENT_POSTING: LedgerEntry._Movement.ValueType  # 1
@@ -57,144 +57,155 @@ class LedgerEntry(google.protobuf.message.Message):
     MOVEMENT_REVERSAL: LedgerEntry.Movement.ValueType  # 2
     """It was taken back. The amounts count as negative in sums."""
 
-    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
-    MOVEMENT_FIELD_NUMBER: builtins.int
-    REVERSAL_ID_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    MODE_FIELD_NUMBER: builtins.int
-    TOTAL_FEN_FIELD_NUMBER: builtins.int
-    POOL_FEN_FIELD_NUMBER: builtins.int
-    ACCOUNT_FEN_FIELD_NUMBER: builtins.int
-    FAMILY_FEN_FIELD_NUMBER: builtins.int
-    CASH_FEN_FIELD_NUMBER: builtins.int
-    settlement_id: builtins.str
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    MOVEMENT_FIELD_NUMBER: _builtins.int
+    REVERSAL_ID_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    TOTAL_FEN_FIELD_NUMBER: _builtins.int
+    POOL_FEN_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FEN_FIELD_NUMBER: _builtins.int
+    FAMILY_FEN_FIELD_NUMBER: _builtins.int
+    CASH_FEN_FIELD_NUMBER: _builtins.int
+    settlement_id: _builtins.str
     """The settlement."""
     movement: Global___LedgerEntry.Movement.ValueType
     """Posting or reversal."""
-    reversal_id: builtins.str
+    reversal_id: _builtins.str
     """Tells several reversals of one settlement apart; empty on a posting, and where the settlement is
     reversed in whole.
     """
-    prescription_number: builtins.str
+    prescription_number: _builtins.str
     """The prescription."""
-    mode: rxoutflow.v1.settlement_pb2.SettlementMode.ValueType
+    mode: _settlement_pb2.SettlementMode.ValueType
     """Who pays."""
-    total_fen: builtins.int
+    total_fen: _builtins.int
     """Total: the sum of the four amounts below. At least 0, as all of them."""
-    pool_fen: builtins.int
+    pool_fen: _builtins.int
     """Pooled fund."""
-    account_fen: builtins.int
+    account_fen: _builtins.int
     """From the own personal account."""
-    family_fen: builtins.int
+    family_fen: _builtins.int
     """From accounts of the family."""
-    cash_fen: builtins.int
+    cash_fen: _builtins.int
     """Cash."""
     def __init__(
         self,
         *,
-        settlement_id: builtins.str = ...,
+        settlement_id: _builtins.str = ...,
         movement: Global___LedgerEntry.Movement.ValueType = ...,
-        reversal_id: builtins.str = ...,
-        prescription_number: builtins.str = ...,
-        mode: rxoutflow.v1.settlement_pb2.SettlementMode.ValueType = ...,
-        total_fen: builtins.int = ...,
-        pool_fen: builtins.int = ...,
-        account_fen: builtins.int = ...,
-        family_fen: builtins.int = ...,
-        cash_fen: builtins.int = ...,
+        reversal_id: _builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        mode: _settlement_pb2.SettlementMode.ValueType = ...,
+        total_fen: _builtins.int = ...,
+        pool_fen: _builtins.int = ...,
+        account_fen: _builtins.int = ...,
+        family_fen: _builtins.int = ...,
+        cash_fen: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["account_fen", b"account_fen", "cash_fen", b"cash_fen", "family_fen", b"family_fen", "mode", b"mode", "movement", b"movement", "pool_fen", b"pool_fen", "prescription_number", b"prescription_number", "reversal_id", b"reversal_id", "settlement_id", b"settlement_id", "total_fen", b"total_fen"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_fen", b"account_fen", "cash_fen", b"cash_fen", "family_fen", b"family_fen", "mode", b"mode", "movement", b"movement", "pool_fen", b"pool_fen", "prescription_number", b"prescription_number", "reversal_id", b"reversal_id", "settlement_id", b"settlement_id", "total_fen", b"total_fen"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___LedgerEntry: typing_extensions.TypeAlias = LedgerEntry
+Global___LedgerEntry: _TypeAlias = LedgerEntry  # noqa: Y015
 
-@typing.final
-class DayTotals(google.protobuf.message.Message):
+@_typing.final
+class DayTotals(_message.Message):
     """Sums over the entries of a book on one day in one mode: postings less reversals."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MODE_FIELD_NUMBER: builtins.int
-    COUNT_FIELD_NUMBER: builtins.int
-    TOTAL_FEN_FIELD_NUMBER: builtins.int
-    POOL_FEN_FIELD_NUMBER: builtins.int
-    ACCOUNT_FEN_FIELD_NUMBER: builtins.int
-    FAMILY_FEN_FIELD_NUMBER: builtins.int
-    CASH_FEN_FIELD_NUMBER: builtins.int
-    mode: rxoutflow.v1.settlement_pb2.SettlementMode.ValueType
+    MODE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    TOTAL_FEN_FIELD_NUMBER: _builtins.int
+    POOL_FEN_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FEN_FIELD_NUMBER: _builtins.int
+    FAMILY_FEN_FIELD_NUMBER: _builtins.int
+    CASH_FEN_FIELD_NUMBER: _builtins.int
+    mode: _settlement_pb2.SettlementMode.ValueType
     """The mode."""
-    count: builtins.int
+    count: _builtins.int
     """Number of entries, postings and reversals."""
-    total_fen: builtins.int
+    total_fen: _builtins.int
     """Total."""
-    pool_fen: builtins.int
+    pool_fen: _builtins.int
     """Pooled fund."""
-    account_fen: builtins.int
+    account_fen: _builtins.int
     """From own personal accounts."""
-    family_fen: builtins.int
+    family_fen: _builtins.int
     """From accounts of families."""
-    cash_fen: builtins.int
+    cash_fen: _builtins.int
     """Cash."""
     def __init__(
         self,
         *,
-        mode: rxoutflow.v1.settlement_pb2.SettlementMode.ValueType = ...,
-        count: builtins.int = ...,
-        total_fen: builtins.int = ...,
-        pool_fen: builtins.int = ...,
-        account_fen: builtins.int = ...,
-        family_fen: builtins.int = ...,
-        cash_fen: builtins.int = ...,
+        mode: _settlement_pb2.SettlementMode.ValueType = ...,
+        count: _builtins.int = ...,
+        total_fen: _builtins.int = ...,
+        pool_fen: _builtins.int = ...,
+        account_fen: _builtins.int = ...,
+        family_fen: _builtins.int = ...,
+        cash_fen: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["account_fen", b"account_fen", "cash_fen", b"cash_fen", "count", b"count", "family_fen", b"family_fen", "mode", b"mode", "pool_fen", b"pool_fen", "total_fen", b"total_fen"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_fen", b"account_fen", "cash_fen", b"cash_fen", "count", b"count", "family_fen", b"family_fen", "mode", b"mode", "pool_fen", b"pool_fen", "total_fen", b"total_fen"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DayTotals: typing_extensions.TypeAlias = DayTotals
+Global___DayTotals: _TypeAlias = DayTotals  # noqa: Y015
 
-@typing.final
-class DayBook(google.protobuf.message.Message):
+@_typing.final
+class DayBook(_message.Message):
     """The caller's book of one day: totals, and, once these turned out to differ, a page of its entries."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    DAY_FIELD_NUMBER: builtins.int
-    TOTALS_FIELD_NUMBER: builtins.int
-    PAGE_FIELD_NUMBER: builtins.int
-    day: builtins.str
+    DAY_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    day: _builtins.str
     """The day."""
-    @property
-    def totals(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DayTotals]:
+    @_builtins.property
+    def totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___DayTotals]:
         """The totals of each mode that has entries; empty if the day has none."""
 
-    @property
+    @_builtins.property
     def page(self) -> Global___EntryPage:
         """Set to compare entries."""
 
     def __init__(
         self,
         *,
-        day: builtins.str = ...,
-        totals: collections.abc.Iterable[Global___DayTotals] | None = ...,
+        day: _builtins.str = ...,
+        totals: _abc.Iterable[Global___DayTotals] | None = ...,
         page: Global___EntryPage | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["page", b"page"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["day", b"day", "page", b"page", "totals", b"totals"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "page", b"page", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DayBook: typing_extensions.TypeAlias = DayBook
+Global___DayBook: _TypeAlias = DayBook  # noqa: Y015
 
-@typing.final
-class EntryPage(google.protobuf.message.Message):
+@_typing.final
+class EntryPage(_message.Message):
     """The next entries of a day's book."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    AFTER_SETTLEMENT_ID_FIELD_NUMBER: builtins.int
-    ENTRIES_FIELD_NUMBER: builtins.int
-    LAST_FIELD_NUMBER: builtins.int
-    after_settlement_id: builtins.str
+    AFTER_SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    after_settlement_id: _builtins.str
     """`compared_through` of the answer before; empty for the first page."""
-    last: builtins.bool
+    last: _builtins.bool
     """Whether the book has no entry after these."""
-    @property
-    def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LedgerEntry]:
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerEntry]:
         """At most 1000 entries with higher settlement ids, ascending by settlement_id, movement and
         reversal_id, without gaps.
         """
@@ -202,62 +213,70 @@ class EntryPage(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        after_settlement_id: builtins.str = ...,
-        entries: collections.abc.Iterable[Global___LedgerEntry] | None = ...,
-        last: builtins.bool = ...,
+        after_settlement_id: _builtins.str = ...,
+        entries: _abc.Iterable[Global___LedgerEntry] | None = ...,
+        last: _builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after_settlement_id", b"after_settlement_id", "entries", b"entries", "last", b"last"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_settlement_id", b"after_settlement_id", "entries", b"entries", "last", b"last"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EntryPage: typing_extensions.TypeAlias = EntryPage
+Global___EntryPage: _TypeAlias = EntryPage  # noqa: Y015
 
-@typing.final
-class DayComparison(google.protobuf.message.Message):
+@_typing.final
+class DayComparison(_message.Message):
     """The answer to a DayBook. *Here* is the caller, *there* is the platform that answers."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    AGREE_FIELD_NUMBER: builtins.int
-    TOTALS_FIELD_NUMBER: builtins.int
-    DIFFERENCES_FIELD_NUMBER: builtins.int
-    COMPARED_THROUGH_FIELD_NUMBER: builtins.int
-    agree: builtins.bool
+    AGREE_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    COMPARED_THROUGH_FIELD_NUMBER: _builtins.int
+    agree: _builtins.bool
     """Whether the totals are the same. Then nothing more needs to be compared."""
-    compared_through: builtins.str
+    compared_through: _builtins.str
     """The last settlement id that was compared: the next page begins after it. Empty if all were, or
     no page was sent.
     """
-    @property
-    def totals(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DayTotals]:
+    @_builtins.property
+    def totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___DayTotals]:
         """The totals there."""
 
-    @property
-    def differences(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DayDifference]:
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___DayDifference]:
         """Differences among the entries up to `compared_through`."""
 
     def __init__(
         self,
         *,
-        agree: builtins.bool = ...,
-        totals: collections.abc.Iterable[Global___DayTotals] | None = ...,
-        differences: collections.abc.Iterable[Global___DayDifference] | None = ...,
-        compared_through: builtins.str = ...,
+        agree: _builtins.bool = ...,
+        totals: _abc.Iterable[Global___DayTotals] | None = ...,
+        differences: _abc.Iterable[Global___DayDifference] | None = ...,
+        compared_through: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["agree", b"agree", "compared_through", b"compared_through", "differences", b"differences", "totals", b"totals"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agree", b"agree", "compared_through", b"compared_through", "differences", b"differences", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DayComparison: typing_extensions.TypeAlias = DayComparison
+Global___DayComparison: _TypeAlias = DayComparison  # noqa: Y015
 
-@typing.final
-class DayDifference(google.protobuf.message.Message):
+@_typing.final
+class DayDifference(_message.Message):
     """A difference between two books of one day."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Kind:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _KindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[DayDifference._Kind.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DayDifference._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         KIND_UNSPECIFIED: DayDifference._Kind.ValueType  # 0
         """Never valid."""
         KIND_MISSING_HERE: DayDifference._Kind.ValueType  # 1
@@ -295,78 +314,86 @@ class DayDifference(google.protobuf.message.Message):
     KIND_DAY_DIFFERS: DayDifference.Kind.ValueType  # 6
     """In both books, but on another day there: see `there_day`."""
 
-    @typing.final
-    class AmountDifference(google.protobuf.message.Message):
+    @_typing.final
+    class AmountDifference(_message.Message):
         """An amount that differs."""
 
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+        DESCRIPTOR: _descriptor.Descriptor
 
-        FIELD_FIELD_NUMBER: builtins.int
-        HERE_FEN_FIELD_NUMBER: builtins.int
-        THERE_FEN_FIELD_NUMBER: builtins.int
-        field: builtins.str
+        FIELD_FIELD_NUMBER: _builtins.int
+        HERE_FEN_FIELD_NUMBER: _builtins.int
+        THERE_FEN_FIELD_NUMBER: _builtins.int
+        field: _builtins.str
         """Its name in LedgerEntry."""
-        here_fen: builtins.int
+        here_fen: _builtins.int
         """The amount here."""
-        there_fen: builtins.int
+        there_fen: _builtins.int
         """The amount there."""
         def __init__(
             self,
             *,
-            field: builtins.str = ...,
-            here_fen: builtins.int = ...,
-            there_fen: builtins.int = ...,
+            field: _builtins.str = ...,
+            here_fen: _builtins.int = ...,
+            there_fen: _builtins.int = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["field", b"field", "here_fen", b"here_fen", "there_fen", b"there_fen"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "here_fen", b"here_fen", "there_fen", b"there_fen"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    KIND_FIELD_NUMBER: builtins.int
-    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
-    MOVEMENT_FIELD_NUMBER: builtins.int
-    REVERSAL_ID_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    AMOUNTS_FIELD_NUMBER: builtins.int
-    HERE_STATE_FIELD_NUMBER: builtins.int
-    THERE_STATE_FIELD_NUMBER: builtins.int
-    THERE_DAY_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    MOVEMENT_FIELD_NUMBER: _builtins.int
+    REVERSAL_ID_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    AMOUNTS_FIELD_NUMBER: _builtins.int
+    HERE_STATE_FIELD_NUMBER: _builtins.int
+    THERE_STATE_FIELD_NUMBER: _builtins.int
+    THERE_DAY_FIELD_NUMBER: _builtins.int
     kind: Global___DayDifference.Kind.ValueType
     """What is wrong."""
-    settlement_id: builtins.str
+    settlement_id: _builtins.str
     """The settlement."""
     movement: Global___LedgerEntry.Movement.ValueType
     """Which of its entries."""
-    reversal_id: builtins.str
+    reversal_id: _builtins.str
     """Which of its reversals; see LedgerEntry."""
-    prescription_number: builtins.str
+    prescription_number: _builtins.str
     """The prescription."""
-    here_state: rxoutflow.v1.settlement_pb2.Settlement.State.ValueType
+    here_state: _settlement_pb2.Settlement.State.ValueType
     """The state here."""
-    there_state: rxoutflow.v1.settlement_pb2.Settlement.State.ValueType
+    there_state: _settlement_pb2.Settlement.State.ValueType
     """The state there."""
-    there_day: builtins.str
+    there_day: _builtins.str
     """The day on which it is in the book there."""
-    @property
-    def amounts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DayDifference.AmountDifference]:
+    @_builtins.property
+    def amounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___DayDifference.AmountDifference]:
         """What differs, by amount."""
 
     def __init__(
         self,
         *,
         kind: Global___DayDifference.Kind.ValueType = ...,
-        settlement_id: builtins.str = ...,
+        settlement_id: _builtins.str = ...,
         movement: Global___LedgerEntry.Movement.ValueType = ...,
-        reversal_id: builtins.str = ...,
-        prescription_number: builtins.str = ...,
-        amounts: collections.abc.Iterable[Global___DayDifference.AmountDifference] | None = ...,
-        here_state: rxoutflow.v1.settlement_pb2.Settlement.State.ValueType = ...,
-        there_state: rxoutflow.v1.settlement_pb2.Settlement.State.ValueType = ...,
-        there_day: builtins.str = ...,
+        reversal_id: _builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        amounts: _abc.Iterable[Global___DayDifference.AmountDifference] | None = ...,
+        here_state: _settlement_pb2.Settlement.State.ValueType = ...,
+        there_state: _settlement_pb2.Settlement.State.ValueType = ...,
+        there_day: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["amounts", b"amounts", "here_state", b"here_state", "kind", b"kind", "movement", b"movement", "prescription_number", b"prescription_number", "reversal_id", b"reversal_id", "settlement_id", b"settlement_id", "there_day", b"there_day", "there_state", b"there_state"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "here_state", b"here_state", "kind", b"kind", "movement", b"movement", "prescription_number", b"prescription_number", "reversal_id", b"reversal_id", "settlement_id", b"settlement_id", "there_day", b"there_day", "there_state", b"there_state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DayDifference: typing_extensions.TypeAlias = DayDifference
+Global___DayDifference: _TypeAlias = DayDifference  # noqa: Y015
 
-@typing.final
-class ClearingStatement(google.protobuf.message.Message):
+@_typing.final
+class ClearingStatement(_message.Message):
     """What a payer region owes a dispensing region for a period. Payload type
     `application/vnd.rxoutflow.clearing-statement.v1+protobuf`, signed by the payer PLATFORM, audience
     `*`. It is settled once the dispensing region has accepted it; see ClearingAcceptance.
@@ -381,140 +408,149 @@ class ClearingStatement(google.protobuf.message.Message):
     sent: the same digest means the same list.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class Day(google.protobuf.message.Message):
+    @_typing.final
+    class Day(_message.Message):
         """A day of the period."""
 
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+        DESCRIPTOR: _descriptor.Descriptor
 
-        DAY_FIELD_NUMBER: builtins.int
-        TOTALS_FIELD_NUMBER: builtins.int
-        day: builtins.str
+        DAY_FIELD_NUMBER: _builtins.int
+        TOTALS_FIELD_NUMBER: _builtins.int
+        day: _builtins.str
         """The day."""
-        @property
+        @_builtins.property
         def totals(self) -> Global___DayTotals:
             """Its sums."""
 
         def __init__(
             self,
             *,
-            day: builtins.str = ...,
+            day: _builtins.str = ...,
             totals: Global___DayTotals | None = ...,
         ) -> None: ...
-        def HasField(self, field_name: typing.Literal["totals", b"totals"]) -> builtins.bool: ...
-        def ClearField(self, field_name: typing.Literal["day", b"day", "totals", b"totals"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["totals", b"totals"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "totals", b"totals"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    PAYER_REGION_CODE_FIELD_NUMBER: builtins.int
-    DISPENSING_REGION_CODE_FIELD_NUMBER: builtins.int
-    PERIOD_FIELD_NUMBER: builtins.int
-    REVISION_FIELD_NUMBER: builtins.int
-    TOTALS_FIELD_NUMBER: builtins.int
-    POSTING_COUNT_FIELD_NUMBER: builtins.int
-    REVERSAL_COUNT_FIELD_NUMBER: builtins.int
-    ADJUSTMENT_COUNT_FIELD_NUMBER: builtins.int
-    ADJUSTMENT_FEN_FIELD_NUMBER: builtins.int
-    OWED_FEN_FIELD_NUMBER: builtins.int
-    DAYS_FIELD_NUMBER: builtins.int
-    LIST_SHA256_FIELD_NUMBER: builtins.int
-    CREATE_TIME_FIELD_NUMBER: builtins.int
-    payer_region_code: builtins.str
+    PAYER_REGION_CODE_FIELD_NUMBER: _builtins.int
+    DISPENSING_REGION_CODE_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    POSTING_COUNT_FIELD_NUMBER: _builtins.int
+    REVERSAL_COUNT_FIELD_NUMBER: _builtins.int
+    ADJUSTMENT_COUNT_FIELD_NUMBER: _builtins.int
+    ADJUSTMENT_FEN_FIELD_NUMBER: _builtins.int
+    OWED_FEN_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    LIST_SHA256_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    payer_region_code: _builtins.str
     """The region that owes."""
-    dispensing_region_code: builtins.str
+    dispensing_region_code: _builtins.str
     """The region that is owed."""
-    period: builtins.str
+    period: _builtins.str
     """The month."""
-    revision: builtins.int
+    revision: _builtins.int
     """1, and one more each time the payer states the period anew because books had to be put right
     before the dispensing region could accept.
     """
-    posting_count: builtins.int
+    posting_count: _builtins.int
     """How many settlements were posted."""
-    reversal_count: builtins.int
+    reversal_count: _builtins.int
     """How many reversals were posted."""
-    adjustment_count: builtins.int
+    adjustment_count: _builtins.int
     """How many of the reversals take back what an earlier period has cleared."""
-    adjustment_fen: builtins.int
+    adjustment_fen: _builtins.int
     """What these adjustments add to `owed_fen`: zero or negative."""
-    owed_fen: builtins.int
+    owed_fen: _builtins.int
     """What is owed: pooled fund and accounts. Negative where reversals exceed postings."""
-    list_sha256: builtins.bytes
+    list_sha256: _builtins.bytes
     """SHA-256 of the list."""
-    @property
+    @_builtins.property
     def totals(self) -> Global___DayTotals:
         """The sums of the period."""
 
-    @property
-    def days(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ClearingStatement.Day]:
+    @_builtins.property
+    def days(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClearingStatement.Day]:
         """The days that have entries, ascending. They add up to `totals`."""
 
-    @property
-    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was stated."""
 
     def __init__(
         self,
         *,
-        payer_region_code: builtins.str = ...,
-        dispensing_region_code: builtins.str = ...,
-        period: builtins.str = ...,
-        revision: builtins.int = ...,
+        payer_region_code: _builtins.str = ...,
+        dispensing_region_code: _builtins.str = ...,
+        period: _builtins.str = ...,
+        revision: _builtins.int = ...,
         totals: Global___DayTotals | None = ...,
-        posting_count: builtins.int = ...,
-        reversal_count: builtins.int = ...,
-        adjustment_count: builtins.int = ...,
-        adjustment_fen: builtins.int = ...,
-        owed_fen: builtins.int = ...,
-        days: collections.abc.Iterable[Global___ClearingStatement.Day] | None = ...,
-        list_sha256: builtins.bytes = ...,
-        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        posting_count: _builtins.int = ...,
+        reversal_count: _builtins.int = ...,
+        adjustment_count: _builtins.int = ...,
+        adjustment_fen: _builtins.int = ...,
+        owed_fen: _builtins.int = ...,
+        days: _abc.Iterable[Global___ClearingStatement.Day] | None = ...,
+        list_sha256: _builtins.bytes = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "totals", b"totals"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["adjustment_count", b"adjustment_count", "adjustment_fen", b"adjustment_fen", "create_time", b"create_time", "days", b"days", "dispensing_region_code", b"dispensing_region_code", "list_sha256", b"list_sha256", "owed_fen", b"owed_fen", "payer_region_code", b"payer_region_code", "period", b"period", "posting_count", b"posting_count", "reversal_count", b"reversal_count", "revision", b"revision", "totals", b"totals"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "totals", b"totals"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment_count", b"adjustment_count", "adjustment_fen", b"adjustment_fen", "create_time", b"create_time", "days", b"days", "dispensing_region_code", b"dispensing_region_code", "list_sha256", b"list_sha256", "owed_fen", b"owed_fen", "payer_region_code", b"payer_region_code", "period", b"period", "posting_count", b"posting_count", "reversal_count", b"reversal_count", "revision", b"revision", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ClearingStatement: typing_extensions.TypeAlias = ClearingStatement
+Global___ClearingStatement: _TypeAlias = ClearingStatement  # noqa: Y015
 
-@typing.final
-class ClearingAcceptance(google.protobuf.message.Message):
+@_typing.final
+class ClearingAcceptance(_message.Message):
     """The dispensing region's yes to a clearing statement: its own books say the same. Payload type
     `application/vnd.rxoutflow.clearing-acceptance.v1+protobuf`, signed by the dispensing PLATFORM,
     audience `*`. Two statements, because all signers of one statement are of one region.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    STATEMENT_SHA256_FIELD_NUMBER: builtins.int
-    PAYER_REGION_CODE_FIELD_NUMBER: builtins.int
-    DISPENSING_REGION_CODE_FIELD_NUMBER: builtins.int
-    PERIOD_FIELD_NUMBER: builtins.int
-    OWED_FEN_FIELD_NUMBER: builtins.int
-    CREATE_TIME_FIELD_NUMBER: builtins.int
-    statement_sha256: builtins.bytes
+    STATEMENT_SHA256_FIELD_NUMBER: _builtins.int
+    PAYER_REGION_CODE_FIELD_NUMBER: _builtins.int
+    DISPENSING_REGION_CODE_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    OWED_FEN_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    statement_sha256: _builtins.bytes
     """SHA-256 of the statement that is accepted; see Receipt."""
-    payer_region_code: builtins.str
+    payer_region_code: _builtins.str
     """The region that owes."""
-    dispensing_region_code: builtins.str
+    dispensing_region_code: _builtins.str
     """The region that is owed, and accepts."""
-    period: builtins.str
+    period: _builtins.str
     """The month."""
-    owed_fen: builtins.int
+    owed_fen: _builtins.int
     """What is owed."""
-    @property
-    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was accepted."""
 
     def __init__(
         self,
         *,
-        statement_sha256: builtins.bytes = ...,
-        payer_region_code: builtins.str = ...,
-        dispensing_region_code: builtins.str = ...,
-        period: builtins.str = ...,
-        owed_fen: builtins.int = ...,
-        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        statement_sha256: _builtins.bytes = ...,
+        payer_region_code: _builtins.str = ...,
+        dispensing_region_code: _builtins.str = ...,
+        period: _builtins.str = ...,
+        owed_fen: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "dispensing_region_code", b"dispensing_region_code", "owed_fen", b"owed_fen", "payer_region_code", b"payer_region_code", "period", b"period", "statement_sha256", b"statement_sha256"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "dispensing_region_code", b"dispensing_region_code", "owed_fen", b"owed_fen", "payer_region_code", b"payer_region_code", "period", b"period", "statement_sha256", b"statement_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ClearingAcceptance: typing_extensions.TypeAlias = ClearingAcceptance
+Global___ClearingAcceptance: _TypeAlias = ClearingAcceptance  # noqa: Y015

@@ -3,110 +3,119 @@
 isort:skip_file
 Reconciliation and clearing between regions."""
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.message
-import rxoutflow.v1.clearing_pb2
-import rxoutflow.v1.statement_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from rxoutflow.v1 import clearing_pb2 as _clearing_pb2
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class ClearingServiceReconcileDayRequest(google.protobuf.message.Message):
+@_typing.final
+class ClearingServiceReconcileDayRequest(_message.Message):
     """Request of ReconcileDay."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PAYER_REGION_CODE_FIELD_NUMBER: builtins.int
-    DISPENSING_REGION_CODE_FIELD_NUMBER: builtins.int
-    BOOK_FIELD_NUMBER: builtins.int
-    payer_region_code: builtins.str
+    PAYER_REGION_CODE_FIELD_NUMBER: _builtins.int
+    DISPENSING_REGION_CODE_FIELD_NUMBER: _builtins.int
+    BOOK_FIELD_NUMBER: _builtins.int
+    payer_region_code: _builtins.str
     """The region that pays. The entries are postings and reversals of its insured persons'
     settlements.
     """
-    dispensing_region_code: builtins.str
+    dispensing_region_code: _builtins.str
     """The region that is paid."""
-    @property
-    def book(self) -> rxoutflow.v1.clearing_pb2.DayBook:
+    @_builtins.property
+    def book(self) -> _clearing_pb2.DayBook:
         """The caller's book."""
 
     def __init__(
         self,
         *,
-        payer_region_code: builtins.str = ...,
-        dispensing_region_code: builtins.str = ...,
-        book: rxoutflow.v1.clearing_pb2.DayBook | None = ...,
+        payer_region_code: _builtins.str = ...,
+        dispensing_region_code: _builtins.str = ...,
+        book: _clearing_pb2.DayBook | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["book", b"book"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["book", b"book", "dispensing_region_code", b"dispensing_region_code", "payer_region_code", b"payer_region_code"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "dispensing_region_code", b"dispensing_region_code", "payer_region_code", b"payer_region_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ClearingServiceReconcileDayRequest: typing_extensions.TypeAlias = ClearingServiceReconcileDayRequest
+Global___ClearingServiceReconcileDayRequest: _TypeAlias = ClearingServiceReconcileDayRequest  # noqa: Y015
 
-@typing.final
-class ClearingServiceReconcileDayResponse(google.protobuf.message.Message):
+@_typing.final
+class ClearingServiceReconcileDayResponse(_message.Message):
     """Response of ReconcileDay."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    COMPARISON_FIELD_NUMBER: builtins.int
-    @property
-    def comparison(self) -> rxoutflow.v1.clearing_pb2.DayComparison:
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def comparison(self) -> _clearing_pb2.DayComparison:
         """What came of the comparison."""
 
     def __init__(
         self,
         *,
-        comparison: rxoutflow.v1.clearing_pb2.DayComparison | None = ...,
+        comparison: _clearing_pb2.DayComparison | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["comparison", b"comparison"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["comparison", b"comparison"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ClearingServiceReconcileDayResponse: typing_extensions.TypeAlias = ClearingServiceReconcileDayResponse
+Global___ClearingServiceReconcileDayResponse: _TypeAlias = ClearingServiceReconcileDayResponse  # noqa: Y015
 
-@typing.final
-class ProposeClearingRequest(google.protobuf.message.Message):
+@_typing.final
+class ProposeClearingRequest(_message.Message):
     """Request of ProposeClearing."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    STATEMENT_FIELD_NUMBER: builtins.int
-    @property
-    def statement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def statement(self) -> _statement_pb2.SignedStatement:
         """A ClearingStatement signed by the calling platform."""
 
     def __init__(
         self,
         *,
-        statement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        statement: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["statement", b"statement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["statement", b"statement"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statement", b"statement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ProposeClearingRequest: typing_extensions.TypeAlias = ProposeClearingRequest
+Global___ProposeClearingRequest: _TypeAlias = ProposeClearingRequest  # noqa: Y015
 
-@typing.final
-class ProposeClearingResponse(google.protobuf.message.Message):
+@_typing.final
+class ProposeClearingResponse(_message.Message):
     """Response of ProposeClearing."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ACCEPTANCE_FIELD_NUMBER: builtins.int
-    DAYS_FIELD_NUMBER: builtins.int
-    @property
-    def acceptance(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    ACCEPTANCE_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def acceptance(self) -> _statement_pb2.SignedStatement:
         """A ClearingAcceptance signed by the dispensing platform. Unset if the books differ."""
 
-    @property
-    def days(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.clearing_pb2.ClearingStatement.Day]:
+    @_builtins.property
+    def days(self) -> _containers.RepeatedCompositeFieldContainer[_clearing_pb2.ClearingStatement.Day]:
         """The days on which they differ, as this region has them; all days with entries if only the lists
         differ, not the sums.
         """
@@ -114,91 +123,105 @@ class ProposeClearingResponse(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        acceptance: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        days: collections.abc.Iterable[rxoutflow.v1.clearing_pb2.ClearingStatement.Day] | None = ...,
+        acceptance: _statement_pb2.SignedStatement | None = ...,
+        days: _abc.Iterable[_clearing_pb2.ClearingStatement.Day] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["acceptance", b"acceptance"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acceptance", b"acceptance", "days", b"days"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "days", b"days"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ProposeClearingResponse: typing_extensions.TypeAlias = ProposeClearingResponse
+Global___ProposeClearingResponse: _TypeAlias = ProposeClearingResponse  # noqa: Y015
 
-@typing.final
-class ClearPeriodRequest(google.protobuf.message.Message):
+@_typing.final
+class ClearPeriodRequest(_message.Message):
     """Request of ClearPeriod."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PERIOD_FIELD_NUMBER: builtins.int
-    DISPENSING_REGION_CODE_FIELD_NUMBER: builtins.int
-    period: builtins.str
+    PERIOD_FIELD_NUMBER: _builtins.int
+    DISPENSING_REGION_CODE_FIELD_NUMBER: _builtins.int
+    period: _builtins.str
     """The month, YYYY-MM."""
-    dispensing_region_code: builtins.str
+    dispensing_region_code: _builtins.str
     """The region that is owed."""
     def __init__(
         self,
         *,
-        period: builtins.str = ...,
-        dispensing_region_code: builtins.str = ...,
+        period: _builtins.str = ...,
+        dispensing_region_code: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dispensing_region_code", b"dispensing_region_code", "period", b"period"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispensing_region_code", b"dispensing_region_code", "period", b"period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ClearPeriodRequest: typing_extensions.TypeAlias = ClearPeriodRequest
+Global___ClearPeriodRequest: _TypeAlias = ClearPeriodRequest  # noqa: Y015
 
-@typing.final
-class ClearPeriodResponse(google.protobuf.message.Message):
+@_typing.final
+class ClearPeriodResponse(_message.Message):
     """Response of ClearPeriod."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class Day(google.protobuf.message.Message):
+    @_typing.final
+    class Day(_message.Message):
         """A day with its differences."""
 
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+        DESCRIPTOR: _descriptor.Descriptor
 
-        DAY_FIELD_NUMBER: builtins.int
-        DIFFERENCES_FIELD_NUMBER: builtins.int
-        MORE_FIELD_NUMBER: builtins.int
-        day: builtins.str
+        DAY_FIELD_NUMBER: _builtins.int
+        DIFFERENCES_FIELD_NUMBER: _builtins.int
+        MORE_FIELD_NUMBER: _builtins.int
+        day: _builtins.str
         """The day."""
-        more: builtins.bool
+        more: _builtins.bool
         """There are more differences than are shown."""
-        @property
-        def differences(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.clearing_pb2.DayDifference]:
+        @_builtins.property
+        def differences(self) -> _containers.RepeatedCompositeFieldContainer[_clearing_pb2.DayDifference]:
             """What differs, from this region's view: here is the payer, there the dispensing region."""
 
         def __init__(
             self,
             *,
-            day: builtins.str = ...,
-            differences: collections.abc.Iterable[rxoutflow.v1.clearing_pb2.DayDifference] | None = ...,
-            more: builtins.bool = ...,
+            day: _builtins.str = ...,
+            differences: _abc.Iterable[_clearing_pb2.DayDifference] | None = ...,
+            more: _builtins.bool = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["day", b"day", "differences", b"differences", "more", b"more"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "differences", b"differences", "more", b"more"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    STATEMENT_FIELD_NUMBER: builtins.int
-    ACCEPTANCE_FIELD_NUMBER: builtins.int
-    DAYS_FIELD_NUMBER: builtins.int
-    @property
-    def statement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    ACCEPTANCE_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def statement(self) -> _statement_pb2.SignedStatement:
         """The ClearingStatement."""
 
-    @property
-    def acceptance(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def acceptance(self) -> _statement_pb2.SignedStatement:
         """The ClearingAcceptance. Unset if the books differ."""
 
-    @property
-    def days(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ClearPeriodResponse.Day]:
+    @_builtins.property
+    def days(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClearPeriodResponse.Day]:
         """The days on which they differ."""
 
     def __init__(
         self,
         *,
-        statement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        acceptance: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        days: collections.abc.Iterable[Global___ClearPeriodResponse.Day] | None = ...,
+        statement: _statement_pb2.SignedStatement | None = ...,
+        acceptance: _statement_pb2.SignedStatement | None = ...,
+        days: _abc.Iterable[Global___ClearPeriodResponse.Day] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["acceptance", b"acceptance", "statement", b"statement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acceptance", b"acceptance", "days", b"days", "statement", b"statement"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "statement", b"statement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "days", b"days", "statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ClearPeriodResponse: typing_extensions.TypeAlias = ClearPeriodResponse
+Global___ClearPeriodResponse: _TypeAlias = ClearPeriodResponse  # noqa: Y015

@@ -3,121 +3,45 @@
 isort:skip_file
 Reconciliation and clearing between regions."""
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import rxoutflow.v1.clearing_service_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from rxoutflow.v1 import clearing_service_pb2 as _clearing_service_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_ClearingServiceReconcileDayType = typing_extensions.TypeVar(
-    '_ClearingServiceReconcileDayType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayRequest,
-        rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayRequest,
-        rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayRequest,
-        rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayResponse,
-    ],
-)
 
-_ClearingServiceProposeClearingType = typing_extensions.TypeVar(
-    '_ClearingServiceProposeClearingType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.clearing_service_pb2.ProposeClearingRequest,
-        rxoutflow.v1.clearing_service_pb2.ProposeClearingResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.clearing_service_pb2.ProposeClearingRequest,
-        rxoutflow.v1.clearing_service_pb2.ProposeClearingResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.clearing_service_pb2.ProposeClearingRequest,
-        rxoutflow.v1.clearing_service_pb2.ProposeClearingResponse,
-    ],
-)
-
-_ClearingServiceClearPeriodType = typing_extensions.TypeVar(
-    '_ClearingServiceClearPeriodType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.clearing_service_pb2.ClearPeriodRequest,
-        rxoutflow.v1.clearing_service_pb2.ClearPeriodResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.clearing_service_pb2.ClearPeriodRequest,
-        rxoutflow.v1.clearing_service_pb2.ClearPeriodResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.clearing_service_pb2.ClearPeriodRequest,
-        rxoutflow.v1.clearing_service_pb2.ClearPeriodResponse,
-    ],
-)
-
-class ClearingServiceStub(typing.Generic[_ClearingServiceReconcileDayType, _ClearingServiceProposeClearingType, _ClearingServiceClearPeriodType]):
+class ClearingServiceStub:
     """Between platforms: do the books agree, and what is owed for a month. And for the operator of a
     platform, who begins the clearing of a month; nothing is cleared by a timer.
     """
 
-    @typing.overload
-    def __init__(self: ClearingServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayRequest,
-            rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.clearing_service_pb2.ProposeClearingRequest,
-            rxoutflow.v1.clearing_service_pb2.ProposeClearingResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.clearing_service_pb2.ClearPeriodRequest,
-            rxoutflow.v1.clearing_service_pb2.ClearPeriodResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
-
-    @typing.overload
-    def __init__(self: ClearingServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayRequest,
-            rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.clearing_service_pb2.ProposeClearingRequest,
-            rxoutflow.v1.clearing_service_pb2.ProposeClearingResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.clearing_service_pb2.ClearPeriodRequest,
-            rxoutflow.v1.clearing_service_pb2.ClearPeriodResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    ReconcileDay: _ClearingServiceReconcileDayType
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> ClearingServiceAsyncStub: ...
+    ReconcileDay: _grpc.UnaryUnaryMultiCallable[_clearing_service_pb2.ClearingServiceReconcileDayRequest, _clearing_service_pb2.ClearingServiceReconcileDayResponse]
     """Compares the caller's book of a day with this platform's (对总账、对明细账): totals first, and
     where they differ, entries page by page. Has no effect.
     Refusals: FIELD_INVALID, CALLER_REGION_NOT_ALLOWED unless the caller is one of the two regions
     and this platform the other.
     """
-
-    ProposeClearing: _ClearingServiceProposeClearingType
+    ProposeClearing: _grpc.UnaryUnaryMultiCallable[_clearing_service_pb2.ProposeClearingRequest, _clearing_service_pb2.ProposeClearingResponse]
     """Proposes what the calling payer region owes this one for a period that is over (清算). Accepted
     if this region's own books give the same list; otherwise nothing is accepted, and the days that
     differ are named: compare them by ReconcileDay. Idempotent: the same statement gets the same
@@ -125,52 +49,64 @@ class ClearingServiceStub(typing.Generic[_ClearingServiceReconcileDayType, _Clea
     Refusals: FIELD_INVALID, SIGNED_CONTENT_MISMATCH if its figures do not add up or another
     statement was accepted for the period, and those of signatures.
     """
-
-    ClearPeriod: _ClearingServiceClearPeriodType
+    ClearPeriod: _grpc.UnaryUnaryMultiCallable[_clearing_service_pb2.ClearPeriodRequest, _clearing_service_pb2.ClearPeriodResponse]
     """States what this region owes another one for a period, and proposes it there. For the operator
     of this platform, also with the platform's own certificate. Repeat it until it is accepted: what
     was accepted is answered as it is. FIELD_INVALID until an hour after the end of the period.
     Refusals: FIELD_INVALID, REGION_UNKNOWN, PEER_UNAVAILABLE.
     """
 
-ClearingServiceAsyncStub: typing_extensions.TypeAlias = ClearingServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayRequest,
-        rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.clearing_service_pb2.ProposeClearingRequest,
-        rxoutflow.v1.clearing_service_pb2.ProposeClearingResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.clearing_service_pb2.ClearPeriodRequest,
-        rxoutflow.v1.clearing_service_pb2.ClearPeriodResponse,
-    ],
-]
-
-class ClearingServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class ClearingServiceAsyncStub(ClearingServiceStub):
     """Between platforms: do the books agree, and what is owed for a month. And for the operator of a
     platform, who begins the clearing of a month; nothing is cleared by a timer.
     """
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ReconcileDay: _aio.UnaryUnaryMultiCallable[_clearing_service_pb2.ClearingServiceReconcileDayRequest, _clearing_service_pb2.ClearingServiceReconcileDayResponse]  # type: ignore[assignment]
+    """Compares the caller's book of a day with this platform's (对总账、对明细账): totals first, and
+    where they differ, entries page by page. Has no effect.
+    Refusals: FIELD_INVALID, CALLER_REGION_NOT_ALLOWED unless the caller is one of the two regions
+    and this platform the other.
+    """
+    ProposeClearing: _aio.UnaryUnaryMultiCallable[_clearing_service_pb2.ProposeClearingRequest, _clearing_service_pb2.ProposeClearingResponse]  # type: ignore[assignment]
+    """Proposes what the calling payer region owes this one for a period that is over (清算). Accepted
+    if this region's own books give the same list; otherwise nothing is accepted, and the days that
+    differ are named: compare them by ReconcileDay. Idempotent: the same statement gets the same
+    acceptance.
+    Refusals: FIELD_INVALID, SIGNED_CONTENT_MISMATCH if its figures do not add up or another
+    statement was accepted for the period, and those of signatures.
+    """
+    ClearPeriod: _aio.UnaryUnaryMultiCallable[_clearing_service_pb2.ClearPeriodRequest, _clearing_service_pb2.ClearPeriodResponse]  # type: ignore[assignment]
+    """States what this region owes another one for a period, and proposes it there. For the operator
+    of this platform, also with the platform's own certificate. Repeat it until it is accepted: what
+    was accepted is answered as it is. FIELD_INVALID until an hour after the end of the period.
+    Refusals: FIELD_INVALID, REGION_UNKNOWN, PEER_UNAVAILABLE.
+    """
+
+class ClearingServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Between platforms: do the books agree, and what is owed for a month. And for the operator of a
+    platform, who begins the clearing of a month; nothing is cleared by a timer.
+    """
+
+    @_abc_1.abstractmethod
     def ReconcileDay(
         self,
-        request: rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayRequest,
+        request: _clearing_service_pb2.ClearingServiceReconcileDayRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayResponse, collections.abc.Awaitable[rxoutflow.v1.clearing_service_pb2.ClearingServiceReconcileDayResponse]]:
+    ) -> _typing.Union[_clearing_service_pb2.ClearingServiceReconcileDayResponse, _abc.Awaitable[_clearing_service_pb2.ClearingServiceReconcileDayResponse]]:
         """Compares the caller's book of a day with this platform's (对总账、对明细账): totals first, and
         where they differ, entries page by page. Has no effect.
         Refusals: FIELD_INVALID, CALLER_REGION_NOT_ALLOWED unless the caller is one of the two regions
         and this platform the other.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ProposeClearing(
         self,
-        request: rxoutflow.v1.clearing_service_pb2.ProposeClearingRequest,
+        request: _clearing_service_pb2.ProposeClearingRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.clearing_service_pb2.ProposeClearingResponse, collections.abc.Awaitable[rxoutflow.v1.clearing_service_pb2.ProposeClearingResponse]]:
+    ) -> _typing.Union[_clearing_service_pb2.ProposeClearingResponse, _abc.Awaitable[_clearing_service_pb2.ProposeClearingResponse]]:
         """Proposes what the calling payer region owes this one for a period that is over (清算). Accepted
         if this region's own books give the same list; otherwise nothing is accepted, and the days that
         differ are named: compare them by ReconcileDay. Idempotent: the same statement gets the same
@@ -179,16 +115,16 @@ class ClearingServiceServicer(metaclass=abc.ABCMeta):
         statement was accepted for the period, and those of signatures.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ClearPeriod(
         self,
-        request: rxoutflow.v1.clearing_service_pb2.ClearPeriodRequest,
+        request: _clearing_service_pb2.ClearPeriodRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.clearing_service_pb2.ClearPeriodResponse, collections.abc.Awaitable[rxoutflow.v1.clearing_service_pb2.ClearPeriodResponse]]:
+    ) -> _typing.Union[_clearing_service_pb2.ClearPeriodResponse, _abc.Awaitable[_clearing_service_pb2.ClearPeriodResponse]]:
         """States what this region owes another one for a period, and proposes it there. For the operator
         of this platform, also with the platform's own certificate. Repeat it until it is accepted: what
         was accepted is answered as it is. FIELD_INVALID until an hour after the end of the period.
         Refusals: FIELD_INVALID, REGION_UNKNOWN, PEER_UNAVAILABLE.
         """
 
-def add_ClearingServiceServicer_to_server(servicer: ClearingServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_ClearingServiceServicer_to_server(servicer: ClearingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

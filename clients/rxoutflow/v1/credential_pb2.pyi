@@ -8,87 +8,93 @@ scans it; the payer region turns it into a token that is bound to this pharmacy 
 patient's prescriptions, wherever they were issued, for a short time.
 """
 
-import builtins
-import google.protobuf.descriptor
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import rxoutflow.v1.statement_pb2
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class ECredential(google.protobuf.message.Message):
+@_typing.final
+class ECredential(_message.Message):
     """The token. Payload type `application/vnd.rxoutflow.e-credential.v1+protobuf`, signed by the payer
     PLATFORM, audience `*`.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    CREDENTIAL_ID_FIELD_NUMBER: builtins.int
-    INSURED_PERSON_ID_FIELD_NUMBER: builtins.int
-    PAYER_REGION_CODE_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    ISSUE_TIME_FIELD_NUMBER: builtins.int
-    EXPIRE_TIME_FIELD_NUMBER: builtins.int
-    credential_id: builtins.str
+    CREDENTIAL_ID_FIELD_NUMBER: _builtins.int
+    INSURED_PERSON_ID_FIELD_NUMBER: _builtins.int
+    PAYER_REGION_CODE_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    ISSUE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    credential_id: _builtins.str
     """UUIDv7 of the token."""
-    insured_person_id: builtins.str
+    insured_person_id: _builtins.str
     """Number of the insured person at the payer region."""
-    payer_region_code: builtins.str
+    payer_region_code: _builtins.str
     """The payer region."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The only pharmacy that may use the token."""
-    @property
-    def issue_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def issue_time(self) -> _timestamp_pb2.Timestamp:
         """When it was issued."""
 
-    @property
-    def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
         """First instant at which it opens nothing any more."""
 
     def __init__(
         self,
         *,
-        credential_id: builtins.str = ...,
-        insured_person_id: builtins.str = ...,
-        payer_region_code: builtins.str = ...,
-        pharmacy_code: builtins.str = ...,
-        issue_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        credential_id: _builtins.str = ...,
+        insured_person_id: _builtins.str = ...,
+        payer_region_code: _builtins.str = ...,
+        pharmacy_code: _builtins.str = ...,
+        issue_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["expire_time", b"expire_time", "issue_time", b"issue_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["credential_id", b"credential_id", "expire_time", b"expire_time", "insured_person_id", b"insured_person_id", "issue_time", b"issue_time", "payer_region_code", b"payer_region_code", "pharmacy_code", b"pharmacy_code"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "issue_time", b"issue_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_id", b"credential_id", "expire_time", b"expire_time", "insured_person_id", b"insured_person_id", "issue_time", b"issue_time", "payer_region_code", b"payer_region_code", "pharmacy_code", b"pharmacy_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ECredential: typing_extensions.TypeAlias = ECredential
+Global___ECredential: _TypeAlias = ECredential  # noqa: Y015
 
-@typing.final
-class ECredentialProof(google.protobuf.message.Message):
+@_typing.final
+class ECredentialProof(_message.Message):
     """A token with the prescription that it is to open."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    TOKEN_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription that the patient chose."""
-    @property
-    def token(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def token(self) -> _statement_pb2.SignedStatement:
         """The token: an ECredential signed by the payer platform."""
 
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        token: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        prescription_number: _builtins.str = ...,
+        token: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["token", b"token"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["prescription_number", b"prescription_number", "token", b"token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription_number", b"prescription_number", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ECredentialProof: typing_extensions.TypeAlias = ECredentialProof
+Global___ECredentialProof: _TypeAlias = ECredentialProof  # noqa: Y015

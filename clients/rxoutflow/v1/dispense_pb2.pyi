@@ -3,26 +3,26 @@
 isort:skip_file
 What was handed over, and the delivery of it."""
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import rxoutflow.v1.settlement_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from rxoutflow.v1 import settlement_pb2 as _settlement_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class DispenseRecord(google.protobuf.message.Message):
+@_typing.final
+class DispenseRecord(_message.Message):
     """The record of a handover. Payload type
     `application/vnd.rxoutflow.dispense-record.v1+protobuf`; signatures in this order:
     REVIEWING_PHARMACIST, DISPENSER, CHECKER of the pharmacy, PHARMACY_SEAL. The reviewing pharmacist
@@ -30,174 +30,188 @@ class DispenseRecord(google.protobuf.message.Message):
     payer regions all act on it.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    FENCE_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
-    DISPENSE_TIME_FIELD_NUMBER: builtins.int
-    LINES_FIELD_NUMBER: builtins.int
-    DELIVERY_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    DISPENSE_TIME_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The committed attempt."""
-    fence: builtins.int
+    fence: _builtins.int
     """The attempt's fence."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy: that of the seal."""
-    settlement_id: builtins.str
+    settlement_id: _builtins.str
     """The settlement of the commitment."""
-    @property
-    def dispense_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def dispense_time(self) -> _timestamp_pb2.Timestamp:
         """When it was handed over, or to the courier."""
 
-    @property
-    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DispensedLine]:
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___DispensedLine]:
         """What was handed over: the lines and quantities of the commitment."""
 
-    @property
+    @_builtins.property
     def delivery(self) -> Global___Delivery:
         """Present when it is sent rather than handed over at the counter."""
 
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        attempt_id: builtins.str = ...,
-        fence: builtins.int = ...,
-        pharmacy_code: builtins.str = ...,
-        settlement_id: builtins.str = ...,
-        dispense_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        lines: collections.abc.Iterable[Global___DispensedLine] | None = ...,
+        prescription_number: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        fence: _builtins.int = ...,
+        pharmacy_code: _builtins.str = ...,
+        settlement_id: _builtins.str = ...,
+        dispense_time: _timestamp_pb2.Timestamp | None = ...,
+        lines: _abc.Iterable[Global___DispensedLine] | None = ...,
         delivery: Global___Delivery | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["delivery", b"delivery", "dispense_time", b"dispense_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "delivery", b"delivery", "dispense_time", b"dispense_time", "fence", b"fence", "lines", b"lines", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "settlement_id", b"settlement_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "dispense_time", b"dispense_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "delivery", b"delivery", "dispense_time", b"dispense_time", "fence", b"fence", "lines", b"lines", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "settlement_id", b"settlement_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DispenseRecord: typing_extensions.TypeAlias = DispenseRecord
+Global___DispenseRecord: _TypeAlias = DispenseRecord  # noqa: Y015
 
-@typing.final
-class DispensedLine(google.protobuf.message.Message):
+@_typing.final
+class DispensedLine(_message.Message):
     """A line that was handed over."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    LINE_ID_FIELD_NUMBER: builtins.int
-    DRUG_CODE_FIELD_NUMBER: builtins.int
-    QUANTITY_FIELD_NUMBER: builtins.int
-    BATCH_NUMBERS_FIELD_NUMBER: builtins.int
-    TRACE_CODES_FIELD_NUMBER: builtins.int
-    line_id: builtins.int
+    LINE_ID_FIELD_NUMBER: _builtins.int
+    DRUG_CODE_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    BATCH_NUMBERS_FIELD_NUMBER: _builtins.int
+    TRACE_CODES_FIELD_NUMBER: _builtins.int
+    line_id: _builtins.int
     """The line of the prescription."""
-    drug_code: builtins.str
+    drug_code: _builtins.str
     """National code of the product that was handed over."""
-    quantity: builtins.int
+    quantity: _builtins.int
     """Quantity in the line's unit."""
-    @property
-    def batch_numbers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+    @_builtins.property
+    def batch_numbers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Batches that it came from."""
 
-    @property
-    def trace_codes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TraceCode]:
+    @_builtins.property
+    def trace_codes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceCode]:
         """Drug trace codes (药品追溯码) of the boxes, 20 digits each. Required except on herbs."""
 
     def __init__(
         self,
         *,
-        line_id: builtins.int = ...,
-        drug_code: builtins.str = ...,
-        quantity: builtins.int = ...,
-        batch_numbers: collections.abc.Iterable[builtins.str] | None = ...,
-        trace_codes: collections.abc.Iterable[Global___TraceCode] | None = ...,
+        line_id: _builtins.int = ...,
+        drug_code: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+        batch_numbers: _abc.Iterable[_builtins.str] | None = ...,
+        trace_codes: _abc.Iterable[Global___TraceCode] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch_numbers", b"batch_numbers", "drug_code", b"drug_code", "line_id", b"line_id", "quantity", b"quantity", "trace_codes", b"trace_codes"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_numbers", b"batch_numbers", "drug_code", b"drug_code", "line_id", b"line_id", "quantity", b"quantity", "trace_codes", b"trace_codes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DispensedLine: typing_extensions.TypeAlias = DispensedLine
+Global___DispensedLine: _TypeAlias = DispensedLine  # noqa: Y015
 
-@typing.final
-class TraceCode(google.protobuf.message.Message):
+@_typing.final
+class TraceCode(_message.Message):
     """The trace code of a box."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    CODE_FIELD_NUMBER: builtins.int
-    LOOSE_SALE_FIELD_NUMBER: builtins.int
-    code: builtins.str
+    CODE_FIELD_NUMBER: _builtins.int
+    LOOSE_SALE_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
     """The code."""
-    loose_sale: builtins.bool
+    loose_sale: _builtins.bool
     """Part of a box (拆零): the same code may be sold again as a part."""
     def __init__(
         self,
         *,
-        code: builtins.str = ...,
-        loose_sale: builtins.bool = ...,
+        code: _builtins.str = ...,
+        loose_sale: _builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["code", b"code", "loose_sale", b"loose_sale"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "loose_sale", b"loose_sale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TraceCode: typing_extensions.TypeAlias = TraceCode
+Global___TraceCode: _TypeAlias = TraceCode  # noqa: Y015
 
-@typing.final
-class TraceCodeSale(google.protobuf.message.Message):
+@_typing.final
+class TraceCodeSale(_message.Message):
     """A registrar's receipt: it has noted these boxes as sold by this attempt, and by no other one.
     Payload type `application/vnd.rxoutflow.trace-code-sale.v1+protobuf`, signed by the registrar's
     PLATFORM, audience `*`. Where regions keep a register together, the payer pays for a handover only
     with the receipts of all its boxes.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REGISTRAR_REGION_CODE_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    TRACE_CODES_FIELD_NUMBER: builtins.int
-    SELL_TIME_FIELD_NUMBER: builtins.int
-    registrar_region_code: builtins.str
+    REGISTRAR_REGION_CODE_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    TRACE_CODES_FIELD_NUMBER: _builtins.int
+    SELL_TIME_FIELD_NUMBER: _builtins.int
+    registrar_region_code: _builtins.str
     """The region that keeps the register of these codes."""
-    prescription_number: builtins.str
+    prescription_number: _builtins.str
     """The prescription."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The attempt."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy that sells."""
-    @property
-    def trace_codes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TraceCode]:
+    @_builtins.property
+    def trace_codes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceCode]:
         """The boxes, and of which only a part is sold."""
 
-    @property
-    def sell_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def sell_time(self) -> _timestamp_pb2.Timestamp:
         """When it was noted."""
 
     def __init__(
         self,
         *,
-        registrar_region_code: builtins.str = ...,
-        prescription_number: builtins.str = ...,
-        attempt_id: builtins.str = ...,
-        pharmacy_code: builtins.str = ...,
-        trace_codes: collections.abc.Iterable[Global___TraceCode] | None = ...,
-        sell_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        registrar_region_code: _builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        pharmacy_code: _builtins.str = ...,
+        trace_codes: _abc.Iterable[Global___TraceCode] | None = ...,
+        sell_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["sell_time", b"sell_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "registrar_region_code", b"registrar_region_code", "sell_time", b"sell_time", "trace_codes", b"trace_codes"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sell_time", b"sell_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "registrar_region_code", b"registrar_region_code", "sell_time", b"sell_time", "trace_codes", b"trace_codes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TraceCodeSale: typing_extensions.TypeAlias = TraceCodeSale
+Global___TraceCodeSale: _TypeAlias = TraceCodeSale  # noqa: Y015
 
-@typing.final
-class Delivery(google.protobuf.message.Message):
+@_typing.final
+class Delivery(_message.Message):
     """A delivery. Its fee is never paid by insurance: it is a separate line, always cash."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _State:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _StateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Delivery._State.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Delivery._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Delivery._State.ValueType  # 0
         """Never valid."""
         STATE_READY: Delivery._State.ValueType  # 1
@@ -219,32 +233,36 @@ class Delivery(google.protobuf.message.Message):
     STATE_SIGNED_FOR: Delivery.State.ValueType  # 3
     """Received."""
 
-    STATE_FIELD_NUMBER: builtins.int
-    CARRIER_FIELD_NUMBER: builtins.int
-    PARCEL_NUMBER_FIELD_NUMBER: builtins.int
-    FEE_FEN_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CARRIER_FIELD_NUMBER: _builtins.int
+    PARCEL_NUMBER_FIELD_NUMBER: _builtins.int
+    FEE_FEN_FIELD_NUMBER: _builtins.int
     state: Global___Delivery.State.ValueType
     """Where it stands."""
-    carrier: builtins.str
+    carrier: _builtins.str
     """The courier."""
-    parcel_number: builtins.str
+    parcel_number: _builtins.str
     """The courier's number of the parcel."""
-    fee_fen: builtins.int
+    fee_fen: _builtins.int
     """Fee in fen, all cash."""
     def __init__(
         self,
         *,
         state: Global___Delivery.State.ValueType = ...,
-        carrier: builtins.str = ...,
-        parcel_number: builtins.str = ...,
-        fee_fen: builtins.int = ...,
+        carrier: _builtins.str = ...,
+        parcel_number: _builtins.str = ...,
+        fee_fen: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["carrier", b"carrier", "fee_fen", b"fee_fen", "parcel_number", b"parcel_number", "state", b"state"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carrier", b"carrier", "fee_fen", b"fee_fen", "parcel_number", b"parcel_number", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Delivery: typing_extensions.TypeAlias = Delivery
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
 
-@typing.final
-class DeliveryUpdate(google.protobuf.message.Message):
+@_typing.final
+class DeliveryUpdate(_message.Message):
     """Where a delivery stands now. Payload type
     `application/vnd.rxoutflow.delivery-update.v1+protobuf`; signatures: a pharmacist of the pharmacy
     (REVIEWING_PHARMACIST or DISPENSER), PHARMACY_SEAL. Audience `*`. It belongs to the dispense record
@@ -252,80 +270,86 @@ class DeliveryUpdate(google.protobuf.message.Message):
     a return with the cause NOT_DELIVERED.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    STATE_FIELD_NUMBER: builtins.int
-    STATE_TIME_FIELD_NUMBER: builtins.int
-    CARRIER_FIELD_NUMBER: builtins.int
-    PARCEL_NUMBER_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STATE_TIME_FIELD_NUMBER: _builtins.int
+    CARRIER_FIELD_NUMBER: _builtins.int
+    PARCEL_NUMBER_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    settlement_id: builtins.str
+    settlement_id: _builtins.str
     """The settlement of the dispense record."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy: that of the seal."""
     state: Global___Delivery.State.ValueType
     """Where the delivery stands."""
-    carrier: builtins.str
+    carrier: _builtins.str
     """The courier. Required once it is dispatched."""
-    parcel_number: builtins.str
+    parcel_number: _builtins.str
     """The courier's number of the parcel."""
-    @property
-    def state_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def state_time(self) -> _timestamp_pb2.Timestamp:
         """Since when."""
 
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        settlement_id: builtins.str = ...,
-        pharmacy_code: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        settlement_id: _builtins.str = ...,
+        pharmacy_code: _builtins.str = ...,
         state: Global___Delivery.State.ValueType = ...,
-        state_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        carrier: builtins.str = ...,
-        parcel_number: builtins.str = ...,
+        state_time: _timestamp_pb2.Timestamp | None = ...,
+        carrier: _builtins.str = ...,
+        parcel_number: _builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["state_time", b"state_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["carrier", b"carrier", "parcel_number", b"parcel_number", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "settlement_id", b"settlement_id", "state", b"state", "state_time", b"state_time"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["state_time", b"state_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carrier", b"carrier", "parcel_number", b"parcel_number", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "settlement_id", b"settlement_id", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DeliveryUpdate: typing_extensions.TypeAlias = DeliveryUpdate
+Global___DeliveryUpdate: _TypeAlias = DeliveryUpdate  # noqa: Y015
 
-@typing.final
-class DeliveryProgress(google.protobuf.message.Message):
+@_typing.final
+class DeliveryProgress(_message.Message):
     """A delivery as the dispensing region keeps it."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    DELIVERY_FIELD_NUMBER: builtins.int
-    STATE_TIME_FIELD_NUMBER: builtins.int
-    STATEMENT_SHA256_FIELD_NUMBER: builtins.int
-    statement_sha256: builtins.bytes
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    STATE_TIME_FIELD_NUMBER: _builtins.int
+    STATEMENT_SHA256_FIELD_NUMBER: _builtins.int
+    statement_sha256: _builtins.bytes
     """SHA-256 of the statement that says so: the dispense record or a DeliveryUpdate."""
-    @property
+    @_builtins.property
     def delivery(self) -> Global___Delivery:
         """Where it stands, with courier, parcel and fee."""
 
-    @property
-    def state_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def state_time(self) -> _timestamp_pb2.Timestamp:
         """Since when."""
 
     def __init__(
         self,
         *,
         delivery: Global___Delivery | None = ...,
-        state_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        statement_sha256: builtins.bytes = ...,
+        state_time: _timestamp_pb2.Timestamp | None = ...,
+        statement_sha256: _builtins.bytes = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["delivery", b"delivery", "state_time", b"state_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["delivery", b"delivery", "state_time", b"state_time", "statement_sha256", b"statement_sha256"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "state_time", b"state_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "state_time", b"state_time", "statement_sha256", b"statement_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DeliveryProgress: typing_extensions.TypeAlias = DeliveryProgress
+Global___DeliveryProgress: _TypeAlias = DeliveryProgress  # noqa: Y015
 
-@typing.final
-class DispenseReturn(google.protobuf.message.Message):
+@_typing.final
+class DispenseReturn(_message.Message):
     """Medicine comes back: the whole handover, or some of its lines. Payload type
     `application/vnd.rxoutflow.dispense-return.v1+protobuf`; signatures: a pharmacist of the pharmacy
     (REVIEWING_PHARMACIST or DISPENSER), PHARMACY_SEAL. Audience `*`: home, dispensing and payer
@@ -343,14 +367,14 @@ class DispenseReturn(google.protobuf.message.Message):
     | PATIENT          | no                                | no                    |
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Cause:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _CauseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[DispenseReturn._Cause.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _CauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DispenseReturn._Cause.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         CAUSE_UNSPECIFIED: DispenseReturn._Cause.ValueType  # 0
         """Never valid."""
         CAUSE_QUALITY: DispenseReturn._Cause.ValueType  # 1
@@ -376,146 +400,156 @@ class DispenseReturn(google.protobuf.message.Message):
     CAUSE_PATIENT: DispenseReturn.Cause.ValueType  # 4
     """The patient does not need it any more, for instance after an adverse reaction."""
 
-    REVERSAL_ID_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
-    RETURN_TIME_FIELD_NUMBER: builtins.int
-    CAUSE_FIELD_NUMBER: builtins.int
-    LINES_FIELD_NUMBER: builtins.int
-    REASON_FIELD_NUMBER: builtins.int
-    reversal_id: builtins.str
+    REVERSAL_ID_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    RETURN_TIME_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    reversal_id: _builtins.str
     """UUIDv7 made by the pharmacy for this return, never used twice. It names the reversal too."""
-    prescription_number: builtins.str
+    prescription_number: _builtins.str
     """The prescription."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The attempt that was dispensed."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy: that of the seal."""
-    settlement_id: builtins.str
+    settlement_id: _builtins.str
     """The settlement of the dispense."""
     cause: Global___DispenseReturn.Cause.ValueType
     """Why it comes back."""
-    reason: builtins.str
+    reason: _builtins.str
     """The reason, for people."""
-    @property
-    def return_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def return_time(self) -> _timestamp_pb2.Timestamp:
         """When it came back."""
 
-    @property
-    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ReturnedLine]:
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReturnedLine]:
         """What comes back."""
 
     def __init__(
         self,
         *,
-        reversal_id: builtins.str = ...,
-        prescription_number: builtins.str = ...,
-        attempt_id: builtins.str = ...,
-        pharmacy_code: builtins.str = ...,
-        settlement_id: builtins.str = ...,
-        return_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        reversal_id: _builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        pharmacy_code: _builtins.str = ...,
+        settlement_id: _builtins.str = ...,
+        return_time: _timestamp_pb2.Timestamp | None = ...,
         cause: Global___DispenseReturn.Cause.ValueType = ...,
-        lines: collections.abc.Iterable[Global___ReturnedLine] | None = ...,
-        reason: builtins.str = ...,
+        lines: _abc.Iterable[Global___ReturnedLine] | None = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["return_time", b"return_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "cause", b"cause", "lines", b"lines", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reason", b"reason", "return_time", b"return_time", "reversal_id", b"reversal_id", "settlement_id", b"settlement_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["return_time", b"return_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "cause", b"cause", "lines", b"lines", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reason", b"reason", "return_time", b"return_time", "reversal_id", b"reversal_id", "settlement_id", b"settlement_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DispenseReturn: typing_extensions.TypeAlias = DispenseReturn
+Global___DispenseReturn: _TypeAlias = DispenseReturn  # noqa: Y015
 
-@typing.final
-class ReturnedLine(google.protobuf.message.Message):
+@_typing.final
+class ReturnedLine(_message.Message):
     """A line, or part of one, that comes back."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    LINE_ID_FIELD_NUMBER: builtins.int
-    QUANTITY_FIELD_NUMBER: builtins.int
-    TRACE_CODES_FIELD_NUMBER: builtins.int
-    line_id: builtins.int
+    LINE_ID_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    TRACE_CODES_FIELD_NUMBER: _builtins.int
+    line_id: _builtins.int
     """The line of the prescription."""
-    quantity: builtins.int
+    quantity: _builtins.int
     """Quantity in the line's unit, at least 1; with earlier returns at most what was handed over."""
-    @property
-    def trace_codes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+    @_builtins.property
+    def trace_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Trace codes of the boxes that come back, out of those of the dispense record."""
 
     def __init__(
         self,
         *,
-        line_id: builtins.int = ...,
-        quantity: builtins.int = ...,
-        trace_codes: collections.abc.Iterable[builtins.str] | None = ...,
+        line_id: _builtins.int = ...,
+        quantity: _builtins.int = ...,
+        trace_codes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["line_id", b"line_id", "quantity", b"quantity", "trace_codes", b"trace_codes"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["line_id", b"line_id", "quantity", b"quantity", "trace_codes", b"trace_codes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReturnedLine: typing_extensions.TypeAlias = ReturnedLine
+Global___ReturnedLine: _TypeAlias = ReturnedLine  # noqa: Y015
 
-@typing.final
-class ReturnProgress(google.protobuf.message.Message):
+@_typing.final
+class ReturnProgress(_message.Message):
     """How far the dispensing region has brought a return."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REVERSAL_ID_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
-    BOOKED_BY_HOME_FIELD_NUMBER: builtins.int
-    REVERSED_BY_PAYER_FIELD_NUMBER: builtins.int
-    AMOUNTS_FIELD_NUMBER: builtins.int
-    UPDATE_TIME_FIELD_NUMBER: builtins.int
-    reversal_id: builtins.str
+    REVERSAL_ID_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    BOOKED_BY_HOME_FIELD_NUMBER: _builtins.int
+    REVERSED_BY_PAYER_FIELD_NUMBER: _builtins.int
+    AMOUNTS_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    reversal_id: _builtins.str
     """The return, and the reversal of money that it leads to."""
-    prescription_number: builtins.str
+    prescription_number: _builtins.str
     """The prescription."""
-    settlement_id: builtins.str
+    settlement_id: _builtins.str
     """The settlement."""
-    booked_by_home: builtins.bool
+    booked_by_home: _builtins.bool
     """Whether the home region has booked the return."""
-    reversed_by_payer: builtins.bool
+    reversed_by_payer: _builtins.bool
     """Whether the payer region has reversed the money; true when nobody but the patient paid."""
-    @property
-    def amounts(self) -> rxoutflow.v1.settlement_pb2.Amounts:
+    @_builtins.property
+    def amounts(self) -> _settlement_pb2.Amounts:
         """The amounts that go back, as the payer stated them; without insurance cash alone. Unset until
         known.
         """
 
-    @property
-    def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached this step."""
 
     def __init__(
         self,
         *,
-        reversal_id: builtins.str = ...,
-        prescription_number: builtins.str = ...,
-        settlement_id: builtins.str = ...,
-        booked_by_home: builtins.bool = ...,
-        reversed_by_payer: builtins.bool = ...,
-        amounts: rxoutflow.v1.settlement_pb2.Amounts | None = ...,
-        update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        reversal_id: _builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        settlement_id: _builtins.str = ...,
+        booked_by_home: _builtins.bool = ...,
+        reversed_by_payer: _builtins.bool = ...,
+        amounts: _settlement_pb2.Amounts | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["amounts", b"amounts", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["amounts", b"amounts", "booked_by_home", b"booked_by_home", "prescription_number", b"prescription_number", "reversal_id", b"reversal_id", "reversed_by_payer", b"reversed_by_payer", "settlement_id", b"settlement_id", "update_time", b"update_time"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "booked_by_home", b"booked_by_home", "prescription_number", b"prescription_number", "reversal_id", b"reversal_id", "reversed_by_payer", b"reversed_by_payer", "settlement_id", b"settlement_id", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReturnProgress: typing_extensions.TypeAlias = ReturnProgress
+Global___ReturnProgress: _TypeAlias = ReturnProgress  # noqa: Y015
 
-@typing.final
-class DispenseProgress(google.protobuf.message.Message):
+@_typing.final
+class DispenseProgress(_message.Message):
     """How far the dispensing region has brought a dispense: its own record, not the decision of home or
     payer.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _State:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _StateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[DispenseProgress._State.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[DispenseProgress._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: DispenseProgress._State.ValueType  # 0
         """Never valid."""
         STATE_COMMITTING: DispenseProgress._State.ValueType  # 1
@@ -557,53 +591,56 @@ class DispenseProgress(google.protobuf.message.Message):
     STATE_RELEASED: DispenseProgress.State.ValueType  # 7
     """Released after commit; nothing was handed over."""
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
-    STATE_FIELD_NUMBER: builtins.int
-    BOOKED_BY_HOME_FIELD_NUMBER: builtins.int
-    POSTED_BY_PAYER_FIELD_NUMBER: builtins.int
-    UPDATE_TIME_FIELD_NUMBER: builtins.int
-    RETURNS_FIELD_NUMBER: builtins.int
-    DELIVERY_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    BOOKED_BY_HOME_FIELD_NUMBER: _builtins.int
+    POSTED_BY_PAYER_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    RETURNS_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The attempt."""
-    settlement_id: builtins.str
+    settlement_id: _builtins.str
     """The settlement."""
     state: Global___DispenseProgress.State.ValueType
     """The step."""
-    booked_by_home: builtins.bool
+    booked_by_home: _builtins.bool
     """Whether the home region has booked the dispense."""
-    posted_by_payer: builtins.bool
+    posted_by_payer: _builtins.bool
     """Whether the payer region has posted the money; true when nobody but the patient pays."""
-    @property
-    def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached this step."""
 
-    @property
-    def returns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ReturnProgress]:
+    @_builtins.property
+    def returns(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReturnProgress]:
         """What came back since."""
 
-    @property
+    @_builtins.property
     def delivery(self) -> Global___DeliveryProgress:
         """The delivery, where it is sent rather than handed over at the counter."""
 
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        attempt_id: builtins.str = ...,
-        settlement_id: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        settlement_id: _builtins.str = ...,
         state: Global___DispenseProgress.State.ValueType = ...,
-        booked_by_home: builtins.bool = ...,
-        posted_by_payer: builtins.bool = ...,
-        update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        returns: collections.abc.Iterable[Global___ReturnProgress] | None = ...,
+        booked_by_home: _builtins.bool = ...,
+        posted_by_payer: _builtins.bool = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        returns: _abc.Iterable[Global___ReturnProgress] | None = ...,
         delivery: Global___DeliveryProgress | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["delivery", b"delivery", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "booked_by_home", b"booked_by_home", "delivery", b"delivery", "posted_by_payer", b"posted_by_payer", "prescription_number", b"prescription_number", "returns", b"returns", "settlement_id", b"settlement_id", "state", b"state", "update_time", b"update_time"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "booked_by_home", b"booked_by_home", "delivery", b"delivery", "posted_by_payer", b"posted_by_payer", "prescription_number", b"prescription_number", "returns", b"returns", "settlement_id", b"settlement_id", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DispenseProgress: typing_extensions.TypeAlias = DispenseProgress
+Global___DispenseProgress: _TypeAlias = DispenseProgress  # noqa: Y015

@@ -3,25 +3,25 @@
 isort:skip_file
 Evidence about one prescription in one file, to be verified offline."""
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import rxoutflow.v1.statement_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class EvidenceBundle(google.protobuf.message.Message):
+@_typing.final
+class EvidenceBundle(_message.Message):
     """Everything that one region keeps about a prescription. The file is this message, serialised; its
     name ends in `.rxevidence`. Whoever has the pinned registry certificates of the regions can verify
     it without a database and without asking anybody:
@@ -35,27 +35,27 @@ class EvidenceBundle(google.protobuf.message.Message):
     theirs and compare.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    REGION_CODE_FIELD_NUMBER: builtins.int
-    CHECKPOINT_FIELD_NUMBER: builtins.int
-    STATEMENTS_FIELD_NUMBER: builtins.int
-    TRUST_LISTS_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    REGION_CODE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    STATEMENTS_FIELD_NUMBER: _builtins.int
+    TRUST_LISTS_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    region_code: builtins.str
+    region_code: _builtins.str
     """The region whose platform made the bundle, and in whose log the statements are."""
-    @property
-    def checkpoint(self) -> rxoutflow.v1.statement_pb2.Checkpoint:
+    @_builtins.property
+    def checkpoint(self) -> _statement_pb2.Checkpoint:
         """The checkpoint to which all inclusion paths lead."""
 
-    @property
-    def statements(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LoggedStatement]:
+    @_builtins.property
+    def statements(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoggedStatement]:
         """The statements, in the order of the log."""
 
-    @property
-    def trust_lists(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.statement_pb2.SignedStatement]:
+    @_builtins.property
+    def trust_lists(self) -> _containers.RepeatedCompositeFieldContainer[_statement_pb2.SignedStatement]:
         """The trust lists of all regions whose people, institutions or platforms signed something here,
         as the platform held them, by region code.
         """
@@ -63,77 +63,86 @@ class EvidenceBundle(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        region_code: builtins.str = ...,
-        checkpoint: rxoutflow.v1.statement_pb2.Checkpoint | None = ...,
-        statements: collections.abc.Iterable[Global___LoggedStatement] | None = ...,
-        trust_lists: collections.abc.Iterable[rxoutflow.v1.statement_pb2.SignedStatement] | None = ...,
+        prescription_number: _builtins.str = ...,
+        region_code: _builtins.str = ...,
+        checkpoint: _statement_pb2.Checkpoint | None = ...,
+        statements: _abc.Iterable[Global___LoggedStatement] | None = ...,
+        trust_lists: _abc.Iterable[_statement_pb2.SignedStatement] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "prescription_number", b"prescription_number", "region_code", b"region_code", "statements", b"statements", "trust_lists", b"trust_lists"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "prescription_number", b"prescription_number", "region_code", b"region_code", "statements", b"statements", "trust_lists", b"trust_lists"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EvidenceBundle: typing_extensions.TypeAlias = EvidenceBundle
+Global___EvidenceBundle: _TypeAlias = EvidenceBundle  # noqa: Y015
 
-@typing.final
-class KeptReceipt(google.protobuf.message.Message):
+@_typing.final
+class KeptReceipt(_message.Message):
     """A receipt with the statement that it is about, as clients keep it in a file `*.rxreceipt`."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    STATEMENT_FIELD_NUMBER: builtins.int
-    RECEIPT_FIELD_NUMBER: builtins.int
-    @property
-    def statement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def statement(self) -> _statement_pb2.SignedStatement:
         """The statement, sealed, byte for byte."""
 
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """Its receipt."""
 
     def __init__(
         self,
         *,
-        statement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        statement: _statement_pb2.SignedStatement | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["receipt", b"receipt", "statement", b"statement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["receipt", b"receipt", "statement", b"statement"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "statement", b"statement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___KeptReceipt: typing_extensions.TypeAlias = KeptReceipt
+Global___KeptReceipt: _TypeAlias = KeptReceipt  # noqa: Y015
 
-@typing.final
-class LoggedStatement(google.protobuf.message.Message):
+@_typing.final
+class LoggedStatement(_message.Message):
     """A statement with the proof that the log keeps it; see Receipt for the fields."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    STATEMENT_FIELD_NUMBER: builtins.int
-    LEAF_INDEX_FIELD_NUMBER: builtins.int
-    KEEP_TIME_FIELD_NUMBER: builtins.int
-    INCLUSION_PATH_FIELD_NUMBER: builtins.int
-    leaf_index: builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    LEAF_INDEX_FIELD_NUMBER: _builtins.int
+    KEEP_TIME_FIELD_NUMBER: _builtins.int
+    INCLUSION_PATH_FIELD_NUMBER: _builtins.int
+    leaf_index: _builtins.int
     """Position of the leaf in the log, from 0."""
-    @property
-    def statement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def statement(self) -> _statement_pb2.SignedStatement:
         """The statement, byte for byte."""
 
-    @property
-    def keep_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def keep_time(self) -> _timestamp_pb2.Timestamp:
         """When the platform kept it, by its clock."""
 
-    @property
-    def inclusion_path(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    @_builtins.property
+    def inclusion_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Sibling hashes from the leaf up to the root of the checkpoint."""
 
     def __init__(
         self,
         *,
-        statement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        leaf_index: builtins.int = ...,
-        keep_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        inclusion_path: collections.abc.Iterable[builtins.bytes] | None = ...,
+        statement: _statement_pb2.SignedStatement | None = ...,
+        leaf_index: _builtins.int = ...,
+        keep_time: _timestamp_pb2.Timestamp | None = ...,
+        inclusion_path: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["keep_time", b"keep_time", "statement", b"statement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["inclusion_path", b"inclusion_path", "keep_time", b"keep_time", "leaf_index", b"leaf_index", "statement", b"statement"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_time", b"keep_time", "statement", b"statement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inclusion_path", b"inclusion_path", "keep_time", b"keep_time", "leaf_index", b"leaf_index", "statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___LoggedStatement: typing_extensions.TypeAlias = LoggedStatement
+Global___LoggedStatement: _TypeAlias = LoggedStatement  # noqa: Y015

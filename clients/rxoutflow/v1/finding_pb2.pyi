@@ -3,32 +3,32 @@
 isort:skip_file
 Findings of the pre-check (预核验): what the rules have to say about a prescription."""
 
-import builtins
-import google.protobuf.descriptor
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class RuleFinding(google.protobuf.message.Message):
+@_typing.final
+class RuleFinding(_message.Message):
     """One finding of one rule."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Severity:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _SeverityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[RuleFinding._Severity.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _SeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[RuleFinding._Severity.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         SEVERITY_UNSPECIFIED: RuleFinding._Severity.ValueType  # 0
         """Never valid."""
         SEVERITY_WARN: RuleFinding._Severity.ValueType  # 1
@@ -46,30 +46,34 @@ class RuleFinding(google.protobuf.message.Message):
     SEVERITY_REFUSE: RuleFinding.Severity.ValueType  # 2
     """Registration would be refused."""
 
-    RULE_ID_FIELD_NUMBER: builtins.int
-    SEVERITY_FIELD_NUMBER: builtins.int
-    FIELD_FIELD_NUMBER: builtins.int
-    MESSAGE_FIELD_NUMBER: builtins.int
-    SOURCE_FIELD_NUMBER: builtins.int
-    rule_id: builtins.str
+    RULE_ID_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    rule_id: _builtins.str
     """Id of the rule, for instance `R2`."""
     severity: Global___RuleFinding.Severity.ValueType
     """How grave it is."""
-    field: builtins.str
+    field: _builtins.str
     """The field concerned, for instance `lines[0].supply_days`."""
-    message: builtins.str
+    message: _builtins.str
     """What is wrong and what to do."""
-    source: builtins.str
+    source: _builtins.str
     """The law or regulation that the rule encodes."""
     def __init__(
         self,
         *,
-        rule_id: builtins.str = ...,
+        rule_id: _builtins.str = ...,
         severity: Global___RuleFinding.Severity.ValueType = ...,
-        field: builtins.str = ...,
-        message: builtins.str = ...,
-        source: builtins.str = ...,
+        field: _builtins.str = ...,
+        message: _builtins.str = ...,
+        source: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["field", b"field", "message", b"message", "rule_id", b"rule_id", "severity", b"severity", "source", b"source"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "message", b"message", "rule_id", b"rule_id", "severity", b"severity", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RuleFinding: typing_extensions.TypeAlias = RuleFinding
+Global___RuleFinding: _TypeAlias = RuleFinding  # noqa: Y015

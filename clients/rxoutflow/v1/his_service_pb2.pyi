@@ -3,36 +3,36 @@
 isort:skip_file
 What a hospital's edge service (前置机) offers to the hospital's own systems."""
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import rxoutflow.v1.finding_pb2
-import rxoutflow.v1.notice_pb2
-import rxoutflow.v1.outcome_pb2
-import rxoutflow.v1.prescription_pb2
-import rxoutflow.v1.prescription_status_pb2
-import rxoutflow.v1.statement_pb2
-import rxoutflow.v1.trace_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from rxoutflow.v1 import finding_pb2 as _finding_pb2
+from rxoutflow.v1 import notice_pb2 as _notice_pb2
+from rxoutflow.v1 import outcome_pb2 as _outcome_pb2
+from rxoutflow.v1 import prescription_pb2 as _prescription_pb2
+from rxoutflow.v1 import prescription_status_pb2 as _prescription_status_pb2
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+from rxoutflow.v1 import trace_pb2 as _trace_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
 class _Registration:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-class _RegistrationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Registration.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+class _RegistrationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Registration.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     REGISTRATION_UNSPECIFIED: _Registration.ValueType  # 0
     """Never valid."""
     REGISTRATION_QUEUED: _Registration.ValueType  # 1
@@ -57,166 +57,182 @@ REGISTRATION_REFUSED: Registration.ValueType  # 3
 """Refused by the platform."""
 REGISTRATION_WITHDRAWN: Registration.ValueType  # 4
 """Revoked before it left the edge."""
-Global___Registration: typing_extensions.TypeAlias = Registration
+Global___Registration: _TypeAlias = Registration  # noqa: Y015
 
-@typing.final
-class HisServicePrecheckPrescriptionRequest(google.protobuf.message.Message):
+@_typing.final
+class HisServicePrecheckPrescriptionRequest(_message.Message):
     """Request of PrecheckPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_FIELD_NUMBER: builtins.int
-    @property
-    def prescription(self) -> rxoutflow.v1.prescription_pb2.Prescription:
+    PRESCRIPTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prescription(self) -> _prescription_pb2.Prescription:
         """The prescription, not signed yet."""
 
     def __init__(
         self,
         *,
-        prescription: rxoutflow.v1.prescription_pb2.Prescription | None = ...,
+        prescription: _prescription_pb2.Prescription | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["prescription", b"prescription"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["prescription", b"prescription"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HisServicePrecheckPrescriptionRequest: typing_extensions.TypeAlias = HisServicePrecheckPrescriptionRequest
+Global___HisServicePrecheckPrescriptionRequest: _TypeAlias = HisServicePrecheckPrescriptionRequest  # noqa: Y015
 
-@typing.final
-class HisServicePrecheckPrescriptionResponse(google.protobuf.message.Message):
+@_typing.final
+class HisServicePrecheckPrescriptionResponse(_message.Message):
     """Response of PrecheckPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    FINDINGS_FIELD_NUMBER: builtins.int
-    @property
-    def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.finding_pb2.RuleFinding]:
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_finding_pb2.RuleFinding]:
         """Everything that the rules have to say; empty if nothing."""
 
     def __init__(
         self,
         *,
-        findings: collections.abc.Iterable[rxoutflow.v1.finding_pb2.RuleFinding] | None = ...,
+        findings: _abc.Iterable[_finding_pb2.RuleFinding] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["findings", b"findings"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HisServicePrecheckPrescriptionResponse: typing_extensions.TypeAlias = HisServicePrecheckPrescriptionResponse
+Global___HisServicePrecheckPrescriptionResponse: _TypeAlias = HisServicePrecheckPrescriptionResponse  # noqa: Y015
 
-@typing.final
-class IssuePrescriptionRequest(google.protobuf.message.Message):
+@_typing.final
+class IssuePrescriptionRequest(_message.Message):
     """Request of IssuePrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    @property
-    def prescription(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def prescription(self) -> _statement_pb2.SignedStatement:
         """The Prescription with the signatures PRESCRIBER and REVIEWING_PHARMACIST."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        prescription: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        prescription: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["prescription", b"prescription"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["prescription", b"prescription", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___IssuePrescriptionRequest: typing_extensions.TypeAlias = IssuePrescriptionRequest
+Global___IssuePrescriptionRequest: _TypeAlias = IssuePrescriptionRequest  # noqa: Y015
 
-@typing.final
-class IssuePrescriptionResponse(google.protobuf.message.Message):
+@_typing.final
+class IssuePrescriptionResponse(_message.Message):
     """Response of IssuePrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    PICKUP_CODE_FIELD_NUMBER: builtins.int
-    REGISTRATION_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_FIELD_NUMBER: builtins.int
-    STATUS_FIELD_NUMBER: builtins.int
-    RECEIPT_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    PICKUP_CODE_FIELD_NUMBER: _builtins.int
+    REGISTRATION_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    pickup_code: builtins.str
+    pickup_code: _builtins.str
     """The pickup code (取药码) for the patient, to be shown as QR code and as text."""
     registration: Global___Registration.ValueType
     """How far the edge has brought it."""
-    @property
-    def prescription(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def prescription(self) -> _statement_pb2.SignedStatement:
         """The sealed Prescription."""
 
-    @property
-    def status(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def status(self) -> _statement_pb2.SignedStatement:
         """A PrescriptionStatus signed by the platform; unset while queued."""
 
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """Evidence that the platform's log keeps the prescription; see Receipt. Unset while queued."""
 
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        pickup_code: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        pickup_code: _builtins.str = ...,
         registration: Global___Registration.ValueType = ...,
-        prescription: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        status: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        prescription: _statement_pb2.SignedStatement | None = ...,
+        status: _statement_pb2.SignedStatement | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["prescription", b"prescription", "receipt", b"receipt", "status", b"status"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["pickup_code", b"pickup_code", "prescription", b"prescription", "prescription_number", b"prescription_number", "receipt", b"receipt", "registration", b"registration", "status", b"status"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription", "receipt", b"receipt", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pickup_code", b"pickup_code", "prescription", b"prescription", "prescription_number", b"prescription_number", "receipt", b"receipt", "registration", b"registration", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___IssuePrescriptionResponse: typing_extensions.TypeAlias = IssuePrescriptionResponse
+Global___IssuePrescriptionResponse: _TypeAlias = IssuePrescriptionResponse  # noqa: Y015
 
-@typing.final
-class HisServiceRevokePrescriptionRequest(google.protobuf.message.Message):
+@_typing.final
+class HisServiceRevokePrescriptionRequest(_message.Message):
     """Request of RevokePrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    REVOCATION_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REVOCATION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    @property
-    def revocation(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def revocation(self) -> _statement_pb2.SignedStatement:
         """The Revocation with the signature PRESCRIBER."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        revocation: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        revocation: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["revocation", b"revocation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "revocation", b"revocation"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revocation", b"revocation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "revocation", b"revocation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HisServiceRevokePrescriptionRequest: typing_extensions.TypeAlias = HisServiceRevokePrescriptionRequest
+Global___HisServiceRevokePrescriptionRequest: _TypeAlias = HisServiceRevokePrescriptionRequest  # noqa: Y015
 
-@typing.final
-class HisServiceRevokePrescriptionResponse(google.protobuf.message.Message):
+@_typing.final
+class HisServiceRevokePrescriptionResponse(_message.Message):
     """Response of RevokePrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    OUTCOME_FIELD_NUMBER: builtins.int
-    STATUS_FIELD_NUMBER: builtins.int
-    REVOCATION_FIELD_NUMBER: builtins.int
-    RECEIPT_FIELD_NUMBER: builtins.int
-    outcome: rxoutflow.v1.prescription_status_pb2.RevocationOutcome.ValueType
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    REVOCATION_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    outcome: _prescription_status_pb2.RevocationOutcome.ValueType
     """What it came to."""
-    @property
-    def status(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def status(self) -> _statement_pb2.SignedStatement:
         """A PrescriptionStatus signed by the platform; unset if it never left the edge."""
 
-    @property
-    def revocation(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def revocation(self) -> _statement_pb2.SignedStatement:
         """The revocation as the edge sealed it: what the receipt is about. Unset without a receipt."""
 
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """Evidence that the platform's log keeps the revocation; see Receipt. Unset if it never left the
         edge.
         """
@@ -224,199 +240,231 @@ class HisServiceRevokePrescriptionResponse(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        outcome: rxoutflow.v1.prescription_status_pb2.RevocationOutcome.ValueType = ...,
-        status: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        revocation: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        outcome: _prescription_status_pb2.RevocationOutcome.ValueType = ...,
+        status: _statement_pb2.SignedStatement | None = ...,
+        revocation: _statement_pb2.SignedStatement | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["receipt", b"receipt", "revocation", b"revocation", "status", b"status"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["outcome", b"outcome", "receipt", b"receipt", "revocation", b"revocation", "status", b"status"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "revocation", b"revocation", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "receipt", b"receipt", "revocation", b"revocation", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HisServiceRevokePrescriptionResponse: typing_extensions.TypeAlias = HisServiceRevokePrescriptionResponse
+Global___HisServiceRevokePrescriptionResponse: _TypeAlias = HisServiceRevokePrescriptionResponse  # noqa: Y015
 
-@typing.final
-class HisServiceGetPrescriptionRequest(google.protobuf.message.Message):
+@_typing.final
+class HisServiceGetPrescriptionRequest(_message.Message):
     """Request of GetPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["prescription_number", b"prescription_number"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription_number", b"prescription_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HisServiceGetPrescriptionRequest: typing_extensions.TypeAlias = HisServiceGetPrescriptionRequest
+Global___HisServiceGetPrescriptionRequest: _TypeAlias = HisServiceGetPrescriptionRequest  # noqa: Y015
 
-@typing.final
-class HisServiceGetPrescriptionResponse(google.protobuf.message.Message):
+@_typing.final
+class HisServiceGetPrescriptionResponse(_message.Message):
     """Response of GetPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REGISTRATION_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_FIELD_NUMBER: builtins.int
-    STATUS_FIELD_NUMBER: builtins.int
-    STATUS_TIME_FIELD_NUMBER: builtins.int
+    REGISTRATION_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    STATUS_TIME_FIELD_NUMBER: _builtins.int
     registration: Global___Registration.ValueType
     """How far the edge has brought it."""
-    @property
-    def prescription(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def prescription(self) -> _statement_pb2.SignedStatement:
         """The sealed Prescription."""
 
-    @property
-    def status(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def status(self) -> _statement_pb2.SignedStatement:
         """A PrescriptionStatus signed by the platform; unset while queued."""
 
-    @property
-    def status_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def status_time(self) -> _timestamp_pb2.Timestamp:
         """When `status` was heard."""
 
     def __init__(
         self,
         *,
         registration: Global___Registration.ValueType = ...,
-        prescription: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        status: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        status_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        prescription: _statement_pb2.SignedStatement | None = ...,
+        status: _statement_pb2.SignedStatement | None = ...,
+        status_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["prescription", b"prescription", "status", b"status", "status_time", b"status_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["prescription", b"prescription", "registration", b"registration", "status", b"status", "status_time", b"status_time"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription", "status", b"status", "status_time", b"status_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription", "registration", b"registration", "status", b"status", "status_time", b"status_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HisServiceGetPrescriptionResponse: typing_extensions.TypeAlias = HisServiceGetPrescriptionResponse
+Global___HisServiceGetPrescriptionResponse: _TypeAlias = HisServiceGetPrescriptionResponse  # noqa: Y015
 
-@typing.final
-class HisServiceListStatementsRequest(google.protobuf.message.Message):
+@_typing.final
+class HisServiceListStatementsRequest(_message.Message):
     """Request of ListStatements."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    PAGE_SIZE_FIELD_NUMBER: builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    page_size: builtins.int
+    page_size: _builtins.int
     """At most this many; 0 means 50, more than 100 means 100."""
-    page_token: builtins.str
+    page_token: _builtins.str
     """`next_page_token` of the response before; empty for the first page."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        page_size: builtins.int = ...,
-        page_token: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prescription_number", b"prescription_number"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prescription_number", b"prescription_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HisServiceListStatementsRequest: typing_extensions.TypeAlias = HisServiceListStatementsRequest
+Global___HisServiceListStatementsRequest: _TypeAlias = HisServiceListStatementsRequest  # noqa: Y015
 
-@typing.final
-class HisServiceListStatementsResponse(google.protobuf.message.Message):
+@_typing.final
+class HisServiceListStatementsResponse(_message.Message):
     """Response of ListStatements."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    EVENTS_FIELD_NUMBER: builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    next_page_token: builtins.str
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
     """For the next page; empty on the last one."""
-    @property
-    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.trace_pb2.TraceEvent]:
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_trace_pb2.TraceEvent]:
         """What happened, oldest first."""
 
     def __init__(
         self,
         *,
-        events: collections.abc.Iterable[rxoutflow.v1.trace_pb2.TraceEvent] | None = ...,
-        next_page_token: builtins.str = ...,
+        events: _abc.Iterable[_trace_pb2.TraceEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["events", b"events", "next_page_token", b"next_page_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HisServiceListStatementsResponse: typing_extensions.TypeAlias = HisServiceListStatementsResponse
+Global___HisServiceListStatementsResponse: _TypeAlias = HisServiceListStatementsResponse  # noqa: Y015
 
-@typing.final
-class HisServiceWatchNoticesRequest(google.protobuf.message.Message):
+@_typing.final
+class HisServiceWatchNoticesRequest(_message.Message):
     """Request of WatchNotices."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    RESUME_TOKEN_FIELD_NUMBER: builtins.int
-    resume_token: builtins.str
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
     """`resume_token` of the last notice that was stored; empty to begin with the oldest kept."""
     def __init__(
         self,
         *,
-        resume_token: builtins.str = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["resume_token", b"resume_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HisServiceWatchNoticesRequest: typing_extensions.TypeAlias = HisServiceWatchNoticesRequest
+Global___HisServiceWatchNoticesRequest: _TypeAlias = HisServiceWatchNoticesRequest  # noqa: Y015
 
-@typing.final
-class HisServiceWatchNoticesResponse(google.protobuf.message.Message):
+@_typing.final
+class HisServiceWatchNoticesResponse(_message.Message):
     """Response of WatchNotices."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NOTICE_FIELD_NUMBER: builtins.int
-    @property
-    def notice(self) -> rxoutflow.v1.notice_pb2.Notice:
+    NOTICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notice(self) -> _notice_pb2.Notice:
         """A notice."""
 
     def __init__(
         self,
         *,
-        notice: rxoutflow.v1.notice_pb2.Notice | None = ...,
+        notice: _notice_pb2.Notice | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["notice", b"notice"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["notice", b"notice"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["notice", b"notice"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notice", b"notice"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HisServiceWatchNoticesResponse: typing_extensions.TypeAlias = HisServiceWatchNoticesResponse
+Global___HisServiceWatchNoticesResponse: _TypeAlias = HisServiceWatchNoticesResponse  # noqa: Y015
 
-@typing.final
-class HisServiceGetOutcomeRequest(google.protobuf.message.Message):
+@_typing.final
+class HisServiceGetOutcomeRequest(_message.Message):
     """Request of GetOutcome."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription that the request was about."""
-    request_id: builtins.str
+    request_id: _builtins.str
     """The id of the request."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        request_id: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["prescription_number", b"prescription_number", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription_number", b"prescription_number", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HisServiceGetOutcomeRequest: typing_extensions.TypeAlias = HisServiceGetOutcomeRequest
+Global___HisServiceGetOutcomeRequest: _TypeAlias = HisServiceGetOutcomeRequest  # noqa: Y015
 
-@typing.final
-class HisServiceGetOutcomeResponse(google.protobuf.message.Message):
+@_typing.final
+class HisServiceGetOutcomeResponse(_message.Message):
     """Response of GetOutcome."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    OUTCOME_FIELD_NUMBER: builtins.int
-    @property
-    def outcome(self) -> rxoutflow.v1.outcome_pb2.Outcome:
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcome(self) -> _outcome_pb2.Outcome:
         """What became of it."""
 
     def __init__(
         self,
         *,
-        outcome: rxoutflow.v1.outcome_pb2.Outcome | None = ...,
+        outcome: _outcome_pb2.Outcome | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["outcome", b"outcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["outcome", b"outcome"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HisServiceGetOutcomeResponse: typing_extensions.TypeAlias = HisServiceGetOutcomeResponse
+Global___HisServiceGetOutcomeResponse: _TypeAlias = HisServiceGetOutcomeResponse  # noqa: Y015

@@ -3,338 +3,161 @@
 isort:skip_file
 What a hospital's edge service (前置机) offers to the hospital's own systems."""
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import rxoutflow.v1.his_service_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from rxoutflow.v1 import his_service_pb2 as _his_service_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_HisServicePrecheckPrescriptionType = typing_extensions.TypeVar(
-    '_HisServicePrecheckPrescriptionType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionResponse,
-    ],
-)
 
-_HisServiceIssuePrescriptionType = typing_extensions.TypeVar(
-    '_HisServiceIssuePrescriptionType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.IssuePrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.IssuePrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.IssuePrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.IssuePrescriptionResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.IssuePrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.IssuePrescriptionResponse,
-    ],
-)
-
-_HisServiceRevokePrescriptionType = typing_extensions.TypeVar(
-    '_HisServiceRevokePrescriptionType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionResponse,
-    ],
-)
-
-_HisServiceGetPrescriptionType = typing_extensions.TypeVar(
-    '_HisServiceGetPrescriptionType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionResponse,
-    ],
-)
-
-_HisServiceListStatementsType = typing_extensions.TypeVar(
-    '_HisServiceListStatementsType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceListStatementsRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceListStatementsRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceListStatementsRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse,
-    ],
-)
-
-_HisServiceWatchNoticesType = typing_extensions.TypeVar(
-    '_HisServiceWatchNoticesType',
-    grpc.UnaryStreamMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesResponse,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesResponse,
-    ],
-    default=grpc.UnaryStreamMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesResponse,
-    ],
-)
-
-_HisServiceGetOutcomeType = typing_extensions.TypeVar(
-    '_HisServiceGetOutcomeType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeResponse,
-    ],
-)
-
-class HisServiceStub(typing.Generic[_HisServicePrecheckPrescriptionType, _HisServiceIssuePrescriptionType, _HisServiceRevokePrescriptionType, _HisServiceGetPrescriptionType, _HisServiceListStatementsType, _HisServiceWatchNoticesType, _HisServiceGetOutcomeType]):
+class HisServiceStub:
     """For the HIS, on the hospital's network, over mTLS with the hospital's own certificate. The edge
     adds the hospital's seal, stores durably, makes the pickup code, and forwards to the platform; if
     the platform is out of reach it keeps accepting and delivers later.
     """
 
-    @typing.overload
-    def __init__(self: HisServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionRequest,
-            rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.his_service_pb2.IssuePrescriptionRequest,
-            rxoutflow.v1.his_service_pb2.IssuePrescriptionResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionRequest,
-            rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionRequest,
-            rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.his_service_pb2.HisServiceListStatementsRequest,
-            rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse,
-        ],
-        grpc.UnaryStreamMultiCallable[
-            rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesRequest,
-            rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeRequest,
-            rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
-
-    @typing.overload
-    def __init__(self: HisServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionRequest,
-            rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.his_service_pb2.IssuePrescriptionRequest,
-            rxoutflow.v1.his_service_pb2.IssuePrescriptionResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionRequest,
-            rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionRequest,
-            rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.his_service_pb2.HisServiceListStatementsRequest,
-            rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse,
-        ],
-        grpc.aio.UnaryStreamMultiCallable[
-            rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesRequest,
-            rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeRequest,
-            rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    PrecheckPrescription: _HisServicePrecheckPrescriptionType
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> HisServiceAsyncStub: ...
+    PrecheckPrescription: _grpc.UnaryUnaryMultiCallable[_his_service_pb2.HisServicePrecheckPrescriptionRequest, _his_service_pb2.HisServicePrecheckPrescriptionResponse]
     """Pre-check at the platform; see HospitalService.PrecheckPrescription."""
-
-    IssuePrescription: _HisServiceIssuePrescriptionType
+    IssuePrescription: _grpc.UnaryUnaryMultiCallable[_his_service_pb2.IssuePrescriptionRequest, _his_service_pb2.IssuePrescriptionResponse]
     """Issues a prescription that prescriber and reviewing pharmacist have signed. The answer has the
     pickup code for the patient, also when the platform is out of reach. A refusal by the platform
     is the answer of this call when it comes at once, and a notice KIND_REGISTRATION_REFUSED when it
     comes later.
     """
-
-    RevokePrescription: _HisServiceRevokePrescriptionType
+    RevokePrescription: _grpc.UnaryUnaryMultiCallable[_his_service_pb2.HisServiceRevokePrescriptionRequest, _his_service_pb2.HisServiceRevokePrescriptionResponse]
     """Takes a prescription back; see HospitalService.RevokePrescription. Needs the platform, except
     for a prescription that has not left the edge yet.
     """
-
-    GetPrescription: _HisServiceGetPrescriptionType
+    GetPrescription: _grpc.UnaryUnaryMultiCallable[_his_service_pb2.HisServiceGetPrescriptionRequest, _his_service_pb2.HisServiceGetPrescriptionResponse]
     """A prescription of this hospital and where it stands. If the platform is out of reach, `status`
     is what the edge heard last.
     """
-
-    ListStatements: _HisServiceListStatementsType
+    ListStatements: _grpc.UnaryUnaryMultiCallable[_his_service_pb2.HisServiceListStatementsRequest, _his_service_pb2.HisServiceListStatementsResponse]
     """The history behind the status; see HospitalService.ListStatements. The edge passes it on."""
-
-    WatchNotices: _HisServiceWatchNoticesType
+    WatchNotices: _grpc.UnaryStreamMultiCallable[_his_service_pb2.HisServiceWatchNoticesRequest, _his_service_pb2.HisServiceWatchNoticesResponse]
     """Streams the notices that the edge has stored, from a resume token on."""
-
-    GetOutcome: _HisServiceGetOutcomeType
+    GetOutcome: _grpc.UnaryUnaryMultiCallable[_his_service_pb2.HisServiceGetOutcomeRequest, _his_service_pb2.HisServiceGetOutcomeResponse]
     """What became of a request whose answer was lost; answered from the edge's own store."""
 
-HisServiceAsyncStub: typing_extensions.TypeAlias = HisServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.IssuePrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.IssuePrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceListStatementsRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeRequest,
-        rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeResponse,
-    ],
-]
-
-class HisServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class HisServiceAsyncStub(HisServiceStub):
     """For the HIS, on the hospital's network, over mTLS with the hospital's own certificate. The edge
     adds the hospital's seal, stores durably, makes the pickup code, and forwards to the platform; if
     the platform is out of reach it keeps accepting and delivers later.
     """
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    PrecheckPrescription: _aio.UnaryUnaryMultiCallable[_his_service_pb2.HisServicePrecheckPrescriptionRequest, _his_service_pb2.HisServicePrecheckPrescriptionResponse]  # type: ignore[assignment]
+    """Pre-check at the platform; see HospitalService.PrecheckPrescription."""
+    IssuePrescription: _aio.UnaryUnaryMultiCallable[_his_service_pb2.IssuePrescriptionRequest, _his_service_pb2.IssuePrescriptionResponse]  # type: ignore[assignment]
+    """Issues a prescription that prescriber and reviewing pharmacist have signed. The answer has the
+    pickup code for the patient, also when the platform is out of reach. A refusal by the platform
+    is the answer of this call when it comes at once, and a notice KIND_REGISTRATION_REFUSED when it
+    comes later.
+    """
+    RevokePrescription: _aio.UnaryUnaryMultiCallable[_his_service_pb2.HisServiceRevokePrescriptionRequest, _his_service_pb2.HisServiceRevokePrescriptionResponse]  # type: ignore[assignment]
+    """Takes a prescription back; see HospitalService.RevokePrescription. Needs the platform, except
+    for a prescription that has not left the edge yet.
+    """
+    GetPrescription: _aio.UnaryUnaryMultiCallable[_his_service_pb2.HisServiceGetPrescriptionRequest, _his_service_pb2.HisServiceGetPrescriptionResponse]  # type: ignore[assignment]
+    """A prescription of this hospital and where it stands. If the platform is out of reach, `status`
+    is what the edge heard last.
+    """
+    ListStatements: _aio.UnaryUnaryMultiCallable[_his_service_pb2.HisServiceListStatementsRequest, _his_service_pb2.HisServiceListStatementsResponse]  # type: ignore[assignment]
+    """The history behind the status; see HospitalService.ListStatements. The edge passes it on."""
+    WatchNotices: _aio.UnaryStreamMultiCallable[_his_service_pb2.HisServiceWatchNoticesRequest, _his_service_pb2.HisServiceWatchNoticesResponse]  # type: ignore[assignment]
+    """Streams the notices that the edge has stored, from a resume token on."""
+    GetOutcome: _aio.UnaryUnaryMultiCallable[_his_service_pb2.HisServiceGetOutcomeRequest, _his_service_pb2.HisServiceGetOutcomeResponse]  # type: ignore[assignment]
+    """What became of a request whose answer was lost; answered from the edge's own store."""
+
+class HisServiceServicer(metaclass=_abc_1.ABCMeta):
+    """For the HIS, on the hospital's network, over mTLS with the hospital's own certificate. The edge
+    adds the hospital's seal, stores durably, makes the pickup code, and forwards to the platform; if
+    the platform is out of reach it keeps accepting and delivers later.
+    """
+
+    @_abc_1.abstractmethod
     def PrecheckPrescription(
         self,
-        request: rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionRequest,
+        request: _his_service_pb2.HisServicePrecheckPrescriptionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.his_service_pb2.HisServicePrecheckPrescriptionResponse]]:
+    ) -> _typing.Union[_his_service_pb2.HisServicePrecheckPrescriptionResponse, _abc.Awaitable[_his_service_pb2.HisServicePrecheckPrescriptionResponse]]:
         """Pre-check at the platform; see HospitalService.PrecheckPrescription."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def IssuePrescription(
         self,
-        request: rxoutflow.v1.his_service_pb2.IssuePrescriptionRequest,
+        request: _his_service_pb2.IssuePrescriptionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.his_service_pb2.IssuePrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.his_service_pb2.IssuePrescriptionResponse]]:
+    ) -> _typing.Union[_his_service_pb2.IssuePrescriptionResponse, _abc.Awaitable[_his_service_pb2.IssuePrescriptionResponse]]:
         """Issues a prescription that prescriber and reviewing pharmacist have signed. The answer has the
         pickup code for the patient, also when the platform is out of reach. A refusal by the platform
         is the answer of this call when it comes at once, and a notice KIND_REGISTRATION_REFUSED when it
         comes later.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def RevokePrescription(
         self,
-        request: rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionRequest,
+        request: _his_service_pb2.HisServiceRevokePrescriptionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.his_service_pb2.HisServiceRevokePrescriptionResponse]]:
+    ) -> _typing.Union[_his_service_pb2.HisServiceRevokePrescriptionResponse, _abc.Awaitable[_his_service_pb2.HisServiceRevokePrescriptionResponse]]:
         """Takes a prescription back; see HospitalService.RevokePrescription. Needs the platform, except
         for a prescription that has not left the edge yet.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetPrescription(
         self,
-        request: rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionRequest,
+        request: _his_service_pb2.HisServiceGetPrescriptionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.his_service_pb2.HisServiceGetPrescriptionResponse]]:
+    ) -> _typing.Union[_his_service_pb2.HisServiceGetPrescriptionResponse, _abc.Awaitable[_his_service_pb2.HisServiceGetPrescriptionResponse]]:
         """A prescription of this hospital and where it stands. If the platform is out of reach, `status`
         is what the edge heard last.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ListStatements(
         self,
-        request: rxoutflow.v1.his_service_pb2.HisServiceListStatementsRequest,
+        request: _his_service_pb2.HisServiceListStatementsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse, collections.abc.Awaitable[rxoutflow.v1.his_service_pb2.HisServiceListStatementsResponse]]:
+    ) -> _typing.Union[_his_service_pb2.HisServiceListStatementsResponse, _abc.Awaitable[_his_service_pb2.HisServiceListStatementsResponse]]:
         """The history behind the status; see HospitalService.ListStatements. The edge passes it on."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def WatchNotices(
         self,
-        request: rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesRequest,
+        request: _his_service_pb2.HisServiceWatchNoticesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesResponse], collections.abc.AsyncIterator[rxoutflow.v1.his_service_pb2.HisServiceWatchNoticesResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_his_service_pb2.HisServiceWatchNoticesResponse], _abc.AsyncIterator[_his_service_pb2.HisServiceWatchNoticesResponse]]:
         """Streams the notices that the edge has stored, from a resume token on."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetOutcome(
         self,
-        request: rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeRequest,
+        request: _his_service_pb2.HisServiceGetOutcomeRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeResponse, collections.abc.Awaitable[rxoutflow.v1.his_service_pb2.HisServiceGetOutcomeResponse]]:
+    ) -> _typing.Union[_his_service_pb2.HisServiceGetOutcomeResponse, _abc.Awaitable[_his_service_pb2.HisServiceGetOutcomeResponse]]:
         """What became of a request whose answer was lost; answered from the edge's own store."""
 
-def add_HisServiceServicer_to_server(servicer: HisServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_HisServiceServicer_to_server(servicer: HisServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

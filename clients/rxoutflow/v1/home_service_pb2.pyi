@@ -3,341 +3,380 @@
 isort:skip_file
 What a platform decides as the home region: the region where a prescription was issued."""
 
-import builtins
-import google.protobuf.descriptor
-import google.protobuf.message
-import rxoutflow.v1.attempt_pb2
-import rxoutflow.v1.credential_pb2
-import rxoutflow.v1.statement_pb2
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from rxoutflow.v1 import attempt_pb2 as _attempt_pb2
+from rxoutflow.v1 import credential_pb2 as _credential_pb2
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class OpenPrescriptionRequest(google.protobuf.message.Message):
+@_typing.final
+class OpenPrescriptionRequest(_message.Message):
     """Request of OpenPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PICKUP_CODE_FIELD_NUMBER: builtins.int
-    E_CREDENTIAL_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    pickup_code: builtins.str
+    PICKUP_CODE_FIELD_NUMBER: _builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    pickup_code: _builtins.str
     """The pickup code."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy that asks, in the region of the calling platform."""
-    @property
-    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+    @_builtins.property
+    def e_credential(self) -> _credential_pb2.ECredentialProof:
         """The insured's e-credential, bound to the pharmacy."""
 
     def __init__(
         self,
         *,
-        pickup_code: builtins.str = ...,
-        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
-        pharmacy_code: builtins.str = ...,
+        pickup_code: _builtins.str = ...,
+        e_credential: _credential_pb2.ECredentialProof | None = ...,
+        pharmacy_code: _builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["e_credential", b"e_credential", "pharmacy_code", b"pharmacy_code", "pickup_code", b"pickup_code", "proof", b"proof"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["proof", b"proof"]) -> typing.Literal["pickup_code", "e_credential"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["e_credential", b"e_credential", "pharmacy_code", b"pharmacy_code", "pickup_code", b"pickup_code", "proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_proof: _TypeAlias = _typing.Literal["pickup_code", "e_credential"]  # noqa: Y015
+    _WhichOneofArgType_proof: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_proof) -> _WhichOneofReturnType_proof | None: ...
 
-Global___OpenPrescriptionRequest: typing_extensions.TypeAlias = OpenPrescriptionRequest
+Global___OpenPrescriptionRequest: _TypeAlias = OpenPrescriptionRequest  # noqa: Y015
 
-@typing.final
-class OpenPrescriptionResponse(google.protobuf.message.Message):
+@_typing.final
+class OpenPrescriptionResponse(_message.Message):
     """Response of OpenPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_FIELD_NUMBER: builtins.int
-    STATUS_FIELD_NUMBER: builtins.int
-    @property
-    def prescription(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    PRESCRIPTION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prescription(self) -> _statement_pb2.SignedStatement:
         """The signed Prescription, exactly as registered."""
 
-    @property
-    def status(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def status(self) -> _statement_pb2.SignedStatement:
         """A PrescriptionStatus signed by the home platform."""
 
     def __init__(
         self,
         *,
-        prescription: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        status: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        prescription: _statement_pb2.SignedStatement | None = ...,
+        status: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["prescription", b"prescription", "status", b"status"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["prescription", b"prescription", "status", b"status"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___OpenPrescriptionResponse: typing_extensions.TypeAlias = OpenPrescriptionResponse
+Global___OpenPrescriptionResponse: _TypeAlias = OpenPrescriptionResponse  # noqa: Y015
 
-@typing.final
-class GrantClaimRequest(google.protobuf.message.Message):
+@_typing.final
+class GrantClaimRequest(_message.Message):
     """Request of GrantClaim."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    CLAIM_FIELD_NUMBER: builtins.int
-    PICKUP_CODE_FIELD_NUMBER: builtins.int
-    E_CREDENTIAL_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CLAIM_FIELD_NUMBER: _builtins.int
+    PICKUP_CODE_FIELD_NUMBER: _builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """The pharmacy's request_id."""
-    pickup_code: builtins.str
+    pickup_code: _builtins.str
     """The pickup code."""
-    @property
-    def claim(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def claim(self) -> _statement_pb2.SignedStatement:
         """The signed and sealed Claim."""
 
-    @property
-    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+    @_builtins.property
+    def e_credential(self) -> _credential_pb2.ECredentialProof:
         """The insured's e-credential, bound to the pharmacy."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        claim: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        pickup_code: builtins.str = ...,
-        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
+        request_id: _builtins.str = ...,
+        claim: _statement_pb2.SignedStatement | None = ...,
+        pickup_code: _builtins.str = ...,
+        e_credential: _credential_pb2.ECredentialProof | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof", "request_id", b"request_id"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["proof", b"proof"]) -> typing.Literal["pickup_code", "e_credential"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_proof: _TypeAlias = _typing.Literal["pickup_code", "e_credential"]  # noqa: Y015
+    _WhichOneofArgType_proof: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_proof) -> _WhichOneofReturnType_proof | None: ...
 
-Global___GrantClaimRequest: typing_extensions.TypeAlias = GrantClaimRequest
+Global___GrantClaimRequest: _TypeAlias = GrantClaimRequest  # noqa: Y015
 
-@typing.final
-class GrantClaimResponse(google.protobuf.message.Message):
+@_typing.final
+class GrantClaimResponse(_message.Message):
     """Response of GrantClaim."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_FIELD_NUMBER: builtins.int
-    RECEIPT_FIELD_NUMBER: builtins.int
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """An Attempt signed by the home platform."""
 
-    @property
-    def prescription(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def prescription(self) -> _statement_pb2.SignedStatement:
         """The signed Prescription, which the dispensing region keeps as long as the law asks."""
 
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """Evidence that the home platform's log keeps the claim; see Receipt."""
 
     def __init__(
         self,
         *,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        prescription: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
+        prescription: _statement_pb2.SignedStatement | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt", "prescription", b"prescription", "receipt", b"receipt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "prescription", b"prescription", "receipt", b"receipt"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "prescription", b"prescription", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "prescription", b"prescription", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GrantClaimResponse: typing_extensions.TypeAlias = GrantClaimResponse
+Global___GrantClaimResponse: _TypeAlias = GrantClaimResponse  # noqa: Y015
 
-@typing.final
-class CommitAttemptRequest(google.protobuf.message.Message):
+@_typing.final
+class CommitAttemptRequest(_message.Message):
     """Request of CommitAttempt."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    COMMITMENT_FIELD_NUMBER: builtins.int
-    SETTLEMENT_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    COMMITMENT_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """The pharmacy's request_id."""
-    @property
-    def commitment(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def commitment(self) -> _statement_pb2.SignedStatement:
         """The signed and sealed Commitment."""
 
-    @property
-    def settlement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def settlement(self) -> _statement_pb2.SignedStatement:
         """The Settlement, held, signed by the payer platform. Unset when the patient pays alone."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        commitment: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        settlement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        commitment: _statement_pb2.SignedStatement | None = ...,
+        settlement: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["commitment", b"commitment", "settlement", b"settlement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["commitment", b"commitment", "request_id", b"request_id", "settlement", b"settlement"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commitment", b"commitment", "settlement", b"settlement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commitment", b"commitment", "request_id", b"request_id", "settlement", b"settlement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CommitAttemptRequest: typing_extensions.TypeAlias = CommitAttemptRequest
+Global___CommitAttemptRequest: _TypeAlias = CommitAttemptRequest  # noqa: Y015
 
-@typing.final
-class CommitAttemptResponse(google.protobuf.message.Message):
+@_typing.final
+class CommitAttemptResponse(_message.Message):
     """Response of CommitAttempt."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The committed Attempt."""
 
     def __init__(
         self,
         *,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CommitAttemptResponse: typing_extensions.TypeAlias = CommitAttemptResponse
+Global___CommitAttemptResponse: _TypeAlias = CommitAttemptResponse  # noqa: Y015
 
-@typing.final
-class ReleaseAttemptRequest(google.protobuf.message.Message):
+@_typing.final
+class ReleaseAttemptRequest(_message.Message):
     """Request of ReleaseAttempt."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    RELEASE_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """The pharmacy's request_id."""
-    @property
-    def release(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def release(self) -> _statement_pb2.SignedStatement:
         """The signed and sealed ClaimRelease."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        release: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        release: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["release", b"release"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["release", b"release", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReleaseAttemptRequest: typing_extensions.TypeAlias = ReleaseAttemptRequest
+Global___ReleaseAttemptRequest: _TypeAlias = ReleaseAttemptRequest  # noqa: Y015
 
-@typing.final
-class ReleaseAttemptResponse(google.protobuf.message.Message):
+@_typing.final
+class ReleaseAttemptResponse(_message.Message):
     """Response of ReleaseAttempt."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    RECEIPT_FIELD_NUMBER: builtins.int
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The ended Attempt."""
 
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """Evidence that the home platform's log keeps the release; see Receipt."""
 
     def __init__(
         self,
         *,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt", "receipt", b"receipt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "receipt", b"receipt"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReleaseAttemptResponse: typing_extensions.TypeAlias = ReleaseAttemptResponse
+Global___ReleaseAttemptResponse: _TypeAlias = ReleaseAttemptResponse  # noqa: Y015
 
-@typing.final
-class CorrectAttemptRequest(google.protobuf.message.Message):
+@_typing.final
+class CorrectAttemptRequest(_message.Message):
     """Request of CorrectAttempt."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    CORRECTION_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CORRECTION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """The pharmacy's request_id."""
-    @property
-    def correction(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def correction(self) -> _statement_pb2.SignedStatement:
         """The signed and sealed Correction."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        correction: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        correction: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["correction", b"correction"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["correction", b"correction", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["correction", b"correction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction", b"correction", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CorrectAttemptRequest: typing_extensions.TypeAlias = CorrectAttemptRequest
+Global___CorrectAttemptRequest: _TypeAlias = CorrectAttemptRequest  # noqa: Y015
 
-@typing.final
-class CorrectAttemptResponse(google.protobuf.message.Message):
+@_typing.final
+class CorrectAttemptResponse(_message.Message):
     """Response of CorrectAttempt."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    OUTCOME_FIELD_NUMBER: builtins.int
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    outcome: rxoutflow.v1.attempt_pb2.CorrectionOutcome.ValueType
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    outcome: _attempt_pb2.CorrectionOutcome.ValueType
     """What it came to."""
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The attempt that the corrected call had led to, as it stands now. Unset if it led to none."""
 
     def __init__(
         self,
         *,
-        outcome: rxoutflow.v1.attempt_pb2.CorrectionOutcome.ValueType = ...,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        outcome: _attempt_pb2.CorrectionOutcome.ValueType = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "outcome", b"outcome"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CorrectAttemptResponse: typing_extensions.TypeAlias = CorrectAttemptResponse
+Global___CorrectAttemptResponse: _TypeAlias = CorrectAttemptResponse  # noqa: Y015
 
-@typing.final
-class GetAttemptRequest(google.protobuf.message.Message):
+@_typing.final
+class GetAttemptRequest(_message.Message):
     """Request of GetAttempt."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The attempt."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        attempt_id: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "prescription_number", b"prescription_number"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "prescription_number", b"prescription_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetAttemptRequest: typing_extensions.TypeAlias = GetAttemptRequest
+Global___GetAttemptRequest: _TypeAlias = GetAttemptRequest  # noqa: Y015
 
-@typing.final
-class GetAttemptResponse(google.protobuf.message.Message):
+@_typing.final
+class GetAttemptResponse(_message.Message):
     """Response of GetAttempt."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The Attempt as it stands."""
 
     def __init__(
         self,
         *,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetAttemptResponse: typing_extensions.TypeAlias = GetAttemptResponse
+Global___GetAttemptResponse: _TypeAlias = GetAttemptResponse  # noqa: Y015

@@ -3,125 +3,30 @@
 isort:skip_file
 What a platform decides as the home region: the region where a prescription was issued."""
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import rxoutflow.v1.home_service_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from rxoutflow.v1 import home_service_pb2 as _home_service_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_HomeServiceOpenPrescriptionType = typing_extensions.TypeVar(
-    '_HomeServiceOpenPrescriptionType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.OpenPrescriptionRequest,
-        rxoutflow.v1.home_service_pb2.OpenPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.OpenPrescriptionRequest,
-        rxoutflow.v1.home_service_pb2.OpenPrescriptionResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.OpenPrescriptionRequest,
-        rxoutflow.v1.home_service_pb2.OpenPrescriptionResponse,
-    ],
-)
 
-_HomeServiceGrantClaimType = typing_extensions.TypeVar(
-    '_HomeServiceGrantClaimType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.GrantClaimRequest,
-        rxoutflow.v1.home_service_pb2.GrantClaimResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.GrantClaimRequest,
-        rxoutflow.v1.home_service_pb2.GrantClaimResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.GrantClaimRequest,
-        rxoutflow.v1.home_service_pb2.GrantClaimResponse,
-    ],
-)
-
-_HomeServiceCommitAttemptType = typing_extensions.TypeVar(
-    '_HomeServiceCommitAttemptType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.CommitAttemptRequest,
-        rxoutflow.v1.home_service_pb2.CommitAttemptResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.CommitAttemptRequest,
-        rxoutflow.v1.home_service_pb2.CommitAttemptResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.CommitAttemptRequest,
-        rxoutflow.v1.home_service_pb2.CommitAttemptResponse,
-    ],
-)
-
-_HomeServiceReleaseAttemptType = typing_extensions.TypeVar(
-    '_HomeServiceReleaseAttemptType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.ReleaseAttemptRequest,
-        rxoutflow.v1.home_service_pb2.ReleaseAttemptResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.ReleaseAttemptRequest,
-        rxoutflow.v1.home_service_pb2.ReleaseAttemptResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.ReleaseAttemptRequest,
-        rxoutflow.v1.home_service_pb2.ReleaseAttemptResponse,
-    ],
-)
-
-_HomeServiceCorrectAttemptType = typing_extensions.TypeVar(
-    '_HomeServiceCorrectAttemptType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.CorrectAttemptRequest,
-        rxoutflow.v1.home_service_pb2.CorrectAttemptResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.CorrectAttemptRequest,
-        rxoutflow.v1.home_service_pb2.CorrectAttemptResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.CorrectAttemptRequest,
-        rxoutflow.v1.home_service_pb2.CorrectAttemptResponse,
-    ],
-)
-
-_HomeServiceGetAttemptType = typing_extensions.TypeVar(
-    '_HomeServiceGetAttemptType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.GetAttemptRequest,
-        rxoutflow.v1.home_service_pb2.GetAttemptResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.GetAttemptRequest,
-        rxoutflow.v1.home_service_pb2.GetAttemptResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.GetAttemptRequest,
-        rxoutflow.v1.home_service_pb2.GetAttemptResponse,
-    ],
-)
-
-class HomeServiceStub(typing.Generic[_HomeServiceOpenPrescriptionType, _HomeServiceGrantClaimType, _HomeServiceCommitAttemptType, _HomeServiceReleaseAttemptType, _HomeServiceCorrectAttemptType, _HomeServiceGetAttemptType]):
+class HomeServiceStub:
     """For other platforms, which forward what their pharmacies signed. A platform forwards; it never
     speaks for a pharmacy: every statement carries the pharmacy's seal, and the pharmacy must be in
     the calling platform's region.
@@ -130,117 +35,34 @@ class HomeServiceStub(typing.Generic[_HomeServiceOpenPrescriptionType, _HomeServ
     PrescriptionStatuses, stored before they are given.
     """
 
-    @typing.overload
-    def __init__(self: HomeServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.home_service_pb2.OpenPrescriptionRequest,
-            rxoutflow.v1.home_service_pb2.OpenPrescriptionResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.home_service_pb2.GrantClaimRequest,
-            rxoutflow.v1.home_service_pb2.GrantClaimResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.home_service_pb2.CommitAttemptRequest,
-            rxoutflow.v1.home_service_pb2.CommitAttemptResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.home_service_pb2.ReleaseAttemptRequest,
-            rxoutflow.v1.home_service_pb2.ReleaseAttemptResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.home_service_pb2.CorrectAttemptRequest,
-            rxoutflow.v1.home_service_pb2.CorrectAttemptResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.home_service_pb2.GetAttemptRequest,
-            rxoutflow.v1.home_service_pb2.GetAttemptResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
-
-    @typing.overload
-    def __init__(self: HomeServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.home_service_pb2.OpenPrescriptionRequest,
-            rxoutflow.v1.home_service_pb2.OpenPrescriptionResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.home_service_pb2.GrantClaimRequest,
-            rxoutflow.v1.home_service_pb2.GrantClaimResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.home_service_pb2.CommitAttemptRequest,
-            rxoutflow.v1.home_service_pb2.CommitAttemptResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.home_service_pb2.ReleaseAttemptRequest,
-            rxoutflow.v1.home_service_pb2.ReleaseAttemptResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.home_service_pb2.CorrectAttemptRequest,
-            rxoutflow.v1.home_service_pb2.CorrectAttemptResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.home_service_pb2.GetAttemptRequest,
-            rxoutflow.v1.home_service_pb2.GetAttemptResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    OpenPrescription: _HomeServiceOpenPrescriptionType
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> HomeServiceAsyncStub: ...
+    OpenPrescription: _grpc.UnaryUnaryMultiCallable[_home_service_pb2.OpenPrescriptionRequest, _home_service_pb2.OpenPrescriptionResponse]
     """Opens a prescription for a pharmacy that proves the right to collect. Has no effect, but that
     wrong pickup codes are counted, and too many lock the prescription's code for a while.
     """
-
-    GrantClaim: _HomeServiceGrantClaimType
+    GrantClaim: _grpc.UnaryUnaryMultiCallable[_home_service_pb2.GrantClaimRequest, _home_service_pb2.GrantClaimResponse]
     """Decides on a claim; see PharmacyService.ClaimPrescription."""
-
-    CommitAttempt: _HomeServiceCommitAttemptType
+    CommitAttempt: _grpc.UnaryUnaryMultiCallable[_home_service_pb2.CommitAttemptRequest, _home_service_pb2.CommitAttemptResponse]
     """Commits a reserved attempt. The point of no return: from OK on, no timer moves the attempt.
     Idempotent by attempt and settlement: asking again gives the committed attempt.
     """
-
-    ReleaseAttempt: _HomeServiceReleaseAttemptType
+    ReleaseAttempt: _grpc.UnaryUnaryMultiCallable[_home_service_pb2.ReleaseAttemptRequest, _home_service_pb2.ReleaseAttemptResponse]
     """Ends an attempt of which nothing was handed over."""
-
-    CorrectAttempt: _HomeServiceCorrectAttemptType
+    CorrectAttempt: _grpc.UnaryUnaryMultiCallable[_home_service_pb2.CorrectAttemptRequest, _home_service_pb2.CorrectAttemptResponse]
     """Undoes a GrantClaim or CommitAttempt that the calling platform forwarded for the pharmacy, and
     makes sure that it takes no effect later; see Correction. About a call of somebody else the answer
     is NOTHING_TO_UNDO, as about one that never was.
     """
-
-    GetAttempt: _HomeServiceGetAttemptType
+    GetAttempt: _grpc.UnaryUnaryMultiCallable[_home_service_pb2.GetAttemptRequest, _home_service_pb2.GetAttemptResponse]
     """What became of an attempt: for a dispensing region after a lost answer, and for a payer region
     that holds money for it.
     """
 
-HomeServiceAsyncStub: typing_extensions.TypeAlias = HomeServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.OpenPrescriptionRequest,
-        rxoutflow.v1.home_service_pb2.OpenPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.GrantClaimRequest,
-        rxoutflow.v1.home_service_pb2.GrantClaimResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.CommitAttemptRequest,
-        rxoutflow.v1.home_service_pb2.CommitAttemptResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.ReleaseAttemptRequest,
-        rxoutflow.v1.home_service_pb2.ReleaseAttemptResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.CorrectAttemptRequest,
-        rxoutflow.v1.home_service_pb2.CorrectAttemptResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.home_service_pb2.GetAttemptRequest,
-        rxoutflow.v1.home_service_pb2.GetAttemptResponse,
-    ],
-]
-
-class HomeServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class HomeServiceAsyncStub(HomeServiceStub):
     """For other platforms, which forward what their pharmacies signed. A platform forwards; it never
     speaks for a pharmacy: every statement carries the pharmacy's seal, and the pharmacy must be in
     the calling platform's region.
@@ -249,61 +71,93 @@ class HomeServiceServicer(metaclass=abc.ABCMeta):
     PrescriptionStatuses, stored before they are given.
     """
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    OpenPrescription: _aio.UnaryUnaryMultiCallable[_home_service_pb2.OpenPrescriptionRequest, _home_service_pb2.OpenPrescriptionResponse]  # type: ignore[assignment]
+    """Opens a prescription for a pharmacy that proves the right to collect. Has no effect, but that
+    wrong pickup codes are counted, and too many lock the prescription's code for a while.
+    """
+    GrantClaim: _aio.UnaryUnaryMultiCallable[_home_service_pb2.GrantClaimRequest, _home_service_pb2.GrantClaimResponse]  # type: ignore[assignment]
+    """Decides on a claim; see PharmacyService.ClaimPrescription."""
+    CommitAttempt: _aio.UnaryUnaryMultiCallable[_home_service_pb2.CommitAttemptRequest, _home_service_pb2.CommitAttemptResponse]  # type: ignore[assignment]
+    """Commits a reserved attempt. The point of no return: from OK on, no timer moves the attempt.
+    Idempotent by attempt and settlement: asking again gives the committed attempt.
+    """
+    ReleaseAttempt: _aio.UnaryUnaryMultiCallable[_home_service_pb2.ReleaseAttemptRequest, _home_service_pb2.ReleaseAttemptResponse]  # type: ignore[assignment]
+    """Ends an attempt of which nothing was handed over."""
+    CorrectAttempt: _aio.UnaryUnaryMultiCallable[_home_service_pb2.CorrectAttemptRequest, _home_service_pb2.CorrectAttemptResponse]  # type: ignore[assignment]
+    """Undoes a GrantClaim or CommitAttempt that the calling platform forwarded for the pharmacy, and
+    makes sure that it takes no effect later; see Correction. About a call of somebody else the answer
+    is NOTHING_TO_UNDO, as about one that never was.
+    """
+    GetAttempt: _aio.UnaryUnaryMultiCallable[_home_service_pb2.GetAttemptRequest, _home_service_pb2.GetAttemptResponse]  # type: ignore[assignment]
+    """What became of an attempt: for a dispensing region after a lost answer, and for a payer region
+    that holds money for it.
+    """
+
+class HomeServiceServicer(metaclass=_abc_1.ABCMeta):
+    """For other platforms, which forward what their pharmacies signed. A platform forwards; it never
+    speaks for a pharmacy: every statement carries the pharmacy's seal, and the pharmacy must be in
+    the calling platform's region.
+
+    The home region alone decides what may still be dispensed. Its answers are signed Attempts and
+    PrescriptionStatuses, stored before they are given.
+    """
+
+    @_abc_1.abstractmethod
     def OpenPrescription(
         self,
-        request: rxoutflow.v1.home_service_pb2.OpenPrescriptionRequest,
+        request: _home_service_pb2.OpenPrescriptionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.home_service_pb2.OpenPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.home_service_pb2.OpenPrescriptionResponse]]:
+    ) -> _typing.Union[_home_service_pb2.OpenPrescriptionResponse, _abc.Awaitable[_home_service_pb2.OpenPrescriptionResponse]]:
         """Opens a prescription for a pharmacy that proves the right to collect. Has no effect, but that
         wrong pickup codes are counted, and too many lock the prescription's code for a while.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GrantClaim(
         self,
-        request: rxoutflow.v1.home_service_pb2.GrantClaimRequest,
+        request: _home_service_pb2.GrantClaimRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.home_service_pb2.GrantClaimResponse, collections.abc.Awaitable[rxoutflow.v1.home_service_pb2.GrantClaimResponse]]:
+    ) -> _typing.Union[_home_service_pb2.GrantClaimResponse, _abc.Awaitable[_home_service_pb2.GrantClaimResponse]]:
         """Decides on a claim; see PharmacyService.ClaimPrescription."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def CommitAttempt(
         self,
-        request: rxoutflow.v1.home_service_pb2.CommitAttemptRequest,
+        request: _home_service_pb2.CommitAttemptRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.home_service_pb2.CommitAttemptResponse, collections.abc.Awaitable[rxoutflow.v1.home_service_pb2.CommitAttemptResponse]]:
+    ) -> _typing.Union[_home_service_pb2.CommitAttemptResponse, _abc.Awaitable[_home_service_pb2.CommitAttemptResponse]]:
         """Commits a reserved attempt. The point of no return: from OK on, no timer moves the attempt.
         Idempotent by attempt and settlement: asking again gives the committed attempt.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ReleaseAttempt(
         self,
-        request: rxoutflow.v1.home_service_pb2.ReleaseAttemptRequest,
+        request: _home_service_pb2.ReleaseAttemptRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.home_service_pb2.ReleaseAttemptResponse, collections.abc.Awaitable[rxoutflow.v1.home_service_pb2.ReleaseAttemptResponse]]:
+    ) -> _typing.Union[_home_service_pb2.ReleaseAttemptResponse, _abc.Awaitable[_home_service_pb2.ReleaseAttemptResponse]]:
         """Ends an attempt of which nothing was handed over."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def CorrectAttempt(
         self,
-        request: rxoutflow.v1.home_service_pb2.CorrectAttemptRequest,
+        request: _home_service_pb2.CorrectAttemptRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.home_service_pb2.CorrectAttemptResponse, collections.abc.Awaitable[rxoutflow.v1.home_service_pb2.CorrectAttemptResponse]]:
+    ) -> _typing.Union[_home_service_pb2.CorrectAttemptResponse, _abc.Awaitable[_home_service_pb2.CorrectAttemptResponse]]:
         """Undoes a GrantClaim or CommitAttempt that the calling platform forwarded for the pharmacy, and
         makes sure that it takes no effect later; see Correction. About a call of somebody else the answer
         is NOTHING_TO_UNDO, as about one that never was.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetAttempt(
         self,
-        request: rxoutflow.v1.home_service_pb2.GetAttemptRequest,
+        request: _home_service_pb2.GetAttemptRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.home_service_pb2.GetAttemptResponse, collections.abc.Awaitable[rxoutflow.v1.home_service_pb2.GetAttemptResponse]]:
+    ) -> _typing.Union[_home_service_pb2.GetAttemptResponse, _abc.Awaitable[_home_service_pb2.GetAttemptResponse]]:
         """What became of an attempt: for a dispensing region after a lost answer, and for a payer region
         that holds money for it.
         """
 
-def add_HomeServiceServicer_to_server(servicer: HomeServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_HomeServiceServicer_to_server(servicer: HomeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,500 +3,571 @@
 isort:skip_file
 What a regional platform offers the hospitals of its region."""
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import google.rpc.status_pb2
-import rxoutflow.v1.finding_pb2
-import rxoutflow.v1.notice_pb2
-import rxoutflow.v1.outcome_pb2
-import rxoutflow.v1.prescription_pb2
-import rxoutflow.v1.prescription_status_pb2
-import rxoutflow.v1.statement_pb2
-import rxoutflow.v1.trace_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
+from rxoutflow.v1 import finding_pb2 as _finding_pb2
+from rxoutflow.v1 import notice_pb2 as _notice_pb2
+from rxoutflow.v1 import outcome_pb2 as _outcome_pb2
+from rxoutflow.v1 import prescription_pb2 as _prescription_pb2
+from rxoutflow.v1 import prescription_status_pb2 as _prescription_status_pb2
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+from rxoutflow.v1 import trace_pb2 as _trace_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class PrecheckPrescriptionRequest(google.protobuf.message.Message):
+@_typing.final
+class PrecheckPrescriptionRequest(_message.Message):
     """Request of PrecheckPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_FIELD_NUMBER: builtins.int
-    @property
-    def prescription(self) -> rxoutflow.v1.prescription_pb2.Prescription:
+    PRESCRIPTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prescription(self) -> _prescription_pb2.Prescription:
         """The prescription, not signed yet."""
 
     def __init__(
         self,
         *,
-        prescription: rxoutflow.v1.prescription_pb2.Prescription | None = ...,
+        prescription: _prescription_pb2.Prescription | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["prescription", b"prescription"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["prescription", b"prescription"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PrecheckPrescriptionRequest: typing_extensions.TypeAlias = PrecheckPrescriptionRequest
+Global___PrecheckPrescriptionRequest: _TypeAlias = PrecheckPrescriptionRequest  # noqa: Y015
 
-@typing.final
-class PrecheckPrescriptionResponse(google.protobuf.message.Message):
+@_typing.final
+class PrecheckPrescriptionResponse(_message.Message):
     """Response of PrecheckPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    FINDINGS_FIELD_NUMBER: builtins.int
-    @property
-    def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.finding_pb2.RuleFinding]:
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[_finding_pb2.RuleFinding]:
         """Everything that the rules have to say; empty if nothing."""
 
     def __init__(
         self,
         *,
-        findings: collections.abc.Iterable[rxoutflow.v1.finding_pb2.RuleFinding] | None = ...,
+        findings: _abc.Iterable[_finding_pb2.RuleFinding] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["findings", b"findings"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PrecheckPrescriptionResponse: typing_extensions.TypeAlias = PrecheckPrescriptionResponse
+Global___PrecheckPrescriptionResponse: _TypeAlias = PrecheckPrescriptionResponse  # noqa: Y015
 
-@typing.final
-class RegisterPrescriptionRequest(google.protobuf.message.Message):
+@_typing.final
+class RegisterPrescriptionRequest(_message.Message):
     """Request of RegisterPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_FIELD_NUMBER: builtins.int
-    PICKUP_SECRET_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_FIELD_NUMBER: _builtins.int
+    PICKUP_SECRET_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    pickup_secret: builtins.str
+    pickup_secret: _builtins.str
     """The secret part of the pickup code (取药码): 16 characters of `0-9A-Z` without I, L, O, U, made at
     random by the issuer. The pickup code that the patient gets is
     `<prescription number>.<secret>`. The platform keeps a keyed hash only.
     """
-    @property
-    def prescription(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def prescription(self) -> _statement_pb2.SignedStatement:
         """The signed and sealed Prescription."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        prescription: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        pickup_secret: builtins.str = ...,
+        request_id: _builtins.str = ...,
+        prescription: _statement_pb2.SignedStatement | None = ...,
+        pickup_secret: _builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["prescription", b"prescription"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["pickup_secret", b"pickup_secret", "prescription", b"prescription", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pickup_secret", b"pickup_secret", "prescription", b"prescription", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RegisterPrescriptionRequest: typing_extensions.TypeAlias = RegisterPrescriptionRequest
+Global___RegisterPrescriptionRequest: _TypeAlias = RegisterPrescriptionRequest  # noqa: Y015
 
-@typing.final
-class RegisterPrescriptionResponse(google.protobuf.message.Message):
+@_typing.final
+class RegisterPrescriptionResponse(_message.Message):
     """Response of RegisterPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    STATUS_FIELD_NUMBER: builtins.int
-    RECEIPT_FIELD_NUMBER: builtins.int
-    @property
-    def status(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    STATUS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> _statement_pb2.SignedStatement:
         """A PrescriptionStatus signed by the home platform."""
 
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """Evidence that the platform's log keeps the prescription; see Receipt."""
 
     def __init__(
         self,
         *,
-        status: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        status: _statement_pb2.SignedStatement | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["receipt", b"receipt", "status", b"status"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["receipt", b"receipt", "status", b"status"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RegisterPrescriptionResponse: typing_extensions.TypeAlias = RegisterPrescriptionResponse
+Global___RegisterPrescriptionResponse: _TypeAlias = RegisterPrescriptionResponse  # noqa: Y015
 
-@typing.final
-class BatchRegisterPrescriptionsRequest(google.protobuf.message.Message):
+@_typing.final
+class BatchRegisterPrescriptionsRequest(_message.Message):
     """Request of BatchRegisterPrescriptions."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUESTS_FIELD_NUMBER: builtins.int
-    @property
-    def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RegisterPrescriptionRequest]:
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegisterPrescriptionRequest]:
         """One to 100 registrations."""
 
     def __init__(
         self,
         *,
-        requests: collections.abc.Iterable[Global___RegisterPrescriptionRequest] | None = ...,
+        requests: _abc.Iterable[Global___RegisterPrescriptionRequest] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["requests", b"requests"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___BatchRegisterPrescriptionsRequest: typing_extensions.TypeAlias = BatchRegisterPrescriptionsRequest
+Global___BatchRegisterPrescriptionsRequest: _TypeAlias = BatchRegisterPrescriptionsRequest  # noqa: Y015
 
-@typing.final
-class BatchRegisterPrescriptionsResponse(google.protobuf.message.Message):
+@_typing.final
+class BatchRegisterPrescriptionsResponse(_message.Message):
     """Response of BatchRegisterPrescriptions."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class Result(google.protobuf.message.Message):
+    @_typing.final
+    class Result(_message.Message):
         """What became of one registration."""
 
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+        DESCRIPTOR: _descriptor.Descriptor
 
-        RESPONSE_FIELD_NUMBER: builtins.int
-        ERROR_FIELD_NUMBER: builtins.int
-        @property
+        RESPONSE_FIELD_NUMBER: _builtins.int
+        ERROR_FIELD_NUMBER: _builtins.int
+        @_builtins.property
         def response(self) -> Global___RegisterPrescriptionResponse:
             """It is registered."""
 
-        @property
-        def error(self) -> google.rpc.status_pb2.Status:
+        @_builtins.property
+        def error(self) -> _status_pb2.Status:
             """It was refused, with an ErrorInfo of the catalogue."""
 
         def __init__(
             self,
             *,
             response: Global___RegisterPrescriptionResponse | None = ...,
-            error: google.rpc.status_pb2.Status | None = ...,
+            error: _status_pb2.Status | None = ...,
         ) -> None: ...
-        def HasField(self, field_name: typing.Literal["error", b"error", "response", b"response", "result", b"result"]) -> builtins.bool: ...
-        def ClearField(self, field_name: typing.Literal["error", b"error", "response", b"response", "result", b"result"]) -> None: ...
-        def WhichOneof(self, oneof_group: typing.Literal["result", b"result"]) -> typing.Literal["response", "error"] | None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+        _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
-    RESULTS_FIELD_NUMBER: builtins.int
-    @property
-    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BatchRegisterPrescriptionsResponse.Result]:
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchRegisterPrescriptionsResponse.Result]:
         """In the order of the requests."""
 
     def __init__(
         self,
         *,
-        results: collections.abc.Iterable[Global___BatchRegisterPrescriptionsResponse.Result] | None = ...,
+        results: _abc.Iterable[Global___BatchRegisterPrescriptionsResponse.Result] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["results", b"results"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___BatchRegisterPrescriptionsResponse: typing_extensions.TypeAlias = BatchRegisterPrescriptionsResponse
+Global___BatchRegisterPrescriptionsResponse: _TypeAlias = BatchRegisterPrescriptionsResponse  # noqa: Y015
 
-@typing.final
-class RevokePrescriptionRequest(google.protobuf.message.Message):
+@_typing.final
+class RevokePrescriptionRequest(_message.Message):
     """Request of RevokePrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    REVOCATION_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REVOCATION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    @property
-    def revocation(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def revocation(self) -> _statement_pb2.SignedStatement:
         """The signed and sealed Revocation."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        revocation: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        revocation: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["revocation", b"revocation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["request_id", b"request_id", "revocation", b"revocation"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revocation", b"revocation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "revocation", b"revocation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RevokePrescriptionRequest: typing_extensions.TypeAlias = RevokePrescriptionRequest
+Global___RevokePrescriptionRequest: _TypeAlias = RevokePrescriptionRequest  # noqa: Y015
 
-@typing.final
-class RevokePrescriptionResponse(google.protobuf.message.Message):
+@_typing.final
+class RevokePrescriptionResponse(_message.Message):
     """Response of RevokePrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    OUTCOME_FIELD_NUMBER: builtins.int
-    STATUS_FIELD_NUMBER: builtins.int
-    RECEIPT_FIELD_NUMBER: builtins.int
-    outcome: rxoutflow.v1.prescription_status_pb2.RevocationOutcome.ValueType
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    outcome: _prescription_status_pb2.RevocationOutcome.ValueType
     """What it came to."""
-    @property
-    def status(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def status(self) -> _statement_pb2.SignedStatement:
         """A PrescriptionStatus signed by the home platform. Of a number that was never registered it says
         no more than that it is revoked.
         """
 
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """Evidence that the platform's log keeps the revocation; see Receipt."""
 
     def __init__(
         self,
         *,
-        outcome: rxoutflow.v1.prescription_status_pb2.RevocationOutcome.ValueType = ...,
-        status: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        outcome: _prescription_status_pb2.RevocationOutcome.ValueType = ...,
+        status: _statement_pb2.SignedStatement | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["receipt", b"receipt", "status", b"status"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["outcome", b"outcome", "receipt", b"receipt", "status", b"status"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "receipt", b"receipt", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RevokePrescriptionResponse: typing_extensions.TypeAlias = RevokePrescriptionResponse
+Global___RevokePrescriptionResponse: _TypeAlias = RevokePrescriptionResponse  # noqa: Y015
 
-@typing.final
-class GetPrescriptionRequest(google.protobuf.message.Message):
+@_typing.final
+class GetPrescriptionRequest(_message.Message):
     """Request of GetPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["prescription_number", b"prescription_number"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription_number", b"prescription_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetPrescriptionRequest: typing_extensions.TypeAlias = GetPrescriptionRequest
+Global___GetPrescriptionRequest: _TypeAlias = GetPrescriptionRequest  # noqa: Y015
 
-@typing.final
-class GetPrescriptionResponse(google.protobuf.message.Message):
+@_typing.final
+class GetPrescriptionResponse(_message.Message):
     """Response of GetPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_FIELD_NUMBER: builtins.int
-    STATUS_FIELD_NUMBER: builtins.int
-    @property
-    def prescription(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    PRESCRIPTION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prescription(self) -> _statement_pb2.SignedStatement:
         """The signed Prescription, exactly as registered."""
 
-    @property
-    def status(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def status(self) -> _statement_pb2.SignedStatement:
         """A PrescriptionStatus signed by the home platform."""
 
     def __init__(
         self,
         *,
-        prescription: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        status: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        prescription: _statement_pb2.SignedStatement | None = ...,
+        status: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["prescription", b"prescription", "status", b"status"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["prescription", b"prescription", "status", b"status"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetPrescriptionResponse: typing_extensions.TypeAlias = GetPrescriptionResponse
+Global___GetPrescriptionResponse: _TypeAlias = GetPrescriptionResponse  # noqa: Y015
 
-@typing.final
-class HospitalServiceListStatementsRequest(google.protobuf.message.Message):
+@_typing.final
+class HospitalServiceListStatementsRequest(_message.Message):
     """Request of ListStatements."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    PAGE_SIZE_FIELD_NUMBER: builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    page_size: builtins.int
+    page_size: _builtins.int
     """At most this many; 0 means 50, more than 100 means 100."""
-    page_token: builtins.str
+    page_token: _builtins.str
     """`next_page_token` of the response before; empty for the first page."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        page_size: builtins.int = ...,
-        page_token: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prescription_number", b"prescription_number"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prescription_number", b"prescription_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HospitalServiceListStatementsRequest: typing_extensions.TypeAlias = HospitalServiceListStatementsRequest
+Global___HospitalServiceListStatementsRequest: _TypeAlias = HospitalServiceListStatementsRequest  # noqa: Y015
 
-@typing.final
-class HospitalServiceListStatementsResponse(google.protobuf.message.Message):
+@_typing.final
+class HospitalServiceListStatementsResponse(_message.Message):
     """Response of ListStatements."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    EVENTS_FIELD_NUMBER: builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    next_page_token: builtins.str
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
     """For the next page; empty on the last one."""
-    @property
-    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.trace_pb2.TraceEvent]:
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_trace_pb2.TraceEvent]:
         """What happened, oldest first."""
 
     def __init__(
         self,
         *,
-        events: collections.abc.Iterable[rxoutflow.v1.trace_pb2.TraceEvent] | None = ...,
-        next_page_token: builtins.str = ...,
+        events: _abc.Iterable[_trace_pb2.TraceEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["events", b"events", "next_page_token", b"next_page_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HospitalServiceListStatementsResponse: typing_extensions.TypeAlias = HospitalServiceListStatementsResponse
+Global___HospitalServiceListStatementsResponse: _TypeAlias = HospitalServiceListStatementsResponse  # noqa: Y015
 
-@typing.final
-class ListPrescriptionsRequest(google.protobuf.message.Message):
+@_typing.final
+class ListPrescriptionsRequest(_message.Message):
     """Request of ListPrescriptions."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PAGE_SIZE_FIELD_NUMBER: builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    page_size: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
     """At most this many; 0 means 50, more than 500 means 500."""
-    page_token: builtins.str
+    page_token: _builtins.str
     """`next_page_token` of the response before; empty for the first page."""
     def __init__(
         self,
         *,
-        page_size: builtins.int = ...,
-        page_token: builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListPrescriptionsRequest: typing_extensions.TypeAlias = ListPrescriptionsRequest
+Global___ListPrescriptionsRequest: _TypeAlias = ListPrescriptionsRequest  # noqa: Y015
 
-@typing.final
-class ListPrescriptionsResponse(google.protobuf.message.Message):
+@_typing.final
+class ListPrescriptionsResponse(_message.Message):
     """Response of ListPrescriptions."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class Entry(google.protobuf.message.Message):
+    @_typing.final
+    class Entry(_message.Message):
         """A prescription of the list."""
 
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+        DESCRIPTOR: _descriptor.Descriptor
 
-        PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-        VALIDITY_FIELD_NUMBER: builtins.int
-        REGISTER_TIME_FIELD_NUMBER: builtins.int
-        prescription_number: builtins.str
+        PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+        VALIDITY_FIELD_NUMBER: _builtins.int
+        REGISTER_TIME_FIELD_NUMBER: _builtins.int
+        prescription_number: _builtins.str
         """The prescription."""
-        validity: rxoutflow.v1.prescription_status_pb2.PrescriptionStatus.Validity.ValueType
+        validity: _prescription_status_pb2.PrescriptionStatus.Validity.ValueType
         """Whether it may be filled at all."""
-        @property
-        def register_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        @_builtins.property
+        def register_time(self) -> _timestamp_pb2.Timestamp:
             """When the platform accepted it."""
 
         def __init__(
             self,
             *,
-            prescription_number: builtins.str = ...,
-            validity: rxoutflow.v1.prescription_status_pb2.PrescriptionStatus.Validity.ValueType = ...,
-            register_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+            prescription_number: _builtins.str = ...,
+            validity: _prescription_status_pb2.PrescriptionStatus.Validity.ValueType = ...,
+            register_time: _timestamp_pb2.Timestamp | None = ...,
         ) -> None: ...
-        def HasField(self, field_name: typing.Literal["register_time", b"register_time"]) -> builtins.bool: ...
-        def ClearField(self, field_name: typing.Literal["prescription_number", b"prescription_number", "register_time", b"register_time", "validity", b"validity"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["register_time", b"register_time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription_number", b"prescription_number", "register_time", b"register_time", "validity", b"validity"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    PRESCRIPTIONS_FIELD_NUMBER: builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    next_page_token: builtins.str
+    PRESCRIPTIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
     """For the next page; empty on the last one."""
-    @property
-    def prescriptions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ListPrescriptionsResponse.Entry]:
+    @_builtins.property
+    def prescriptions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListPrescriptionsResponse.Entry]:
         """The prescriptions, newest first."""
 
     def __init__(
         self,
         *,
-        prescriptions: collections.abc.Iterable[Global___ListPrescriptionsResponse.Entry] | None = ...,
-        next_page_token: builtins.str = ...,
+        prescriptions: _abc.Iterable[Global___ListPrescriptionsResponse.Entry] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "prescriptions", b"prescriptions"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "prescriptions", b"prescriptions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListPrescriptionsResponse: typing_extensions.TypeAlias = ListPrescriptionsResponse
+Global___ListPrescriptionsResponse: _TypeAlias = ListPrescriptionsResponse  # noqa: Y015
 
-@typing.final
-class HospitalServiceWatchNoticesRequest(google.protobuf.message.Message):
+@_typing.final
+class HospitalServiceWatchNoticesRequest(_message.Message):
     """Request of WatchNotices."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    RESUME_TOKEN_FIELD_NUMBER: builtins.int
-    resume_token: builtins.str
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
     """`resume_token` of the last notice that was stored; empty to begin with the oldest kept."""
     def __init__(
         self,
         *,
-        resume_token: builtins.str = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["resume_token", b"resume_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HospitalServiceWatchNoticesRequest: typing_extensions.TypeAlias = HospitalServiceWatchNoticesRequest
+Global___HospitalServiceWatchNoticesRequest: _TypeAlias = HospitalServiceWatchNoticesRequest  # noqa: Y015
 
-@typing.final
-class HospitalServiceWatchNoticesResponse(google.protobuf.message.Message):
+@_typing.final
+class HospitalServiceWatchNoticesResponse(_message.Message):
     """Response of WatchNotices."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NOTICE_FIELD_NUMBER: builtins.int
-    @property
-    def notice(self) -> rxoutflow.v1.notice_pb2.Notice:
+    NOTICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notice(self) -> _notice_pb2.Notice:
         """A notice."""
 
     def __init__(
         self,
         *,
-        notice: rxoutflow.v1.notice_pb2.Notice | None = ...,
+        notice: _notice_pb2.Notice | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["notice", b"notice"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["notice", b"notice"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["notice", b"notice"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notice", b"notice"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HospitalServiceWatchNoticesResponse: typing_extensions.TypeAlias = HospitalServiceWatchNoticesResponse
+Global___HospitalServiceWatchNoticesResponse: _TypeAlias = HospitalServiceWatchNoticesResponse  # noqa: Y015
 
-@typing.final
-class HospitalServiceGetOutcomeRequest(google.protobuf.message.Message):
+@_typing.final
+class HospitalServiceGetOutcomeRequest(_message.Message):
     """Request of GetOutcome."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription that the request was about."""
-    request_id: builtins.str
+    request_id: _builtins.str
     """The id of the request."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        request_id: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["prescription_number", b"prescription_number", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription_number", b"prescription_number", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HospitalServiceGetOutcomeRequest: typing_extensions.TypeAlias = HospitalServiceGetOutcomeRequest
+Global___HospitalServiceGetOutcomeRequest: _TypeAlias = HospitalServiceGetOutcomeRequest  # noqa: Y015
 
-@typing.final
-class HospitalServiceGetOutcomeResponse(google.protobuf.message.Message):
+@_typing.final
+class HospitalServiceGetOutcomeResponse(_message.Message):
     """Response of GetOutcome."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    OUTCOME_FIELD_NUMBER: builtins.int
-    @property
-    def outcome(self) -> rxoutflow.v1.outcome_pb2.Outcome:
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcome(self) -> _outcome_pb2.Outcome:
         """What became of it."""
 
     def __init__(
         self,
         *,
-        outcome: rxoutflow.v1.outcome_pb2.Outcome | None = ...,
+        outcome: _outcome_pb2.Outcome | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["outcome", b"outcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["outcome", b"outcome"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HospitalServiceGetOutcomeResponse: typing_extensions.TypeAlias = HospitalServiceGetOutcomeResponse
+Global___HospitalServiceGetOutcomeResponse: _TypeAlias = HospitalServiceGetOutcomeResponse  # noqa: Y015

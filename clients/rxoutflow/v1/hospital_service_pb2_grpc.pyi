@@ -3,173 +3,30 @@
 isort:skip_file
 What a regional platform offers the hospitals of its region."""
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import rxoutflow.v1.hospital_service_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from rxoutflow.v1 import hospital_service_pb2 as _hospital_service_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_HospitalServicePrecheckPrescriptionType = typing_extensions.TypeVar(
-    '_HospitalServicePrecheckPrescriptionType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionResponse,
-    ],
-)
 
-_HospitalServiceRegisterPrescriptionType = typing_extensions.TypeVar(
-    '_HospitalServiceRegisterPrescriptionType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionResponse,
-    ],
-)
-
-_HospitalServiceBatchRegisterPrescriptionsType = typing_extensions.TypeVar(
-    '_HospitalServiceBatchRegisterPrescriptionsType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsRequest,
-        rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsRequest,
-        rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsRequest,
-        rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsResponse,
-    ],
-)
-
-_HospitalServiceRevokePrescriptionType = typing_extensions.TypeVar(
-    '_HospitalServiceRevokePrescriptionType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.RevokePrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.RevokePrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.RevokePrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.RevokePrescriptionResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.RevokePrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.RevokePrescriptionResponse,
-    ],
-)
-
-_HospitalServiceGetPrescriptionType = typing_extensions.TypeVar(
-    '_HospitalServiceGetPrescriptionType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.GetPrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.GetPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.GetPrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.GetPrescriptionResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.GetPrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.GetPrescriptionResponse,
-    ],
-)
-
-_HospitalServiceListStatementsType = typing_extensions.TypeVar(
-    '_HospitalServiceListStatementsType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsRequest,
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsRequest,
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsRequest,
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse,
-    ],
-)
-
-_HospitalServiceListPrescriptionsType = typing_extensions.TypeVar(
-    '_HospitalServiceListPrescriptionsType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.ListPrescriptionsRequest,
-        rxoutflow.v1.hospital_service_pb2.ListPrescriptionsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.ListPrescriptionsRequest,
-        rxoutflow.v1.hospital_service_pb2.ListPrescriptionsResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.ListPrescriptionsRequest,
-        rxoutflow.v1.hospital_service_pb2.ListPrescriptionsResponse,
-    ],
-)
-
-_HospitalServiceWatchNoticesType = typing_extensions.TypeVar(
-    '_HospitalServiceWatchNoticesType',
-    grpc.UnaryStreamMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesRequest,
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesResponse,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesRequest,
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesResponse,
-    ],
-    default=grpc.UnaryStreamMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesRequest,
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesResponse,
-    ],
-)
-
-_HospitalServiceGetOutcomeType = typing_extensions.TypeVar(
-    '_HospitalServiceGetOutcomeType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeRequest,
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeRequest,
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeRequest,
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeResponse,
-    ],
-)
-
-class HospitalServiceStub(typing.Generic[_HospitalServicePrecheckPrescriptionType, _HospitalServiceRegisterPrescriptionType, _HospitalServiceBatchRegisterPrescriptionsType, _HospitalServiceRevokePrescriptionType, _HospitalServiceGetPrescriptionType, _HospitalServiceListStatementsType, _HospitalServiceListPrescriptionsType, _HospitalServiceWatchNoticesType, _HospitalServiceGetOutcomeType]):
+class HospitalServiceStub:
     """For hospitals, at the platform of their own region, which is the home region of everything that
     they issue. Hospital systems that prefer not to seal and store by themselves use HisService at
     the edge instead.
@@ -179,170 +36,48 @@ class HospitalServiceStub(typing.Generic[_HospitalServicePrecheckPrescriptionTyp
     the prescription is kept; the same id with other content is REQUEST_ID_REUSED.
     """
 
-    @typing.overload
-    def __init__(self: HospitalServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionRequest,
-            rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionRequest,
-            rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsRequest,
-            rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.RevokePrescriptionRequest,
-            rxoutflow.v1.hospital_service_pb2.RevokePrescriptionResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.GetPrescriptionRequest,
-            rxoutflow.v1.hospital_service_pb2.GetPrescriptionResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsRequest,
-            rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.ListPrescriptionsRequest,
-            rxoutflow.v1.hospital_service_pb2.ListPrescriptionsResponse,
-        ],
-        grpc.UnaryStreamMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesRequest,
-            rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeRequest,
-            rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
-
-    @typing.overload
-    def __init__(self: HospitalServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionRequest,
-            rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionRequest,
-            rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsRequest,
-            rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.RevokePrescriptionRequest,
-            rxoutflow.v1.hospital_service_pb2.RevokePrescriptionResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.GetPrescriptionRequest,
-            rxoutflow.v1.hospital_service_pb2.GetPrescriptionResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsRequest,
-            rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.ListPrescriptionsRequest,
-            rxoutflow.v1.hospital_service_pb2.ListPrescriptionsResponse,
-        ],
-        grpc.aio.UnaryStreamMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesRequest,
-            rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeRequest,
-            rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    PrecheckPrescription: _HospitalServicePrecheckPrescriptionType
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> HospitalServiceAsyncStub: ...
+    PrecheckPrescription: _grpc.UnaryUnaryMultiCallable[_hospital_service_pb2.PrecheckPrescriptionRequest, _hospital_service_pb2.PrecheckPrescriptionResponse]
     """Runs every rule over a prescription without registering it (预核验, uploadChk) and returns all
     findings at once. Has no effect.
     """
-
-    RegisterPrescription: _HospitalServiceRegisterPrescriptionType
+    RegisterPrescription: _grpc.UnaryUnaryMultiCallable[_hospital_service_pb2.RegisterPrescriptionRequest, _hospital_service_pb2.RegisterPrescriptionResponse]
     """Registers a sealed prescription (rxFileUpld). From the answer on, pharmacies can find it.
     Refusals: PRESCRIPTION_RULE_VIOLATED, SIGNATURE_*, SIGNER*, PRESCRIPTION_ALREADY_REGISTERED,
     PRESCRIPTION_EXPIRED, PRESCRIPTION_REVOKED (it was taken back before it arrived),
     INSTITUTION_NOT_ACTIVE.
     """
-
-    BatchRegisterPrescriptions: _HospitalServiceBatchRegisterPrescriptionsType
+    BatchRegisterPrescriptions: _grpc.UnaryUnaryMultiCallable[_hospital_service_pb2.BatchRegisterPrescriptionsRequest, _hospital_service_pb2.BatchRegisterPrescriptionsResponse]
     """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself."""
-
-    RevokePrescription: _HospitalServiceRevokePrescriptionType
+    RevokePrescription: _grpc.UnaryUnaryMultiCallable[_hospital_service_pb2.RevokePrescriptionRequest, _hospital_service_pb2.RevokePrescriptionResponse]
     """Takes a prescription back (rxUndo). Always answers what it came to; see RevocationOutcome. It
     need not have been registered: a number of the caller's that is unknown here is noted, and never
     registered afterwards.
     """
-
-    GetPrescription: _HospitalServiceGetPrescriptionType
+    GetPrescription: _grpc.UnaryUnaryMultiCallable[_hospital_service_pb2.GetPrescriptionRequest, _hospital_service_pb2.GetPrescriptionResponse]
     """The prescription and where it stands (hospRxDetlQuery)."""
-
-    ListStatements: _HospitalServiceListStatementsType
+    ListStatements: _grpc.UnaryUnaryMultiCallable[_hospital_service_pb2.HospitalServiceListStatementsRequest, _hospital_service_pb2.HospitalServiceListStatementsResponse]
     """The history behind the status: every step of the prescription at its home region, oldest first,
     with the statement that it rests on. Where an institution asked and the platform decided, both
     statements are there, under the same action.
     Refusals: PRESCRIPTION_NOT_FOUND.
     """
-
-    ListPrescriptions: _HospitalServiceListPrescriptionsType
+    ListPrescriptions: _grpc.UnaryUnaryMultiCallable[_hospital_service_pb2.ListPrescriptionsRequest, _hospital_service_pb2.ListPrescriptionsResponse]
     """The hospital's own prescriptions, newest first."""
-
-    WatchNotices: _HospitalServiceWatchNoticesType
+    WatchNotices: _grpc.UnaryStreamMultiCallable[_hospital_service_pb2.HospitalServiceWatchNoticesRequest, _hospital_service_pb2.HospitalServiceWatchNoticesResponse]
     """Streams notices about the hospital's prescriptions, from a resume token on, for as long as the
     caller stays. One stream a hospital is enough.
     """
-
-    GetOutcome: _HospitalServiceGetOutcomeType
+    GetOutcome: _grpc.UnaryUnaryMultiCallable[_hospital_service_pb2.HospitalServiceGetOutcomeRequest, _hospital_service_pb2.HospitalServiceGetOutcomeResponse]
     """What became of a request whose answer was lost. OUTCOME_NOT_FOUND means that it had no effect
     so far; it may still be on its way, so repeat it with the same id.
     """
 
-HospitalServiceAsyncStub: typing_extensions.TypeAlias = HospitalServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsRequest,
-        rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.RevokePrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.RevokePrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.GetPrescriptionRequest,
-        rxoutflow.v1.hospital_service_pb2.GetPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsRequest,
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.ListPrescriptionsRequest,
-        rxoutflow.v1.hospital_service_pb2.ListPrescriptionsResponse,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesRequest,
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeRequest,
-        rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeResponse,
-    ],
-]
-
-class HospitalServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class HospitalServiceAsyncStub(HospitalServiceStub):
     """For hospitals, at the platform of their own region, which is the home region of everything that
     they issue. Hospital systems that prefer not to seal and store by themselves use HisService at
     the edge instead.
@@ -352,93 +87,140 @@ class HospitalServiceServicer(metaclass=abc.ABCMeta):
     the prescription is kept; the same id with other content is REQUEST_ID_REUSED.
     """
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    PrecheckPrescription: _aio.UnaryUnaryMultiCallable[_hospital_service_pb2.PrecheckPrescriptionRequest, _hospital_service_pb2.PrecheckPrescriptionResponse]  # type: ignore[assignment]
+    """Runs every rule over a prescription without registering it (预核验, uploadChk) and returns all
+    findings at once. Has no effect.
+    """
+    RegisterPrescription: _aio.UnaryUnaryMultiCallable[_hospital_service_pb2.RegisterPrescriptionRequest, _hospital_service_pb2.RegisterPrescriptionResponse]  # type: ignore[assignment]
+    """Registers a sealed prescription (rxFileUpld). From the answer on, pharmacies can find it.
+    Refusals: PRESCRIPTION_RULE_VIOLATED, SIGNATURE_*, SIGNER*, PRESCRIPTION_ALREADY_REGISTERED,
+    PRESCRIPTION_EXPIRED, PRESCRIPTION_REVOKED (it was taken back before it arrived),
+    INSTITUTION_NOT_ACTIVE.
+    """
+    BatchRegisterPrescriptions: _aio.UnaryUnaryMultiCallable[_hospital_service_pb2.BatchRegisterPrescriptionsRequest, _hospital_service_pb2.BatchRegisterPrescriptionsResponse]  # type: ignore[assignment]
+    """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself."""
+    RevokePrescription: _aio.UnaryUnaryMultiCallable[_hospital_service_pb2.RevokePrescriptionRequest, _hospital_service_pb2.RevokePrescriptionResponse]  # type: ignore[assignment]
+    """Takes a prescription back (rxUndo). Always answers what it came to; see RevocationOutcome. It
+    need not have been registered: a number of the caller's that is unknown here is noted, and never
+    registered afterwards.
+    """
+    GetPrescription: _aio.UnaryUnaryMultiCallable[_hospital_service_pb2.GetPrescriptionRequest, _hospital_service_pb2.GetPrescriptionResponse]  # type: ignore[assignment]
+    """The prescription and where it stands (hospRxDetlQuery)."""
+    ListStatements: _aio.UnaryUnaryMultiCallable[_hospital_service_pb2.HospitalServiceListStatementsRequest, _hospital_service_pb2.HospitalServiceListStatementsResponse]  # type: ignore[assignment]
+    """The history behind the status: every step of the prescription at its home region, oldest first,
+    with the statement that it rests on. Where an institution asked and the platform decided, both
+    statements are there, under the same action.
+    Refusals: PRESCRIPTION_NOT_FOUND.
+    """
+    ListPrescriptions: _aio.UnaryUnaryMultiCallable[_hospital_service_pb2.ListPrescriptionsRequest, _hospital_service_pb2.ListPrescriptionsResponse]  # type: ignore[assignment]
+    """The hospital's own prescriptions, newest first."""
+    WatchNotices: _aio.UnaryStreamMultiCallable[_hospital_service_pb2.HospitalServiceWatchNoticesRequest, _hospital_service_pb2.HospitalServiceWatchNoticesResponse]  # type: ignore[assignment]
+    """Streams notices about the hospital's prescriptions, from a resume token on, for as long as the
+    caller stays. One stream a hospital is enough.
+    """
+    GetOutcome: _aio.UnaryUnaryMultiCallable[_hospital_service_pb2.HospitalServiceGetOutcomeRequest, _hospital_service_pb2.HospitalServiceGetOutcomeResponse]  # type: ignore[assignment]
+    """What became of a request whose answer was lost. OUTCOME_NOT_FOUND means that it had no effect
+    so far; it may still be on its way, so repeat it with the same id.
+    """
+
+class HospitalServiceServicer(metaclass=_abc_1.ABCMeta):
+    """For hospitals, at the platform of their own region, which is the home region of everything that
+    they issue. Hospital systems that prefer not to seal and store by themselves use HisService at
+    the edge instead.
+
+    Every mutating method takes a `request_id`: a UUID made by the caller, scoped to the prescription.
+    The same id with the same content gives the stored response again, byte for byte, for as long as
+    the prescription is kept; the same id with other content is REQUEST_ID_REUSED.
+    """
+
+    @_abc_1.abstractmethod
     def PrecheckPrescription(
         self,
-        request: rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionRequest,
+        request: _hospital_service_pb2.PrecheckPrescriptionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.hospital_service_pb2.PrecheckPrescriptionResponse]]:
+    ) -> _typing.Union[_hospital_service_pb2.PrecheckPrescriptionResponse, _abc.Awaitable[_hospital_service_pb2.PrecheckPrescriptionResponse]]:
         """Runs every rule over a prescription without registering it (预核验, uploadChk) and returns all
         findings at once. Has no effect.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def RegisterPrescription(
         self,
-        request: rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionRequest,
+        request: _hospital_service_pb2.RegisterPrescriptionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.hospital_service_pb2.RegisterPrescriptionResponse]]:
+    ) -> _typing.Union[_hospital_service_pb2.RegisterPrescriptionResponse, _abc.Awaitable[_hospital_service_pb2.RegisterPrescriptionResponse]]:
         """Registers a sealed prescription (rxFileUpld). From the answer on, pharmacies can find it.
         Refusals: PRESCRIPTION_RULE_VIOLATED, SIGNATURE_*, SIGNER*, PRESCRIPTION_ALREADY_REGISTERED,
         PRESCRIPTION_EXPIRED, PRESCRIPTION_REVOKED (it was taken back before it arrived),
         INSTITUTION_NOT_ACTIVE.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def BatchRegisterPrescriptions(
         self,
-        request: rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsRequest,
+        request: _hospital_service_pb2.BatchRegisterPrescriptionsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsResponse, collections.abc.Awaitable[rxoutflow.v1.hospital_service_pb2.BatchRegisterPrescriptionsResponse]]:
+    ) -> _typing.Union[_hospital_service_pb2.BatchRegisterPrescriptionsResponse, _abc.Awaitable[_hospital_service_pb2.BatchRegisterPrescriptionsResponse]]:
         """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def RevokePrescription(
         self,
-        request: rxoutflow.v1.hospital_service_pb2.RevokePrescriptionRequest,
+        request: _hospital_service_pb2.RevokePrescriptionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.hospital_service_pb2.RevokePrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.hospital_service_pb2.RevokePrescriptionResponse]]:
+    ) -> _typing.Union[_hospital_service_pb2.RevokePrescriptionResponse, _abc.Awaitable[_hospital_service_pb2.RevokePrescriptionResponse]]:
         """Takes a prescription back (rxUndo). Always answers what it came to; see RevocationOutcome. It
         need not have been registered: a number of the caller's that is unknown here is noted, and never
         registered afterwards.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetPrescription(
         self,
-        request: rxoutflow.v1.hospital_service_pb2.GetPrescriptionRequest,
+        request: _hospital_service_pb2.GetPrescriptionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.hospital_service_pb2.GetPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.hospital_service_pb2.GetPrescriptionResponse]]:
+    ) -> _typing.Union[_hospital_service_pb2.GetPrescriptionResponse, _abc.Awaitable[_hospital_service_pb2.GetPrescriptionResponse]]:
         """The prescription and where it stands (hospRxDetlQuery)."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ListStatements(
         self,
-        request: rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsRequest,
+        request: _hospital_service_pb2.HospitalServiceListStatementsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse, collections.abc.Awaitable[rxoutflow.v1.hospital_service_pb2.HospitalServiceListStatementsResponse]]:
+    ) -> _typing.Union[_hospital_service_pb2.HospitalServiceListStatementsResponse, _abc.Awaitable[_hospital_service_pb2.HospitalServiceListStatementsResponse]]:
         """The history behind the status: every step of the prescription at its home region, oldest first,
         with the statement that it rests on. Where an institution asked and the platform decided, both
         statements are there, under the same action.
         Refusals: PRESCRIPTION_NOT_FOUND.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ListPrescriptions(
         self,
-        request: rxoutflow.v1.hospital_service_pb2.ListPrescriptionsRequest,
+        request: _hospital_service_pb2.ListPrescriptionsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.hospital_service_pb2.ListPrescriptionsResponse, collections.abc.Awaitable[rxoutflow.v1.hospital_service_pb2.ListPrescriptionsResponse]]:
+    ) -> _typing.Union[_hospital_service_pb2.ListPrescriptionsResponse, _abc.Awaitable[_hospital_service_pb2.ListPrescriptionsResponse]]:
         """The hospital's own prescriptions, newest first."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def WatchNotices(
         self,
-        request: rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesRequest,
+        request: _hospital_service_pb2.HospitalServiceWatchNoticesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesResponse], collections.abc.AsyncIterator[rxoutflow.v1.hospital_service_pb2.HospitalServiceWatchNoticesResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_hospital_service_pb2.HospitalServiceWatchNoticesResponse], _abc.AsyncIterator[_hospital_service_pb2.HospitalServiceWatchNoticesResponse]]:
         """Streams notices about the hospital's prescriptions, from a resume token on, for as long as the
         caller stays. One stream a hospital is enough.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetOutcome(
         self,
-        request: rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeRequest,
+        request: _hospital_service_pb2.HospitalServiceGetOutcomeRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeResponse, collections.abc.Awaitable[rxoutflow.v1.hospital_service_pb2.HospitalServiceGetOutcomeResponse]]:
+    ) -> _typing.Union[_hospital_service_pb2.HospitalServiceGetOutcomeResponse, _abc.Awaitable[_hospital_service_pb2.HospitalServiceGetOutcomeResponse]]:
         """What became of a request whose answer was lost. OUTCOME_NOT_FOUND means that it had no effect
         so far; it may still be on its way, so repeat it with the same id.
         """
 
-def add_HospitalServiceServicer_to_server(servicer: HospitalServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_HospitalServiceServicer_to_server(servicer: HospitalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -8,34 +8,34 @@ token of the last notice that it has stored; after any interruption it opens the
 that token and misses nothing. Notices may arrive twice, never out of order.
 """
 
-import builtins
-import google.protobuf.descriptor
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import rxoutflow.v1.statement_pb2
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class Notice(google.protobuf.message.Message):
+@_typing.final
+class Notice(_message.Message):
     """Something that happened to a prescription to which the institution is a party."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Kind:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _KindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Notice._Kind.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Notice._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         KIND_UNSPECIFIED: Notice._Kind.ValueType  # 0
         """Never valid."""
         KIND_REGISTERED: Notice._Kind.ValueType  # 1
@@ -117,32 +117,32 @@ class Notice(google.protobuf.message.Message):
     for it. `evidence` is the newest Settlement or Reversal that counts; once per crossing.
     """
 
-    RESUME_TOKEN_FIELD_NUMBER: builtins.int
-    EVENT_TIME_FIELD_NUMBER: builtins.int
-    KIND_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    INSTITUTION_CODE_FIELD_NUMBER: builtins.int
-    INSTITUTION_NAME_FIELD_NUMBER: builtins.int
-    EVIDENCE_FIELD_NUMBER: builtins.int
-    SUMMARY_FIELD_NUMBER: builtins.int
-    resume_token: builtins.str
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    INSTITUTION_CODE_FIELD_NUMBER: _builtins.int
+    INSTITUTION_NAME_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
     """Give this to a new stream to go on after this notice. Opaque."""
     kind: Global___Notice.Kind.ValueType
     """What happened."""
-    prescription_number: builtins.str
+    prescription_number: _builtins.str
     """The prescription."""
-    institution_code: builtins.str
+    institution_code: _builtins.str
     """The other institution concerned: the pharmacy for a hospital, the hospital for a pharmacy."""
-    institution_name: builtins.str
+    institution_name: _builtins.str
     """Name of that institution."""
-    summary: builtins.str
+    summary: _builtins.str
     """Words for people, without personal data."""
-    @property
-    def event_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
 
-    @property
-    def evidence(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def evidence(self) -> _statement_pb2.SignedStatement:
         """The signed statement that states it, usually a PrescriptionStatus, Attempt, Settlement or
         Reversal.
         """
@@ -150,16 +150,19 @@ class Notice(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        resume_token: builtins.str = ...,
-        event_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        resume_token: _builtins.str = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
         kind: Global___Notice.Kind.ValueType = ...,
-        prescription_number: builtins.str = ...,
-        institution_code: builtins.str = ...,
-        institution_name: builtins.str = ...,
-        evidence: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        summary: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        institution_code: _builtins.str = ...,
+        institution_name: _builtins.str = ...,
+        evidence: _statement_pb2.SignedStatement | None = ...,
+        summary: _builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["event_time", b"event_time", "evidence", b"evidence"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["event_time", b"event_time", "evidence", b"evidence", "institution_code", b"institution_code", "institution_name", b"institution_name", "kind", b"kind", "prescription_number", b"prescription_number", "resume_token", b"resume_token", "summary", b"summary"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "evidence", b"evidence"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "evidence", b"evidence", "institution_code", b"institution_code", "institution_name", b"institution_name", "kind", b"kind", "prescription_number", b"prescription_number", "resume_token", b"resume_token", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Notice: typing_extensions.TypeAlias = Notice
+Global___Notice: _TypeAlias = Notice  # noqa: Y015

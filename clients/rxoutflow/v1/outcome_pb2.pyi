@@ -3,52 +3,55 @@
 isort:skip_file
 What became of a request whose answer was lost."""
 
-import builtins
-import google.protobuf.any_pb2
-import google.protobuf.descriptor
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
+from google.protobuf import any_pb2 as _any_pb2
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class Outcome(google.protobuf.message.Message):
+@_typing.final
+class Outcome(_message.Message):
     """The stored outcome of a mutating request. It lives as long as the prescription. Refusals are not
     stored: they had no effect, so repeating the request simply asks again.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    METHOD_FIELD_NUMBER: builtins.int
-    RESPONSE_FIELD_NUMBER: builtins.int
-    EFFECT_TIME_FIELD_NUMBER: builtins.int
-    method: builtins.str
+    METHOD_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    EFFECT_TIME_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
     """The method that was called, for instance `/rxoutflow.v1.PharmacyService/ClaimPrescription`."""
-    @property
-    def response(self) -> google.protobuf.any_pb2.Any:
+    @_builtins.property
+    def response(self) -> _any_pb2.Any:
         """The response, byte for byte as it was first given, but for a receipt of the platform that
         answers: receipts are made anew for every answer; see Receipt.
         """
 
-    @property
-    def effect_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def effect_time(self) -> _timestamp_pb2.Timestamp:
         """When it took effect."""
 
     def __init__(
         self,
         *,
-        method: builtins.str = ...,
-        response: google.protobuf.any_pb2.Any | None = ...,
-        effect_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        method: _builtins.str = ...,
+        response: _any_pb2.Any | None = ...,
+        effect_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["effect_time", b"effect_time", "response", b"response"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["effect_time", b"effect_time", "method", b"method", "response", b"response"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effect_time", b"effect_time", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect_time", b"effect_time", "method", b"method", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Outcome: typing_extensions.TypeAlias = Outcome
+Global___Outcome: _TypeAlias = Outcome  # noqa: Y015

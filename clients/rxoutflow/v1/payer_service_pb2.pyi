@@ -3,218 +3,244 @@
 isort:skip_file
 What a platform decides as the payer region: the region where a person is insured."""
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.message
-import rxoutflow.v1.statement_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class IssueECredentialRequest(google.protobuf.message.Message):
+@_typing.final
+class IssueECredentialRequest(_message.Message):
     """Request of IssueECredential."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    CREDENTIAL_CODE_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    credential_code: builtins.str
+    CREDENTIAL_CODE_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    credential_code: _builtins.str
     """The code that the patient's app shows."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy that scanned it, in the region of the calling platform."""
     def __init__(
         self,
         *,
-        credential_code: builtins.str = ...,
-        pharmacy_code: builtins.str = ...,
+        credential_code: _builtins.str = ...,
+        pharmacy_code: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["credential_code", b"credential_code", "pharmacy_code", b"pharmacy_code"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_code", b"credential_code", "pharmacy_code", b"pharmacy_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___IssueECredentialRequest: typing_extensions.TypeAlias = IssueECredentialRequest
+Global___IssueECredentialRequest: _TypeAlias = IssueECredentialRequest  # noqa: Y015
 
-@typing.final
-class IssueECredentialResponse(google.protobuf.message.Message):
+@_typing.final
+class IssueECredentialResponse(_message.Message):
     """Response of IssueECredential."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    TOKEN_FIELD_NUMBER: builtins.int
-    STATUSES_FIELD_NUMBER: builtins.int
-    @property
-    def token(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    TOKEN_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def token(self) -> _statement_pb2.SignedStatement:
         """An ECredential signed by the payer platform."""
 
-    @property
-    def statuses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.statement_pb2.SignedStatement]:
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_statement_pb2.SignedStatement]:
         """The person's prescriptions; see PresentECredentialResponse."""
 
     def __init__(
         self,
         *,
-        token: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        statuses: collections.abc.Iterable[rxoutflow.v1.statement_pb2.SignedStatement] | None = ...,
+        token: _statement_pb2.SignedStatement | None = ...,
+        statuses: _abc.Iterable[_statement_pb2.SignedStatement] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["token", b"token"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["statuses", b"statuses", "token", b"token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statuses", b"statuses", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___IssueECredentialResponse: typing_extensions.TypeAlias = IssueECredentialResponse
+Global___IssueECredentialResponse: _TypeAlias = IssueECredentialResponse  # noqa: Y015
 
-@typing.final
-class QuoteBenefitRequest(google.protobuf.message.Message):
+@_typing.final
+class QuoteBenefitRequest(_message.Message):
     """Request of QuoteBenefit."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_FIELD_NUMBER: builtins.int
-    PRICING_FIELD_NUMBER: builtins.int
-    @property
-    def prescription(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    PRESCRIPTION_FIELD_NUMBER: _builtins.int
+    PRICING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prescription(self) -> _statement_pb2.SignedStatement:
         """The signed Prescription."""
 
-    @property
-    def pricing(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def pricing(self) -> _statement_pb2.SignedStatement:
         """The Pricing, signed by the calling platform."""
 
     def __init__(
         self,
         *,
-        prescription: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        pricing: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        prescription: _statement_pb2.SignedStatement | None = ...,
+        pricing: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["prescription", b"prescription", "pricing", b"pricing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["prescription", b"prescription", "pricing", b"pricing"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription", "pricing", b"pricing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription", "pricing", b"pricing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___QuoteBenefitRequest: typing_extensions.TypeAlias = QuoteBenefitRequest
+Global___QuoteBenefitRequest: _TypeAlias = QuoteBenefitRequest  # noqa: Y015
 
-@typing.final
-class QuoteBenefitResponse(google.protobuf.message.Message):
+@_typing.final
+class QuoteBenefitResponse(_message.Message):
     """Response of QuoteBenefit."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    QUOTE_FIELD_NUMBER: builtins.int
-    @property
-    def quote(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    QUOTE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def quote(self) -> _statement_pb2.SignedStatement:
         """A Quote signed by the payer platform."""
 
     def __init__(
         self,
         *,
-        quote: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        quote: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["quote", b"quote"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["quote", b"quote"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quote", b"quote"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quote", b"quote"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___QuoteBenefitResponse: typing_extensions.TypeAlias = QuoteBenefitResponse
+Global___QuoteBenefitResponse: _TypeAlias = QuoteBenefitResponse  # noqa: Y015
 
-@typing.final
-class HoldBenefitRequest(google.protobuf.message.Message):
+@_typing.final
+class HoldBenefitRequest(_message.Message):
     """Request of HoldBenefit."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_FIELD_NUMBER: builtins.int
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    COMMITMENT_FIELD_NUMBER: builtins.int
-    PRICING_FIELD_NUMBER: builtins.int
-    @property
-    def prescription(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    PRESCRIPTION_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    COMMITMENT_FIELD_NUMBER: _builtins.int
+    PRICING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prescription(self) -> _statement_pb2.SignedStatement:
         """The signed Prescription."""
 
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The reserved Attempt, signed by the home platform: the claim is real."""
 
-    @property
-    def commitment(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def commitment(self) -> _statement_pb2.SignedStatement:
         """The signed and sealed Commitment, with the amounts that were accepted."""
 
-    @property
-    def pricing(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def pricing(self) -> _statement_pb2.SignedStatement:
         """The Pricing, signed by the calling platform, for the lines of the commitment."""
 
     def __init__(
         self,
         *,
-        prescription: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        commitment: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        pricing: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        prescription: _statement_pb2.SignedStatement | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
+        commitment: _statement_pb2.SignedStatement | None = ...,
+        pricing: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt", "commitment", b"commitment", "prescription", b"prescription", "pricing", b"pricing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "commitment", b"commitment", "prescription", b"prescription", "pricing", b"pricing"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "commitment", b"commitment", "prescription", b"prescription", "pricing", b"pricing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "commitment", b"commitment", "prescription", b"prescription", "pricing", b"pricing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HoldBenefitRequest: typing_extensions.TypeAlias = HoldBenefitRequest
+Global___HoldBenefitRequest: _TypeAlias = HoldBenefitRequest  # noqa: Y015
 
-@typing.final
-class HoldBenefitResponse(google.protobuf.message.Message):
+@_typing.final
+class HoldBenefitResponse(_message.Message):
     """Response of HoldBenefit."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SETTLEMENT_FIELD_NUMBER: builtins.int
-    @property
-    def settlement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    SETTLEMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settlement(self) -> _statement_pb2.SignedStatement:
         """A Settlement signed by the payer platform."""
 
     def __init__(
         self,
         *,
-        settlement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        settlement: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["settlement", b"settlement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["settlement", b"settlement"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settlement", b"settlement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settlement", b"settlement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HoldBenefitResponse: typing_extensions.TypeAlias = HoldBenefitResponse
+Global___HoldBenefitResponse: _TypeAlias = HoldBenefitResponse  # noqa: Y015
 
-@typing.final
-class GetSettlementRequest(google.protobuf.message.Message):
+@_typing.final
+class GetSettlementRequest(_message.Message):
     """Request of GetSettlement."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    INSURED_PERSON_ID_FIELD_NUMBER: builtins.int
-    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
-    insured_person_id: builtins.str
+    INSURED_PERSON_ID_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    insured_person_id: _builtins.str
     """The insured person's number at the payer region."""
-    settlement_id: builtins.str
+    settlement_id: _builtins.str
     """The settlement."""
     def __init__(
         self,
         *,
-        insured_person_id: builtins.str = ...,
-        settlement_id: builtins.str = ...,
+        insured_person_id: _builtins.str = ...,
+        settlement_id: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["insured_person_id", b"insured_person_id", "settlement_id", b"settlement_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["insured_person_id", b"insured_person_id", "settlement_id", b"settlement_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetSettlementRequest: typing_extensions.TypeAlias = GetSettlementRequest
+Global___GetSettlementRequest: _TypeAlias = GetSettlementRequest  # noqa: Y015
 
-@typing.final
-class GetSettlementResponse(google.protobuf.message.Message):
+@_typing.final
+class GetSettlementResponse(_message.Message):
     """Response of GetSettlement."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SETTLEMENT_FIELD_NUMBER: builtins.int
-    @property
-    def settlement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    SETTLEMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def settlement(self) -> _statement_pb2.SignedStatement:
         """A Settlement signed by the payer platform."""
 
     def __init__(
         self,
         *,
-        settlement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        settlement: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["settlement", b"settlement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["settlement", b"settlement"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settlement", b"settlement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["settlement", b"settlement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetSettlementResponse: typing_extensions.TypeAlias = GetSettlementResponse
+Global___GetSettlementResponse: _TypeAlias = GetSettlementResponse  # noqa: Y015

@@ -3,93 +3,30 @@
 isort:skip_file
 What a platform decides as the payer region: the region where a person is insured."""
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import rxoutflow.v1.payer_service_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from rxoutflow.v1 import payer_service_pb2 as _payer_service_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_PayerServiceIssueECredentialType = typing_extensions.TypeVar(
-    '_PayerServiceIssueECredentialType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.IssueECredentialRequest,
-        rxoutflow.v1.payer_service_pb2.IssueECredentialResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.IssueECredentialRequest,
-        rxoutflow.v1.payer_service_pb2.IssueECredentialResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.IssueECredentialRequest,
-        rxoutflow.v1.payer_service_pb2.IssueECredentialResponse,
-    ],
-)
 
-_PayerServiceQuoteBenefitType = typing_extensions.TypeVar(
-    '_PayerServiceQuoteBenefitType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.QuoteBenefitRequest,
-        rxoutflow.v1.payer_service_pb2.QuoteBenefitResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.QuoteBenefitRequest,
-        rxoutflow.v1.payer_service_pb2.QuoteBenefitResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.QuoteBenefitRequest,
-        rxoutflow.v1.payer_service_pb2.QuoteBenefitResponse,
-    ],
-)
-
-_PayerServiceHoldBenefitType = typing_extensions.TypeVar(
-    '_PayerServiceHoldBenefitType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.HoldBenefitRequest,
-        rxoutflow.v1.payer_service_pb2.HoldBenefitResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.HoldBenefitRequest,
-        rxoutflow.v1.payer_service_pb2.HoldBenefitResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.HoldBenefitRequest,
-        rxoutflow.v1.payer_service_pb2.HoldBenefitResponse,
-    ],
-)
-
-_PayerServiceGetSettlementType = typing_extensions.TypeVar(
-    '_PayerServiceGetSettlementType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.GetSettlementRequest,
-        rxoutflow.v1.payer_service_pb2.GetSettlementResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.GetSettlementRequest,
-        rxoutflow.v1.payer_service_pb2.GetSettlementResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.GetSettlementRequest,
-        rxoutflow.v1.payer_service_pb2.GetSettlementResponse,
-    ],
-)
-
-class PayerServiceStub(typing.Generic[_PayerServiceIssueECredentialType, _PayerServiceQuoteBenefitType, _PayerServiceHoldBenefitType, _PayerServiceGetSettlementType]):
+class PayerServiceStub:
     """For other platforms whose pharmacies dispense to this region's insured. The payer region alone
     decides on deductible, ratio, cap, accounts and holds of money, under its own tariffs.
 
@@ -97,85 +34,28 @@ class PayerServiceStub(typing.Generic[_PayerServiceIssueECredentialType, _PayerS
     attempt ended; both come as events, see PeerService. A payer never ends a hold by a timer.
     """
 
-    @typing.overload
-    def __init__(self: PayerServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.payer_service_pb2.IssueECredentialRequest,
-            rxoutflow.v1.payer_service_pb2.IssueECredentialResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.payer_service_pb2.QuoteBenefitRequest,
-            rxoutflow.v1.payer_service_pb2.QuoteBenefitResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.payer_service_pb2.HoldBenefitRequest,
-            rxoutflow.v1.payer_service_pb2.HoldBenefitResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.payer_service_pb2.GetSettlementRequest,
-            rxoutflow.v1.payer_service_pb2.GetSettlementResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
-
-    @typing.overload
-    def __init__(self: PayerServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.payer_service_pb2.IssueECredentialRequest,
-            rxoutflow.v1.payer_service_pb2.IssueECredentialResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.payer_service_pb2.QuoteBenefitRequest,
-            rxoutflow.v1.payer_service_pb2.QuoteBenefitResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.payer_service_pb2.HoldBenefitRequest,
-            rxoutflow.v1.payer_service_pb2.HoldBenefitResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.payer_service_pb2.GetSettlementRequest,
-            rxoutflow.v1.payer_service_pb2.GetSettlementResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    IssueECredential: _PayerServiceIssueECredentialType
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> PayerServiceAsyncStub: ...
+    IssueECredential: _grpc.UnaryUnaryMultiCallable[_payer_service_pb2.IssueECredentialRequest, _payer_service_pb2.IssueECredentialResponse]
     """Turns a code that this region's e-credential shows into a token for one pharmacy; see
     PharmacyService.PresentECredential. The same pharmacy may ask again while the code is good.
     """
-
-    QuoteBenefit: _PayerServiceQuoteBenefitType
+    QuoteBenefit: _grpc.UnaryUnaryMultiCallable[_payer_service_pb2.QuoteBenefitRequest, _payer_service_pb2.QuoteBenefitResponse]
     """Computes what person and fund would pay. Has no effect and binds nobody."""
-
-    HoldBenefit: _PayerServiceHoldBenefitType
+    HoldBenefit: _grpc.UnaryUnaryMultiCallable[_payer_service_pb2.HoldBenefitRequest, _payer_service_pb2.HoldBenefitResponse]
     """Sets money, deductible and cap aside for a settlement. Idempotent by settlement_id: asking again
     gives the settlement as it stands. Refuses with QUOTE_CHANGED, and holds nothing, if the amounts
     differ from those that the commitment accepts; refuses with SETTLEMENT_ENDED an attempt of which
     it knows that it ended, and with ATTEMPT_ALREADY_COMMITTED another settlement for an attempt for
     which money is held.
     """
-
-    GetSettlement: _PayerServiceGetSettlementType
+    GetSettlement: _grpc.UnaryUnaryMultiCallable[_payer_service_pb2.GetSettlementRequest, _payer_service_pb2.GetSettlementResponse]
     """Where a settlement stands."""
 
-PayerServiceAsyncStub: typing_extensions.TypeAlias = PayerServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.IssueECredentialRequest,
-        rxoutflow.v1.payer_service_pb2.IssueECredentialResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.QuoteBenefitRequest,
-        rxoutflow.v1.payer_service_pb2.QuoteBenefitResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.HoldBenefitRequest,
-        rxoutflow.v1.payer_service_pb2.HoldBenefitResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.payer_service_pb2.GetSettlementRequest,
-        rxoutflow.v1.payer_service_pb2.GetSettlementResponse,
-    ],
-]
-
-class PayerServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class PayerServiceAsyncStub(PayerServiceStub):
     """For other platforms whose pharmacies dispense to this region's insured. The payer region alone
     decides on deductible, ratio, cap, accounts and holds of money, under its own tariffs.
 
@@ -183,30 +63,55 @@ class PayerServiceServicer(metaclass=abc.ABCMeta):
     attempt ended; both come as events, see PeerService. A payer never ends a hold by a timer.
     """
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    IssueECredential: _aio.UnaryUnaryMultiCallable[_payer_service_pb2.IssueECredentialRequest, _payer_service_pb2.IssueECredentialResponse]  # type: ignore[assignment]
+    """Turns a code that this region's e-credential shows into a token for one pharmacy; see
+    PharmacyService.PresentECredential. The same pharmacy may ask again while the code is good.
+    """
+    QuoteBenefit: _aio.UnaryUnaryMultiCallable[_payer_service_pb2.QuoteBenefitRequest, _payer_service_pb2.QuoteBenefitResponse]  # type: ignore[assignment]
+    """Computes what person and fund would pay. Has no effect and binds nobody."""
+    HoldBenefit: _aio.UnaryUnaryMultiCallable[_payer_service_pb2.HoldBenefitRequest, _payer_service_pb2.HoldBenefitResponse]  # type: ignore[assignment]
+    """Sets money, deductible and cap aside for a settlement. Idempotent by settlement_id: asking again
+    gives the settlement as it stands. Refuses with QUOTE_CHANGED, and holds nothing, if the amounts
+    differ from those that the commitment accepts; refuses with SETTLEMENT_ENDED an attempt of which
+    it knows that it ended, and with ATTEMPT_ALREADY_COMMITTED another settlement for an attempt for
+    which money is held.
+    """
+    GetSettlement: _aio.UnaryUnaryMultiCallable[_payer_service_pb2.GetSettlementRequest, _payer_service_pb2.GetSettlementResponse]  # type: ignore[assignment]
+    """Where a settlement stands."""
+
+class PayerServiceServicer(metaclass=_abc_1.ABCMeta):
+    """For other platforms whose pharmacies dispense to this region's insured. The payer region alone
+    decides on deductible, ratio, cap, accounts and holds of money, under its own tariffs.
+
+    A hold is posted when the dispense record arrives and voided when the home region shows that the
+    attempt ended; both come as events, see PeerService. A payer never ends a hold by a timer.
+    """
+
+    @_abc_1.abstractmethod
     def IssueECredential(
         self,
-        request: rxoutflow.v1.payer_service_pb2.IssueECredentialRequest,
+        request: _payer_service_pb2.IssueECredentialRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.payer_service_pb2.IssueECredentialResponse, collections.abc.Awaitable[rxoutflow.v1.payer_service_pb2.IssueECredentialResponse]]:
+    ) -> _typing.Union[_payer_service_pb2.IssueECredentialResponse, _abc.Awaitable[_payer_service_pb2.IssueECredentialResponse]]:
         """Turns a code that this region's e-credential shows into a token for one pharmacy; see
         PharmacyService.PresentECredential. The same pharmacy may ask again while the code is good.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def QuoteBenefit(
         self,
-        request: rxoutflow.v1.payer_service_pb2.QuoteBenefitRequest,
+        request: _payer_service_pb2.QuoteBenefitRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.payer_service_pb2.QuoteBenefitResponse, collections.abc.Awaitable[rxoutflow.v1.payer_service_pb2.QuoteBenefitResponse]]:
+    ) -> _typing.Union[_payer_service_pb2.QuoteBenefitResponse, _abc.Awaitable[_payer_service_pb2.QuoteBenefitResponse]]:
         """Computes what person and fund would pay. Has no effect and binds nobody."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def HoldBenefit(
         self,
-        request: rxoutflow.v1.payer_service_pb2.HoldBenefitRequest,
+        request: _payer_service_pb2.HoldBenefitRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.payer_service_pb2.HoldBenefitResponse, collections.abc.Awaitable[rxoutflow.v1.payer_service_pb2.HoldBenefitResponse]]:
+    ) -> _typing.Union[_payer_service_pb2.HoldBenefitResponse, _abc.Awaitable[_payer_service_pb2.HoldBenefitResponse]]:
         """Sets money, deductible and cap aside for a settlement. Idempotent by settlement_id: asking again
         gives the settlement as it stands. Refuses with QUOTE_CHANGED, and holds nothing, if the amounts
         differ from those that the commitment accepts; refuses with SETTLEMENT_ENDED an attempt of which
@@ -214,12 +119,12 @@ class PayerServiceServicer(metaclass=abc.ABCMeta):
         which money is held.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetSettlement(
         self,
-        request: rxoutflow.v1.payer_service_pb2.GetSettlementRequest,
+        request: _payer_service_pb2.GetSettlementRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.payer_service_pb2.GetSettlementResponse, collections.abc.Awaitable[rxoutflow.v1.payer_service_pb2.GetSettlementResponse]]:
+    ) -> _typing.Union[_payer_service_pb2.GetSettlementResponse, _abc.Awaitable[_payer_service_pb2.GetSettlementResponse]]:
         """Where a settlement stands."""
 
-def add_PayerServiceServicer_to_server(servicer: PayerServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_PayerServiceServicer_to_server(servicer: PayerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

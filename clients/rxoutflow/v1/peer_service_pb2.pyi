@@ -3,162 +3,182 @@
 isort:skip_file
 What platforms tell each other whatever their role: facts, until acknowledged, and trust lists."""
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import google.rpc.status_pb2
-import rxoutflow.v1.dispense_pb2
-import rxoutflow.v1.statement_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
+from rxoutflow.v1 import dispense_pb2 as _dispense_pb2
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class SellTraceCodesRequest(google.protobuf.message.Message):
+@_typing.final
+class SellTraceCodesRequest(_message.Message):
     """Request of SellTraceCodes."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    TRACE_CODES_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    TRACE_CODES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """The pharmacy's request_id."""
-    prescription_number: builtins.str
+    prescription_number: _builtins.str
     """The prescription."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The attempt that sells."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy, of the calling platform's region."""
-    @property
-    def trace_codes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.dispense_pb2.TraceCode]:
+    @_builtins.property
+    def trace_codes(self) -> _containers.RepeatedCompositeFieldContainer[_dispense_pb2.TraceCode]:
         """One to 1000 boxes, each code once."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        prescription_number: builtins.str = ...,
-        attempt_id: builtins.str = ...,
-        pharmacy_code: builtins.str = ...,
-        trace_codes: collections.abc.Iterable[rxoutflow.v1.dispense_pb2.TraceCode] | None = ...,
+        request_id: _builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        pharmacy_code: _builtins.str = ...,
+        trace_codes: _abc.Iterable[_dispense_pb2.TraceCode] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "request_id", b"request_id", "trace_codes", b"trace_codes"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "request_id", b"request_id", "trace_codes", b"trace_codes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SellTraceCodesRequest: typing_extensions.TypeAlias = SellTraceCodesRequest
+Global___SellTraceCodesRequest: _TypeAlias = SellTraceCodesRequest  # noqa: Y015
 
-@typing.final
-class SellTraceCodesResponse(google.protobuf.message.Message):
+@_typing.final
+class SellTraceCodesResponse(_message.Message):
     """Response of SellTraceCodes."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    SALE_FIELD_NUMBER: builtins.int
-    @property
-    def sale(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    SALE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sale(self) -> _statement_pb2.SignedStatement:
         """The TraceCodeSale."""
 
     def __init__(
         self,
         *,
-        sale: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        sale: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["sale", b"sale"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["sale", b"sale"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sale", b"sale"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sale", b"sale"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SellTraceCodesResponse: typing_extensions.TypeAlias = SellTraceCodesResponse
+Global___SellTraceCodesResponse: _TypeAlias = SellTraceCodesResponse  # noqa: Y015
 
-@typing.final
-class TakeBackTraceCodesRequest(google.protobuf.message.Message):
+@_typing.final
+class TakeBackTraceCodesRequest(_message.Message):
     """Request of TakeBackTraceCodes."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    CODES_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    CODES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    prescription_number: builtins.str
+    prescription_number: _builtins.str
     """The prescription."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The attempt that had sold."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy, of the calling platform's region."""
-    @property
-    def codes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+    @_builtins.property
+    def codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """One to 1000 trace codes."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        prescription_number: builtins.str = ...,
-        attempt_id: builtins.str = ...,
-        pharmacy_code: builtins.str = ...,
-        codes: collections.abc.Iterable[builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        pharmacy_code: _builtins.str = ...,
+        codes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "codes", b"codes", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "codes", b"codes", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TakeBackTraceCodesRequest: typing_extensions.TypeAlias = TakeBackTraceCodesRequest
+Global___TakeBackTraceCodesRequest: _TypeAlias = TakeBackTraceCodesRequest  # noqa: Y015
 
-@typing.final
-class TakeBackTraceCodesResponse(google.protobuf.message.Message):
+@_typing.final
+class TakeBackTraceCodesResponse(_message.Message):
     """Response of TakeBackTraceCodes."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
         self,
     ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TakeBackTraceCodesResponse: typing_extensions.TypeAlias = TakeBackTraceCodesResponse
+Global___TakeBackTraceCodesResponse: _TypeAlias = TakeBackTraceCodesResponse  # noqa: Y015
 
-@typing.final
-class GetCheckpointRequest(google.protobuf.message.Message):
+@_typing.final
+class GetCheckpointRequest(_message.Message):
     """Request of GetCheckpoint."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    HELD_SIZE_FIELD_NUMBER: builtins.int
-    held_size: builtins.int
+    HELD_SIZE_FIELD_NUMBER: _builtins.int
+    held_size: _builtins.int
     """The size of the checkpoint of this platform that the caller holds; 0 for none."""
     def __init__(
         self,
         *,
-        held_size: builtins.int = ...,
+        held_size: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["held_size", b"held_size"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_size", b"held_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetCheckpointRequest: typing_extensions.TypeAlias = GetCheckpointRequest
+Global___GetCheckpointRequest: _TypeAlias = GetCheckpointRequest  # noqa: Y015
 
-@typing.final
-class GetCheckpointResponse(google.protobuf.message.Message):
+@_typing.final
+class GetCheckpointResponse(_message.Message):
     """Response of GetCheckpoint."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    CHECKPOINT_FIELD_NUMBER: builtins.int
-    CONSISTENCY_PATH_FIELD_NUMBER: builtins.int
-    @property
-    def checkpoint(self) -> rxoutflow.v1.statement_pb2.Checkpoint:
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_PATH_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def checkpoint(self) -> _statement_pb2.Checkpoint:
         """The newest checkpoint of the platform's log; unset as long as the log is empty."""
 
-    @property
-    def consistency_path(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    @_builtins.property
+    def consistency_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Consistency proof (RFC 6962, section 2.1.2) from the size that the caller holds to that of the
         checkpoint; empty if the caller holds none, holds this size, or holds a later one. The last
         must not be: a platform whose log is smaller than it was has lost, or been made to lose, what
@@ -168,16 +188,19 @@ class GetCheckpointResponse(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        checkpoint: rxoutflow.v1.statement_pb2.Checkpoint | None = ...,
-        consistency_path: collections.abc.Iterable[builtins.bytes] | None = ...,
+        checkpoint: _statement_pb2.Checkpoint | None = ...,
+        consistency_path: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "consistency_path", b"consistency_path"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "consistency_path", b"consistency_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetCheckpointResponse: typing_extensions.TypeAlias = GetCheckpointResponse
+Global___GetCheckpointResponse: _TypeAlias = GetCheckpointResponse  # noqa: Y015
 
-@typing.final
-class PeerEvent(google.protobuf.message.Message):
+@_typing.final
+class PeerEvent(_message.Message):
     """A fact that concerns the receiver. What kind of fact it is says the statement's payload type:
 
     | payload type          | from       | to               | meaning                                |
@@ -199,79 +222,86 @@ class PeerEvent(google.protobuf.message.Message):
     |                       |            |                  | beside it                              |
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    EVENT_ID_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    INSURED_PERSON_ID_FIELD_NUMBER: builtins.int
-    STATEMENT_FIELD_NUMBER: builtins.int
-    CREATE_TIME_FIELD_NUMBER: builtins.int
-    event_id: builtins.str
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    INSURED_PERSON_ID_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
     """UUIDv7 made by the sender. The receiver drops what it has seen."""
-    prescription_number: builtins.str
+    prescription_number: _builtins.str
     """The prescription concerned."""
-    insured_person_id: builtins.str
+    insured_person_id: _builtins.str
     """Number of the insured person; only on events to the payer region."""
-    @property
-    def statement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def statement(self) -> _statement_pb2.SignedStatement:
         """The fact."""
 
-    @property
-    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the sender stored it."""
 
     def __init__(
         self,
         *,
-        event_id: builtins.str = ...,
-        prescription_number: builtins.str = ...,
-        insured_person_id: builtins.str = ...,
-        statement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        event_id: _builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        insured_person_id: _builtins.str = ...,
+        statement: _statement_pb2.SignedStatement | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "statement", b"statement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["create_time", b"create_time", "event_id", b"event_id", "insured_person_id", b"insured_person_id", "prescription_number", b"prescription_number", "statement", b"statement"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "statement", b"statement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "event_id", b"event_id", "insured_person_id", b"insured_person_id", "prescription_number", b"prescription_number", "statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PeerEvent: typing_extensions.TypeAlias = PeerEvent
+Global___PeerEvent: _TypeAlias = PeerEvent  # noqa: Y015
 
-@typing.final
-class DeliverEventsRequest(google.protobuf.message.Message):
+@_typing.final
+class DeliverEventsRequest(_message.Message):
     """Request of DeliverEvents."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    EVENTS_FIELD_NUMBER: builtins.int
-    @property
-    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PeerEvent]:
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeerEvent]:
         """One to 100 events, oldest first."""
 
     def __init__(
         self,
         *,
-        events: collections.abc.Iterable[Global___PeerEvent] | None = ...,
+        events: _abc.Iterable[Global___PeerEvent] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["events", b"events"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DeliverEventsRequest: typing_extensions.TypeAlias = DeliverEventsRequest
+Global___DeliverEventsRequest: _TypeAlias = DeliverEventsRequest  # noqa: Y015
 
-@typing.final
-class DeliverEventsResponse(google.protobuf.message.Message):
+@_typing.final
+class DeliverEventsResponse(_message.Message):
     """Response of DeliverEvents."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class Acknowledgement(google.protobuf.message.Message):
+    @_typing.final
+    class Acknowledgement(_message.Message):
         """What became of an event."""
 
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+        DESCRIPTOR: _descriptor.Descriptor
 
-        EVENT_ID_FIELD_NUMBER: builtins.int
-        ERROR_FIELD_NUMBER: builtins.int
-        event_id: builtins.str
+        EVENT_ID_FIELD_NUMBER: _builtins.int
+        ERROR_FIELD_NUMBER: _builtins.int
+        event_id: _builtins.str
         """The event."""
-        @property
-        def error(self) -> google.rpc.status_pb2.Status:
+        @_builtins.property
+        def error(self) -> _status_pb2.Status:
             """Unset when it took effect, now or before. A refusal is final, and an operator has to look at
             it, but for SIGNER_UNTRUSTED, because the trust list that vouches for a new signer may still be
             on its way, and EARLIER_FACT_MISSING: such an event is sent again.
@@ -280,89 +310,104 @@ class DeliverEventsResponse(google.protobuf.message.Message):
         def __init__(
             self,
             *,
-            event_id: builtins.str = ...,
-            error: google.rpc.status_pb2.Status | None = ...,
+            event_id: _builtins.str = ...,
+            error: _status_pb2.Status | None = ...,
         ) -> None: ...
-        def HasField(self, field_name: typing.Literal["error", b"error"]) -> builtins.bool: ...
-        def ClearField(self, field_name: typing.Literal["error", b"error", "event_id", b"event_id"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "event_id", b"event_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    ACKNOWLEDGEMENTS_FIELD_NUMBER: builtins.int
-    @property
-    def acknowledgements(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___DeliverEventsResponse.Acknowledgement]:
+    ACKNOWLEDGEMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def acknowledgements(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeliverEventsResponse.Acknowledgement]:
         """One for each event that was decided. An event that is missing here is to be sent again."""
 
     def __init__(
         self,
         *,
-        acknowledgements: collections.abc.Iterable[Global___DeliverEventsResponse.Acknowledgement] | None = ...,
+        acknowledgements: _abc.Iterable[Global___DeliverEventsResponse.Acknowledgement] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["acknowledgements", b"acknowledgements"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgements", b"acknowledgements"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DeliverEventsResponse: typing_extensions.TypeAlias = DeliverEventsResponse
+Global___DeliverEventsResponse: _TypeAlias = DeliverEventsResponse  # noqa: Y015
 
-@typing.final
-class GetTrustListRequest(google.protobuf.message.Message):
+@_typing.final
+class GetTrustListRequest(_message.Message):
     """Request of GetTrustList."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REGION_CODE_FIELD_NUMBER: builtins.int
-    HELD_SEQUENCE_FIELD_NUMBER: builtins.int
-    region_code: builtins.str
+    REGION_CODE_FIELD_NUMBER: _builtins.int
+    HELD_SEQUENCE_FIELD_NUMBER: _builtins.int
+    region_code: _builtins.str
     """The region whose list is wanted, six digits; empty for the platform's own."""
-    held_sequence: builtins.int
+    held_sequence: _builtins.int
     """The sequence of the list that the caller holds already; 0 for none."""
     def __init__(
         self,
         *,
-        region_code: builtins.str = ...,
-        held_sequence: builtins.int = ...,
+        region_code: _builtins.str = ...,
+        held_sequence: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["held_sequence", b"held_sequence", "region_code", b"region_code"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_sequence", b"held_sequence", "region_code", b"region_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetTrustListRequest: typing_extensions.TypeAlias = GetTrustListRequest
+Global___GetTrustListRequest: _TypeAlias = GetTrustListRequest  # noqa: Y015
 
-@typing.final
-class GetTrustListResponse(google.protobuf.message.Message):
+@_typing.final
+class GetTrustListResponse(_message.Message):
     """Response of GetTrustList."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class OtherList(google.protobuf.message.Message):
+    @_typing.final
+    class OtherList(_message.Message):
         """A list that the platform holds of another region."""
 
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+        DESCRIPTOR: _descriptor.Descriptor
 
-        REGION_CODE_FIELD_NUMBER: builtins.int
-        SEQUENCE_FIELD_NUMBER: builtins.int
-        region_code: builtins.str
+        REGION_CODE_FIELD_NUMBER: _builtins.int
+        SEQUENCE_FIELD_NUMBER: _builtins.int
+        region_code: _builtins.str
         """The region."""
-        sequence: builtins.int
+        sequence: _builtins.int
         """The list's sequence."""
         def __init__(
             self,
             *,
-            region_code: builtins.str = ...,
-            sequence: builtins.int = ...,
+            region_code: _builtins.str = ...,
+            sequence: _builtins.int = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["region_code", b"region_code", "sequence", b"sequence"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["region_code", b"region_code", "sequence", b"sequence"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    TRUST_LIST_FIELD_NUMBER: builtins.int
-    SEQUENCE_FIELD_NUMBER: builtins.int
-    OTHER_LISTS_FIELD_NUMBER: builtins.int
-    sequence: builtins.int
+    TRUST_LIST_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    OTHER_LISTS_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
     """The sequence of the list that the platform holds. One lower than the caller's means that the
     platform lost a list: a backup was restored, or somebody attacks.
     """
-    @property
-    def trust_list(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def trust_list(self) -> _statement_pb2.SignedStatement:
         """A TrustList signed by the region's registry, at most 16 MiB with all around it. Left out if it
         is not newer than the one that the caller holds.
         """
 
-    @property
-    def other_lists(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GetTrustListResponse.OtherList]:
+    @_builtins.property
+    def other_lists(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetTrustListResponse.OtherList]:
         """What the platform holds of other regions; only in answers about its own region. So one call
         tells an institution which lists to ask for.
         """
@@ -370,11 +415,14 @@ class GetTrustListResponse(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        trust_list: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        sequence: builtins.int = ...,
-        other_lists: collections.abc.Iterable[Global___GetTrustListResponse.OtherList] | None = ...,
+        trust_list: _statement_pb2.SignedStatement | None = ...,
+        sequence: _builtins.int = ...,
+        other_lists: _abc.Iterable[Global___GetTrustListResponse.OtherList] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["trust_list", b"trust_list"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["other_lists", b"other_lists", "sequence", b"sequence", "trust_list", b"trust_list"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["trust_list", b"trust_list"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["other_lists", b"other_lists", "sequence", b"sequence", "trust_list", b"trust_list"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetTrustListResponse: typing_extensions.TypeAlias = GetTrustListResponse
+Global___GetTrustListResponse: _TypeAlias = GetTrustListResponse  # noqa: Y015

@@ -3,175 +3,50 @@
 isort:skip_file
 What platforms tell each other whatever their role: facts, until acknowledged, and trust lists."""
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import rxoutflow.v1.peer_service_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from rxoutflow.v1 import peer_service_pb2 as _peer_service_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_PeerServiceDeliverEventsType = typing_extensions.TypeVar(
-    '_PeerServiceDeliverEventsType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.DeliverEventsRequest,
-        rxoutflow.v1.peer_service_pb2.DeliverEventsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.DeliverEventsRequest,
-        rxoutflow.v1.peer_service_pb2.DeliverEventsResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.DeliverEventsRequest,
-        rxoutflow.v1.peer_service_pb2.DeliverEventsResponse,
-    ],
-)
 
-_PeerServiceGetTrustListType = typing_extensions.TypeVar(
-    '_PeerServiceGetTrustListType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.GetTrustListRequest,
-        rxoutflow.v1.peer_service_pb2.GetTrustListResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.GetTrustListRequest,
-        rxoutflow.v1.peer_service_pb2.GetTrustListResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.GetTrustListRequest,
-        rxoutflow.v1.peer_service_pb2.GetTrustListResponse,
-    ],
-)
-
-_PeerServiceSellTraceCodesType = typing_extensions.TypeVar(
-    '_PeerServiceSellTraceCodesType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.SellTraceCodesRequest,
-        rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.SellTraceCodesRequest,
-        rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.SellTraceCodesRequest,
-        rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse,
-    ],
-)
-
-_PeerServiceTakeBackTraceCodesType = typing_extensions.TypeVar(
-    '_PeerServiceTakeBackTraceCodesType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesRequest,
-        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesRequest,
-        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesRequest,
-        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse,
-    ],
-)
-
-_PeerServiceGetCheckpointType = typing_extensions.TypeVar(
-    '_PeerServiceGetCheckpointType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.GetCheckpointRequest,
-        rxoutflow.v1.peer_service_pb2.GetCheckpointResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.GetCheckpointRequest,
-        rxoutflow.v1.peer_service_pb2.GetCheckpointResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.GetCheckpointRequest,
-        rxoutflow.v1.peer_service_pb2.GetCheckpointResponse,
-    ],
-)
-
-class PeerServiceStub(typing.Generic[_PeerServiceDeliverEventsType, _PeerServiceGetTrustListType, _PeerServiceSellTraceCodesType, _PeerServiceTakeBackTraceCodesType, _PeerServiceGetCheckpointType]):
+class PeerServiceStub:
     """Between platforms. Facts travel as events: each is written to the sender's outbox in the same
     transaction as the fact, sent again and again until acknowledged, and takes effect once at the
     receiver, in whatever order events arrive.
     """
 
-    @typing.overload
-    def __init__(self: PeerServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.peer_service_pb2.DeliverEventsRequest,
-            rxoutflow.v1.peer_service_pb2.DeliverEventsResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.peer_service_pb2.GetTrustListRequest,
-            rxoutflow.v1.peer_service_pb2.GetTrustListResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.peer_service_pb2.SellTraceCodesRequest,
-            rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesRequest,
-            rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.peer_service_pb2.GetCheckpointRequest,
-            rxoutflow.v1.peer_service_pb2.GetCheckpointResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
-
-    @typing.overload
-    def __init__(self: PeerServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.peer_service_pb2.DeliverEventsRequest,
-            rxoutflow.v1.peer_service_pb2.DeliverEventsResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.peer_service_pb2.GetTrustListRequest,
-            rxoutflow.v1.peer_service_pb2.GetTrustListResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.peer_service_pb2.SellTraceCodesRequest,
-            rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesRequest,
-            rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.peer_service_pb2.GetCheckpointRequest,
-            rxoutflow.v1.peer_service_pb2.GetCheckpointResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    DeliverEvents: _PeerServiceDeliverEventsType
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> PeerServiceAsyncStub: ...
+    DeliverEvents: _grpc.UnaryUnaryMultiCallable[_peer_service_pb2.DeliverEventsRequest, _peer_service_pb2.DeliverEventsResponse]
     """Delivers up to 100 events. Each is acknowledged by itself; events that were not acknowledged
     are sent again.
     """
-
-    GetTrustList: _PeerServiceGetTrustListType
+    GetTrustList: _grpc.UnaryUnaryMultiCallable[_peer_service_pb2.GetTrustListRequest, _peer_service_pb2.GetTrustListResponse]
     """The newest trust list that this platform holds of a region: its own, or one that it fetched
     from there and passes on to its institutions and peers. A platform cannot change a list on the
     way, because whoever asks has pinned the registry of the region that signed it. Ask often:
     what a region no longer vouches for counts once its newest list has arrived.
     """
-
-    SellTraceCodes: _PeerServiceSellTraceCodesType
+    SellTraceCodes: _grpc.UnaryUnaryMultiCallable[_peer_service_pb2.SellTraceCodesRequest, _peer_service_pb2.SellTraceCodesResponse]
     """Notes boxes as sold by an attempt, at the registrar of their trace codes (R17): the region that
     keeps the register of a code is the same for everybody, see `[trace_codes]` of the configuration.
     All boxes or none; the same attempt again gets the same answer. Parts of a box (拆零) may be sold
@@ -179,76 +54,88 @@ class PeerServiceStub(typing.Generic[_PeerServiceDeliverEventsType, _PeerService
     Refusals: TRACE_CODE_ALREADY_SOLD (metadata `code`), FIELD_INVALID for a code of which another
     region keeps the register, CALLER_REGION_NOT_ALLOWED for a pharmacy of another region.
     """
-
-    TakeBackTraceCodes: _PeerServiceTakeBackTraceCodesType
+    TakeBackTraceCodes: _grpc.UnaryUnaryMultiCallable[_peer_service_pb2.TakeBackTraceCodesRequest, _peer_service_pb2.TakeBackTraceCodesResponse]
     """Undoes SellTraceCodes for boxes that were not handed over after all, or that came back unopened.
     What the attempt has not sold is left as it is.
     """
-
-    GetCheckpoint: _PeerServiceGetCheckpointType
+    GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_peer_service_pb2.GetCheckpointRequest, _peer_service_pb2.GetCheckpointResponse]
     """The newest checkpoint of this platform's log, and the proof that it contains everything that the
     caller saw before. Platforms ask each other every minute and keep the newest checkpoint that
     they saw (they *witness* the log): a log that is rewritten, rolled back, or shown to different
     parties in different forms does not go unnoticed.
     """
 
-PeerServiceAsyncStub: typing_extensions.TypeAlias = PeerServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.DeliverEventsRequest,
-        rxoutflow.v1.peer_service_pb2.DeliverEventsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.GetTrustListRequest,
-        rxoutflow.v1.peer_service_pb2.GetTrustListResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.SellTraceCodesRequest,
-        rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesRequest,
-        rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.peer_service_pb2.GetCheckpointRequest,
-        rxoutflow.v1.peer_service_pb2.GetCheckpointResponse,
-    ],
-]
-
-class PeerServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class PeerServiceAsyncStub(PeerServiceStub):
     """Between platforms. Facts travel as events: each is written to the sender's outbox in the same
     transaction as the fact, sent again and again until acknowledged, and takes effect once at the
     receiver, in whatever order events arrive.
     """
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    DeliverEvents: _aio.UnaryUnaryMultiCallable[_peer_service_pb2.DeliverEventsRequest, _peer_service_pb2.DeliverEventsResponse]  # type: ignore[assignment]
+    """Delivers up to 100 events. Each is acknowledged by itself; events that were not acknowledged
+    are sent again.
+    """
+    GetTrustList: _aio.UnaryUnaryMultiCallable[_peer_service_pb2.GetTrustListRequest, _peer_service_pb2.GetTrustListResponse]  # type: ignore[assignment]
+    """The newest trust list that this platform holds of a region: its own, or one that it fetched
+    from there and passes on to its institutions and peers. A platform cannot change a list on the
+    way, because whoever asks has pinned the registry of the region that signed it. Ask often:
+    what a region no longer vouches for counts once its newest list has arrived.
+    """
+    SellTraceCodes: _aio.UnaryUnaryMultiCallable[_peer_service_pb2.SellTraceCodesRequest, _peer_service_pb2.SellTraceCodesResponse]  # type: ignore[assignment]
+    """Notes boxes as sold by an attempt, at the registrar of their trace codes (R17): the region that
+    keeps the register of a code is the same for everybody, see `[trace_codes]` of the configuration.
+    All boxes or none; the same attempt again gets the same answer. Parts of a box (拆零) may be sold
+    by several attempts.
+    Refusals: TRACE_CODE_ALREADY_SOLD (metadata `code`), FIELD_INVALID for a code of which another
+    region keeps the register, CALLER_REGION_NOT_ALLOWED for a pharmacy of another region.
+    """
+    TakeBackTraceCodes: _aio.UnaryUnaryMultiCallable[_peer_service_pb2.TakeBackTraceCodesRequest, _peer_service_pb2.TakeBackTraceCodesResponse]  # type: ignore[assignment]
+    """Undoes SellTraceCodes for boxes that were not handed over after all, or that came back unopened.
+    What the attempt has not sold is left as it is.
+    """
+    GetCheckpoint: _aio.UnaryUnaryMultiCallable[_peer_service_pb2.GetCheckpointRequest, _peer_service_pb2.GetCheckpointResponse]  # type: ignore[assignment]
+    """The newest checkpoint of this platform's log, and the proof that it contains everything that the
+    caller saw before. Platforms ask each other every minute and keep the newest checkpoint that
+    they saw (they *witness* the log): a log that is rewritten, rolled back, or shown to different
+    parties in different forms does not go unnoticed.
+    """
+
+class PeerServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Between platforms. Facts travel as events: each is written to the sender's outbox in the same
+    transaction as the fact, sent again and again until acknowledged, and takes effect once at the
+    receiver, in whatever order events arrive.
+    """
+
+    @_abc_1.abstractmethod
     def DeliverEvents(
         self,
-        request: rxoutflow.v1.peer_service_pb2.DeliverEventsRequest,
+        request: _peer_service_pb2.DeliverEventsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.peer_service_pb2.DeliverEventsResponse, collections.abc.Awaitable[rxoutflow.v1.peer_service_pb2.DeliverEventsResponse]]:
+    ) -> _typing.Union[_peer_service_pb2.DeliverEventsResponse, _abc.Awaitable[_peer_service_pb2.DeliverEventsResponse]]:
         """Delivers up to 100 events. Each is acknowledged by itself; events that were not acknowledged
         are sent again.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetTrustList(
         self,
-        request: rxoutflow.v1.peer_service_pb2.GetTrustListRequest,
+        request: _peer_service_pb2.GetTrustListRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.peer_service_pb2.GetTrustListResponse, collections.abc.Awaitable[rxoutflow.v1.peer_service_pb2.GetTrustListResponse]]:
+    ) -> _typing.Union[_peer_service_pb2.GetTrustListResponse, _abc.Awaitable[_peer_service_pb2.GetTrustListResponse]]:
         """The newest trust list that this platform holds of a region: its own, or one that it fetched
         from there and passes on to its institutions and peers. A platform cannot change a list on the
         way, because whoever asks has pinned the registry of the region that signed it. Ask often:
         what a region no longer vouches for counts once its newest list has arrived.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def SellTraceCodes(
         self,
-        request: rxoutflow.v1.peer_service_pb2.SellTraceCodesRequest,
+        request: _peer_service_pb2.SellTraceCodesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse, collections.abc.Awaitable[rxoutflow.v1.peer_service_pb2.SellTraceCodesResponse]]:
+    ) -> _typing.Union[_peer_service_pb2.SellTraceCodesResponse, _abc.Awaitable[_peer_service_pb2.SellTraceCodesResponse]]:
         """Notes boxes as sold by an attempt, at the registrar of their trace codes (R17): the region that
         keeps the register of a code is the same for everybody, see `[trace_codes]` of the configuration.
         All boxes or none; the same attempt again gets the same answer. Parts of a box (拆零) may be sold
@@ -257,26 +144,26 @@ class PeerServiceServicer(metaclass=abc.ABCMeta):
         region keeps the register, CALLER_REGION_NOT_ALLOWED for a pharmacy of another region.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def TakeBackTraceCodes(
         self,
-        request: rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesRequest,
+        request: _peer_service_pb2.TakeBackTraceCodesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse, collections.abc.Awaitable[rxoutflow.v1.peer_service_pb2.TakeBackTraceCodesResponse]]:
+    ) -> _typing.Union[_peer_service_pb2.TakeBackTraceCodesResponse, _abc.Awaitable[_peer_service_pb2.TakeBackTraceCodesResponse]]:
         """Undoes SellTraceCodes for boxes that were not handed over after all, or that came back unopened.
         What the attempt has not sold is left as it is.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetCheckpoint(
         self,
-        request: rxoutflow.v1.peer_service_pb2.GetCheckpointRequest,
+        request: _peer_service_pb2.GetCheckpointRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.peer_service_pb2.GetCheckpointResponse, collections.abc.Awaitable[rxoutflow.v1.peer_service_pb2.GetCheckpointResponse]]:
+    ) -> _typing.Union[_peer_service_pb2.GetCheckpointResponse, _abc.Awaitable[_peer_service_pb2.GetCheckpointResponse]]:
         """The newest checkpoint of this platform's log, and the proof that it contains everything that the
         caller saw before. Platforms ask each other every minute and keep the newest checkpoint that
         they saw (they *witness* the log): a log that is rewritten, rolled back, or shown to different
         parties in different forms does not go unnoticed.
         """
 
-def add_PeerServiceServicer_to_server(servicer: PeerServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_PeerServiceServicer_to_server(servicer: PeerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,62 +3,66 @@
 isort:skip_file
 What a regional platform offers the pharmacies of its region."""
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.message
-import rxoutflow.v1.attempt_pb2
-import rxoutflow.v1.clearing_pb2
-import rxoutflow.v1.credential_pb2
-import rxoutflow.v1.dispense_pb2
-import rxoutflow.v1.notice_pb2
-import rxoutflow.v1.outcome_pb2
-import rxoutflow.v1.settlement_pb2
-import rxoutflow.v1.statement_pb2
-import rxoutflow.v1.trace_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from rxoutflow.v1 import attempt_pb2 as _attempt_pb2
+from rxoutflow.v1 import clearing_pb2 as _clearing_pb2
+from rxoutflow.v1 import credential_pb2 as _credential_pb2
+from rxoutflow.v1 import dispense_pb2 as _dispense_pb2
+from rxoutflow.v1 import notice_pb2 as _notice_pb2
+from rxoutflow.v1 import outcome_pb2 as _outcome_pb2
+from rxoutflow.v1 import settlement_pb2 as _settlement_pb2
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+from rxoutflow.v1 import trace_pb2 as _trace_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class PresentECredentialRequest(google.protobuf.message.Message):
+@_typing.final
+class PresentECredentialRequest(_message.Message):
     """Request of PresentECredential."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    CREDENTIAL_CODE_FIELD_NUMBER: builtins.int
-    credential_code: builtins.str
+    CREDENTIAL_CODE_FIELD_NUMBER: _builtins.int
+    credential_code: _builtins.str
     """What the patient's app shows: `<payer region>.<...>`. Good for some minutes, at one pharmacy."""
     def __init__(
         self,
         *,
-        credential_code: builtins.str = ...,
+        credential_code: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["credential_code", b"credential_code"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_code", b"credential_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PresentECredentialRequest: typing_extensions.TypeAlias = PresentECredentialRequest
+Global___PresentECredentialRequest: _TypeAlias = PresentECredentialRequest  # noqa: Y015
 
-@typing.final
-class PresentECredentialResponse(google.protobuf.message.Message):
+@_typing.final
+class PresentECredentialResponse(_message.Message):
     """Response of PresentECredential."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    TOKEN_FIELD_NUMBER: builtins.int
-    STATUSES_FIELD_NUMBER: builtins.int
-    @property
-    def token(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    TOKEN_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def token(self) -> _statement_pb2.SignedStatement:
         """An ECredential signed by the payer platform."""
 
-    @property
-    def statuses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.statement_pb2.SignedStatement]:
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_statement_pb2.SignedStatement]:
         """The patient's prescriptions that are not revoked, newest first: a PrescriptionStatus each,
         signed by its home platform, as the payer region heard it last.
         """
@@ -66,442 +70,493 @@ class PresentECredentialResponse(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        token: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        statuses: collections.abc.Iterable[rxoutflow.v1.statement_pb2.SignedStatement] | None = ...,
+        token: _statement_pb2.SignedStatement | None = ...,
+        statuses: _abc.Iterable[_statement_pb2.SignedStatement] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["token", b"token"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["statuses", b"statuses", "token", b"token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statuses", b"statuses", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PresentECredentialResponse: typing_extensions.TypeAlias = PresentECredentialResponse
+Global___PresentECredentialResponse: _TypeAlias = PresentECredentialResponse  # noqa: Y015
 
-@typing.final
-class FindPrescriptionRequest(google.protobuf.message.Message):
+@_typing.final
+class FindPrescriptionRequest(_message.Message):
     """Request of FindPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PICKUP_CODE_FIELD_NUMBER: builtins.int
-    E_CREDENTIAL_FIELD_NUMBER: builtins.int
-    pickup_code: builtins.str
+    PICKUP_CODE_FIELD_NUMBER: _builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: _builtins.int
+    pickup_code: _builtins.str
     """The pickup code (取药码): `<prescription number>.<secret>`."""
-    @property
-    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+    @_builtins.property
+    def e_credential(self) -> _credential_pb2.ECredentialProof:
         """The insured's e-credential (医保电子凭证); see PresentECredential."""
 
     def __init__(
         self,
         *,
-        pickup_code: builtins.str = ...,
-        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
+        pickup_code: _builtins.str = ...,
+        e_credential: _credential_pb2.ECredentialProof | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["proof", b"proof"]) -> typing.Literal["pickup_code", "e_credential"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_proof: _TypeAlias = _typing.Literal["pickup_code", "e_credential"]  # noqa: Y015
+    _WhichOneofArgType_proof: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_proof) -> _WhichOneofReturnType_proof | None: ...
 
-Global___FindPrescriptionRequest: typing_extensions.TypeAlias = FindPrescriptionRequest
+Global___FindPrescriptionRequest: _TypeAlias = FindPrescriptionRequest  # noqa: Y015
 
-@typing.final
-class FindPrescriptionResponse(google.protobuf.message.Message):
+@_typing.final
+class FindPrescriptionResponse(_message.Message):
     """Response of FindPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_FIELD_NUMBER: builtins.int
-    STATUS_FIELD_NUMBER: builtins.int
-    @property
-    def prescription(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    PRESCRIPTION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prescription(self) -> _statement_pb2.SignedStatement:
         """The signed Prescription, exactly as registered. The pharmacy verifies its signatures (R10)."""
 
-    @property
-    def status(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def status(self) -> _statement_pb2.SignedStatement:
         """A PrescriptionStatus signed by the home platform."""
 
     def __init__(
         self,
         *,
-        prescription: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        status: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        prescription: _statement_pb2.SignedStatement | None = ...,
+        status: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["prescription", b"prescription", "status", b"status"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["prescription", b"prescription", "status", b"status"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___FindPrescriptionResponse: typing_extensions.TypeAlias = FindPrescriptionResponse
+Global___FindPrescriptionResponse: _TypeAlias = FindPrescriptionResponse  # noqa: Y015
 
-@typing.final
-class ClaimPrescriptionRequest(google.protobuf.message.Message):
+@_typing.final
+class ClaimPrescriptionRequest(_message.Message):
     """Request of ClaimPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    CLAIM_FIELD_NUMBER: builtins.int
-    PICKUP_CODE_FIELD_NUMBER: builtins.int
-    E_CREDENTIAL_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CLAIM_FIELD_NUMBER: _builtins.int
+    PICKUP_CODE_FIELD_NUMBER: _builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    pickup_code: builtins.str
+    pickup_code: _builtins.str
     """The pickup code."""
-    @property
-    def claim(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def claim(self) -> _statement_pb2.SignedStatement:
         """The signed and sealed Claim."""
 
-    @property
-    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+    @_builtins.property
+    def e_credential(self) -> _credential_pb2.ECredentialProof:
         """The insured's e-credential."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        claim: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        pickup_code: builtins.str = ...,
-        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
+        request_id: _builtins.str = ...,
+        claim: _statement_pb2.SignedStatement | None = ...,
+        pickup_code: _builtins.str = ...,
+        e_credential: _credential_pb2.ECredentialProof | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof", "request_id", b"request_id"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["proof", b"proof"]) -> typing.Literal["pickup_code", "e_credential"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_proof: _TypeAlias = _typing.Literal["pickup_code", "e_credential"]  # noqa: Y015
+    _WhichOneofArgType_proof: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_proof) -> _WhichOneofReturnType_proof | None: ...
 
-Global___ClaimPrescriptionRequest: typing_extensions.TypeAlias = ClaimPrescriptionRequest
+Global___ClaimPrescriptionRequest: _TypeAlias = ClaimPrescriptionRequest  # noqa: Y015
 
-@typing.final
-class ClaimPrescriptionResponse(google.protobuf.message.Message):
+@_typing.final
+class ClaimPrescriptionResponse(_message.Message):
     """Response of ClaimPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    RECEIPT_FIELD_NUMBER: builtins.int
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """An Attempt signed by the home platform."""
 
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """Evidence that the home platform's log keeps the claim; see Receipt."""
 
     def __init__(
         self,
         *,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt", "receipt", b"receipt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "receipt", b"receipt"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ClaimPrescriptionResponse: typing_extensions.TypeAlias = ClaimPrescriptionResponse
+Global___ClaimPrescriptionResponse: _TypeAlias = ClaimPrescriptionResponse  # noqa: Y015
 
-@typing.final
-class ReleaseClaimRequest(google.protobuf.message.Message):
+@_typing.final
+class ReleaseClaimRequest(_message.Message):
     """Request of ReleaseClaim."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    RELEASE_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    @property
-    def release(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def release(self) -> _statement_pb2.SignedStatement:
         """The signed and sealed ClaimRelease."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        release: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        release: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["release", b"release"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["release", b"release", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReleaseClaimRequest: typing_extensions.TypeAlias = ReleaseClaimRequest
+Global___ReleaseClaimRequest: _TypeAlias = ReleaseClaimRequest  # noqa: Y015
 
-@typing.final
-class ReleaseClaimResponse(google.protobuf.message.Message):
+@_typing.final
+class ReleaseClaimResponse(_message.Message):
     """Response of ReleaseClaim."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    RECEIPT_FIELD_NUMBER: builtins.int
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The ended Attempt, signed by the home platform."""
 
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """Evidence that the home platform's log keeps the release; see Receipt."""
 
     def __init__(
         self,
         *,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt", "receipt", b"receipt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "receipt", b"receipt"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReleaseClaimResponse: typing_extensions.TypeAlias = ReleaseClaimResponse
+Global___ReleaseClaimResponse: _TypeAlias = ReleaseClaimResponse  # noqa: Y015
 
-@typing.final
-class QuoteSettlementRequest(google.protobuf.message.Message):
+@_typing.final
+class QuoteSettlementRequest(_message.Message):
     """Request of QuoteSettlement."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    PICKUP_CODE_FIELD_NUMBER: builtins.int
-    E_CREDENTIAL_FIELD_NUMBER: builtins.int
-    LINES_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    PICKUP_CODE_FIELD_NUMBER: _builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The live attempt."""
-    pickup_code: builtins.str
+    pickup_code: _builtins.str
     """The pickup code."""
-    @property
-    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+    @_builtins.property
+    def e_credential(self) -> _credential_pb2.ECredentialProof:
         """The insured's e-credential."""
 
-    @property
-    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.settlement_pb2.PricedLine]:
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_settlement_pb2.PricedLine]:
         """What would be handed over and at what price."""
 
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        attempt_id: builtins.str = ...,
-        pickup_code: builtins.str = ...,
-        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
-        lines: collections.abc.Iterable[rxoutflow.v1.settlement_pb2.PricedLine] | None = ...,
+        prescription_number: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        pickup_code: _builtins.str = ...,
+        e_credential: _credential_pb2.ECredentialProof | None = ...,
+        lines: _abc.Iterable[_settlement_pb2.PricedLine] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "right", b"right"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "e_credential", b"e_credential", "lines", b"lines", "pickup_code", b"pickup_code", "prescription_number", b"prescription_number", "right", b"right"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["right", b"right"]) -> typing.Literal["attempt_id", "pickup_code", "e_credential"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "right", b"right"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "e_credential", b"e_credential", "lines", b"lines", "pickup_code", b"pickup_code", "prescription_number", b"prescription_number", "right", b"right"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_right: _TypeAlias = _typing.Literal["attempt_id", "pickup_code", "e_credential"]  # noqa: Y015
+    _WhichOneofArgType_right: _TypeAlias = _typing.Literal["right", b"right"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_right) -> _WhichOneofReturnType_right | None: ...
 
-Global___QuoteSettlementRequest: typing_extensions.TypeAlias = QuoteSettlementRequest
+Global___QuoteSettlementRequest: _TypeAlias = QuoteSettlementRequest  # noqa: Y015
 
-@typing.final
-class QuoteSettlementResponse(google.protobuf.message.Message):
+@_typing.final
+class QuoteSettlementResponse(_message.Message):
     """Response of QuoteSettlement."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    QUOTE_FIELD_NUMBER: builtins.int
-    PRICING_FIELD_NUMBER: builtins.int
-    @property
-    def quote(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    QUOTE_FIELD_NUMBER: _builtins.int
+    PRICING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def quote(self) -> _statement_pb2.SignedStatement:
         """A Quote signed by the payer platform."""
 
-    @property
-    def pricing(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def pricing(self) -> _statement_pb2.SignedStatement:
         """The Pricing, signed by the dispensing platform, on which the quote rests."""
 
     def __init__(
         self,
         *,
-        quote: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        pricing: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        quote: _statement_pb2.SignedStatement | None = ...,
+        pricing: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["pricing", b"pricing", "quote", b"quote"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["pricing", b"pricing", "quote", b"quote"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pricing", b"pricing", "quote", b"quote"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pricing", b"pricing", "quote", b"quote"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___QuoteSettlementResponse: typing_extensions.TypeAlias = QuoteSettlementResponse
+Global___QuoteSettlementResponse: _TypeAlias = QuoteSettlementResponse  # noqa: Y015
 
-@typing.final
-class CommitClaimRequest(google.protobuf.message.Message):
+@_typing.final
+class CommitClaimRequest(_message.Message):
     """Request of CommitClaim."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    COMMITMENT_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    COMMITMENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    @property
-    def commitment(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def commitment(self) -> _statement_pb2.SignedStatement:
         """The signed and sealed Commitment."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        commitment: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        commitment: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["commitment", b"commitment"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["commitment", b"commitment", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commitment", b"commitment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commitment", b"commitment", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CommitClaimRequest: typing_extensions.TypeAlias = CommitClaimRequest
+Global___CommitClaimRequest: _TypeAlias = CommitClaimRequest  # noqa: Y015
 
-@typing.final
-class CommitClaimResponse(google.protobuf.message.Message):
+@_typing.final
+class CommitClaimResponse(_message.Message):
     """Response of CommitClaim."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    SETTLEMENT_FIELD_NUMBER: builtins.int
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The committed Attempt, signed by the home platform: permission to hand over."""
 
-    @property
-    def settlement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def settlement(self) -> _statement_pb2.SignedStatement:
         """The Settlement, held, signed by the payer platform. Unset when the patient pays alone."""
 
     def __init__(
         self,
         *,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        settlement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
+        settlement: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt", "settlement", b"settlement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "settlement", b"settlement"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "settlement", b"settlement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "settlement", b"settlement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CommitClaimResponse: typing_extensions.TypeAlias = CommitClaimResponse
+Global___CommitClaimResponse: _TypeAlias = CommitClaimResponse  # noqa: Y015
 
-@typing.final
-class RecordDispenseRequest(google.protobuf.message.Message):
+@_typing.final
+class RecordDispenseRequest(_message.Message):
     """Request of RecordDispense."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    DISPENSE_RECORD_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DISPENSE_RECORD_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    @property
-    def dispense_record(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def dispense_record(self) -> _statement_pb2.SignedStatement:
         """The signed and sealed DispenseRecord."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        dispense_record: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        dispense_record: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["dispense_record", b"dispense_record"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dispense_record", b"dispense_record", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dispense_record", b"dispense_record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispense_record", b"dispense_record", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RecordDispenseRequest: typing_extensions.TypeAlias = RecordDispenseRequest
+Global___RecordDispenseRequest: _TypeAlias = RecordDispenseRequest  # noqa: Y015
 
-@typing.final
-class RecordDispenseResponse(google.protobuf.message.Message):
+@_typing.final
+class RecordDispenseResponse(_message.Message):
     """Response of RecordDispense."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PROGRESS_FIELD_NUMBER: builtins.int
-    RECEIPT_FIELD_NUMBER: builtins.int
-    @property
-    def progress(self) -> rxoutflow.v1.dispense_pb2.DispenseProgress:
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _dispense_pb2.DispenseProgress:
         """How far the dispense has come at the time of the answer."""
 
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """Evidence that the platform's log keeps the record; see Receipt."""
 
     def __init__(
         self,
         *,
-        progress: rxoutflow.v1.dispense_pb2.DispenseProgress | None = ...,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        progress: _dispense_pb2.DispenseProgress | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["progress", b"progress", "receipt", b"receipt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["progress", b"progress", "receipt", b"receipt"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___RecordDispenseResponse: typing_extensions.TypeAlias = RecordDispenseResponse
+Global___RecordDispenseResponse: _TypeAlias = RecordDispenseResponse  # noqa: Y015
 
-@typing.final
-class ReturnDispenseRequest(google.protobuf.message.Message):
+@_typing.final
+class ReturnDispenseRequest(_message.Message):
     """Request of ReturnDispense."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    DISPENSE_RETURN_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DISPENSE_RETURN_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    @property
-    def dispense_return(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def dispense_return(self) -> _statement_pb2.SignedStatement:
         """The signed and sealed DispenseReturn."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        dispense_return: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        dispense_return: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["dispense_return", b"dispense_return"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dispense_return", b"dispense_return", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dispense_return", b"dispense_return"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispense_return", b"dispense_return", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReturnDispenseRequest: typing_extensions.TypeAlias = ReturnDispenseRequest
+Global___ReturnDispenseRequest: _TypeAlias = ReturnDispenseRequest  # noqa: Y015
 
-@typing.final
-class ReturnDispenseResponse(google.protobuf.message.Message):
+@_typing.final
+class ReturnDispenseResponse(_message.Message):
     """Response of ReturnDispense."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PROGRESS_FIELD_NUMBER: builtins.int
-    RECEIPT_FIELD_NUMBER: builtins.int
-    @property
-    def progress(self) -> rxoutflow.v1.dispense_pb2.ReturnProgress:
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _dispense_pb2.ReturnProgress:
         """How far the return has come at the time of the answer."""
 
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """Evidence that the platform's log keeps the return. Unset where the region keeps no log."""
 
     def __init__(
         self,
         *,
-        progress: rxoutflow.v1.dispense_pb2.ReturnProgress | None = ...,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        progress: _dispense_pb2.ReturnProgress | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["progress", b"progress", "receipt", b"receipt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["progress", b"progress", "receipt", b"receipt"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReturnDispenseResponse: typing_extensions.TypeAlias = ReturnDispenseResponse
+Global___ReturnDispenseResponse: _TypeAlias = ReturnDispenseResponse  # noqa: Y015
 
-@typing.final
-class CorrectCallRequest(google.protobuf.message.Message):
+@_typing.final
+class CorrectCallRequest(_message.Message):
     """Request of CorrectCall."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    CORRECTION_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CORRECTION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request, not of the one to be corrected."""
-    @property
-    def correction(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def correction(self) -> _statement_pb2.SignedStatement:
         """The signed and sealed Correction."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        correction: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        correction: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["correction", b"correction"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["correction", b"correction", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["correction", b"correction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction", b"correction", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CorrectCallRequest: typing_extensions.TypeAlias = CorrectCallRequest
+Global___CorrectCallRequest: _TypeAlias = CorrectCallRequest  # noqa: Y015
 
-@typing.final
-class CorrectCallResponse(google.protobuf.message.Message):
+@_typing.final
+class CorrectCallResponse(_message.Message):
     """Response of CorrectCall."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    OUTCOME_FIELD_NUMBER: builtins.int
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    outcome: rxoutflow.v1.attempt_pb2.CorrectionOutcome.ValueType
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    outcome: _attempt_pb2.CorrectionOutcome.ValueType
     """What it came to."""
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The attempt that the corrected call had led to, as it stands now, signed by the home platform.
         Unset if it led to none.
         """
@@ -509,331 +564,383 @@ class CorrectCallResponse(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        outcome: rxoutflow.v1.attempt_pb2.CorrectionOutcome.ValueType = ...,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        outcome: _attempt_pb2.CorrectionOutcome.ValueType = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "outcome", b"outcome"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CorrectCallResponse: typing_extensions.TypeAlias = CorrectCallResponse
+Global___CorrectCallResponse: _TypeAlias = CorrectCallResponse  # noqa: Y015
 
-@typing.final
-class UpdateDeliveryRequest(google.protobuf.message.Message):
+@_typing.final
+class UpdateDeliveryRequest(_message.Message):
     """Request of UpdateDelivery."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    DELIVERY_UPDATE_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DELIVERY_UPDATE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    @property
-    def delivery_update(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def delivery_update(self) -> _statement_pb2.SignedStatement:
         """The signed and sealed DeliveryUpdate."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        delivery_update: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        delivery_update: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["delivery_update", b"delivery_update"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["delivery_update", b"delivery_update", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery_update", b"delivery_update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_update", b"delivery_update", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___UpdateDeliveryRequest: typing_extensions.TypeAlias = UpdateDeliveryRequest
+Global___UpdateDeliveryRequest: _TypeAlias = UpdateDeliveryRequest  # noqa: Y015
 
-@typing.final
-class UpdateDeliveryResponse(google.protobuf.message.Message):
+@_typing.final
+class UpdateDeliveryResponse(_message.Message):
     """Response of UpdateDelivery."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    DELIVERY_FIELD_NUMBER: builtins.int
-    @property
-    def delivery(self) -> rxoutflow.v1.dispense_pb2.DeliveryProgress:
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delivery(self) -> _dispense_pb2.DeliveryProgress:
         """The delivery as it stands now."""
 
     def __init__(
         self,
         *,
-        delivery: rxoutflow.v1.dispense_pb2.DeliveryProgress | None = ...,
+        delivery: _dispense_pb2.DeliveryProgress | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["delivery", b"delivery"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["delivery", b"delivery"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___UpdateDeliveryResponse: typing_extensions.TypeAlias = UpdateDeliveryResponse
+Global___UpdateDeliveryResponse: _TypeAlias = UpdateDeliveryResponse  # noqa: Y015
 
-@typing.final
-class GetDispenseRequest(google.protobuf.message.Message):
+@_typing.final
+class GetDispenseRequest(_message.Message):
     """Request of GetDispense."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The attempt."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        attempt_id: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "prescription_number", b"prescription_number"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "prescription_number", b"prescription_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetDispenseRequest: typing_extensions.TypeAlias = GetDispenseRequest
+Global___GetDispenseRequest: _TypeAlias = GetDispenseRequest  # noqa: Y015
 
-@typing.final
-class GetDispenseResponse(google.protobuf.message.Message):
+@_typing.final
+class GetDispenseResponse(_message.Message):
     """Response of GetDispense."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PROGRESS_FIELD_NUMBER: builtins.int
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    SETTLEMENT_FIELD_NUMBER: builtins.int
-    @property
-    def progress(self) -> rxoutflow.v1.dispense_pb2.DispenseProgress:
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _dispense_pb2.DispenseProgress:
         """How far it has come."""
 
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The Attempt as last stated by the home platform."""
 
-    @property
-    def settlement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def settlement(self) -> _statement_pb2.SignedStatement:
         """The Settlement as last stated by the payer platform, if there is one."""
 
     def __init__(
         self,
         *,
-        progress: rxoutflow.v1.dispense_pb2.DispenseProgress | None = ...,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        settlement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        progress: _dispense_pb2.DispenseProgress | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
+        settlement: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt", "progress", b"progress", "settlement", b"settlement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "progress", b"progress", "settlement", b"settlement"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "progress", b"progress", "settlement", b"settlement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "progress", b"progress", "settlement", b"settlement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetDispenseResponse: typing_extensions.TypeAlias = GetDispenseResponse
+Global___GetDispenseResponse: _TypeAlias = GetDispenseResponse  # noqa: Y015
 
-@typing.final
-class PharmacyServiceListStatementsRequest(google.protobuf.message.Message):
+@_typing.final
+class PharmacyServiceListStatementsRequest(_message.Message):
     """Request of ListStatements."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    PAGE_SIZE_FIELD_NUMBER: builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    page_size: builtins.int
+    page_size: _builtins.int
     """At most this many; 0 means 50, more than 100 means 100."""
-    page_token: builtins.str
+    page_token: _builtins.str
     """`next_page_token` of the response before; empty for the first page."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        page_size: builtins.int = ...,
-        page_token: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prescription_number", b"prescription_number"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prescription_number", b"prescription_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PharmacyServiceListStatementsRequest: typing_extensions.TypeAlias = PharmacyServiceListStatementsRequest
+Global___PharmacyServiceListStatementsRequest: _TypeAlias = PharmacyServiceListStatementsRequest  # noqa: Y015
 
-@typing.final
-class PharmacyServiceListStatementsResponse(google.protobuf.message.Message):
+@_typing.final
+class PharmacyServiceListStatementsResponse(_message.Message):
     """Response of ListStatements."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    EVENTS_FIELD_NUMBER: builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    next_page_token: builtins.str
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
     """For the next page; empty on the last one."""
-    @property
-    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.trace_pb2.TraceEvent]:
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_trace_pb2.TraceEvent]:
         """What happened, oldest first."""
 
     def __init__(
         self,
         *,
-        events: collections.abc.Iterable[rxoutflow.v1.trace_pb2.TraceEvent] | None = ...,
-        next_page_token: builtins.str = ...,
+        events: _abc.Iterable[_trace_pb2.TraceEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["events", b"events", "next_page_token", b"next_page_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PharmacyServiceListStatementsResponse: typing_extensions.TypeAlias = PharmacyServiceListStatementsResponse
+Global___PharmacyServiceListStatementsResponse: _TypeAlias = PharmacyServiceListStatementsResponse  # noqa: Y015
 
-@typing.final
-class ListDispensesRequest(google.protobuf.message.Message):
+@_typing.final
+class ListDispensesRequest(_message.Message):
     """Request of ListDispenses."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PAGE_SIZE_FIELD_NUMBER: builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    page_size: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
     """At most this many; 0 means 50, more than 500 means 500."""
-    page_token: builtins.str
+    page_token: _builtins.str
     """`next_page_token` of the response before; empty for the first page."""
     def __init__(
         self,
         *,
-        page_size: builtins.int = ...,
-        page_token: builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListDispensesRequest: typing_extensions.TypeAlias = ListDispensesRequest
+Global___ListDispensesRequest: _TypeAlias = ListDispensesRequest  # noqa: Y015
 
-@typing.final
-class ListDispensesResponse(google.protobuf.message.Message):
+@_typing.final
+class ListDispensesResponse(_message.Message):
     """Response of ListDispenses."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    DISPENSES_FIELD_NUMBER: builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    next_page_token: builtins.str
+    DISPENSES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
     """For the next page; empty on the last one."""
-    @property
-    def dispenses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.dispense_pb2.DispenseProgress]:
+    @_builtins.property
+    def dispenses(self) -> _containers.RepeatedCompositeFieldContainer[_dispense_pb2.DispenseProgress]:
         """The dispenses, newest first."""
 
     def __init__(
         self,
         *,
-        dispenses: collections.abc.Iterable[rxoutflow.v1.dispense_pb2.DispenseProgress] | None = ...,
-        next_page_token: builtins.str = ...,
+        dispenses: _abc.Iterable[_dispense_pb2.DispenseProgress] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dispenses", b"dispenses", "next_page_token", b"next_page_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispenses", b"dispenses", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListDispensesResponse: typing_extensions.TypeAlias = ListDispensesResponse
+Global___ListDispensesResponse: _TypeAlias = ListDispensesResponse  # noqa: Y015
 
-@typing.final
-class PharmacyServiceReconcileDayRequest(google.protobuf.message.Message):
+@_typing.final
+class PharmacyServiceReconcileDayRequest(_message.Message):
     """Request of ReconcileDay."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    BOOK_FIELD_NUMBER: builtins.int
-    @property
-    def book(self) -> rxoutflow.v1.clearing_pb2.DayBook:
+    BOOK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def book(self) -> _clearing_pb2.DayBook:
         """The pharmacy's book of the day."""
 
     def __init__(
         self,
         *,
-        book: rxoutflow.v1.clearing_pb2.DayBook | None = ...,
+        book: _clearing_pb2.DayBook | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["book", b"book"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["book", b"book"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PharmacyServiceReconcileDayRequest: typing_extensions.TypeAlias = PharmacyServiceReconcileDayRequest
+Global___PharmacyServiceReconcileDayRequest: _TypeAlias = PharmacyServiceReconcileDayRequest  # noqa: Y015
 
-@typing.final
-class PharmacyServiceReconcileDayResponse(google.protobuf.message.Message):
+@_typing.final
+class PharmacyServiceReconcileDayResponse(_message.Message):
     """Response of ReconcileDay."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    COMPARISON_FIELD_NUMBER: builtins.int
-    @property
-    def comparison(self) -> rxoutflow.v1.clearing_pb2.DayComparison:
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def comparison(self) -> _clearing_pb2.DayComparison:
         """What came of the comparison."""
 
     def __init__(
         self,
         *,
-        comparison: rxoutflow.v1.clearing_pb2.DayComparison | None = ...,
+        comparison: _clearing_pb2.DayComparison | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["comparison", b"comparison"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["comparison", b"comparison"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PharmacyServiceReconcileDayResponse: typing_extensions.TypeAlias = PharmacyServiceReconcileDayResponse
+Global___PharmacyServiceReconcileDayResponse: _TypeAlias = PharmacyServiceReconcileDayResponse  # noqa: Y015
 
-@typing.final
-class PharmacyServiceWatchNoticesRequest(google.protobuf.message.Message):
+@_typing.final
+class PharmacyServiceWatchNoticesRequest(_message.Message):
     """Request of WatchNotices."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    RESUME_TOKEN_FIELD_NUMBER: builtins.int
-    resume_token: builtins.str
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
     """`resume_token` of the last notice that was stored; empty to begin with the oldest kept."""
     def __init__(
         self,
         *,
-        resume_token: builtins.str = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["resume_token", b"resume_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PharmacyServiceWatchNoticesRequest: typing_extensions.TypeAlias = PharmacyServiceWatchNoticesRequest
+Global___PharmacyServiceWatchNoticesRequest: _TypeAlias = PharmacyServiceWatchNoticesRequest  # noqa: Y015
 
-@typing.final
-class PharmacyServiceWatchNoticesResponse(google.protobuf.message.Message):
+@_typing.final
+class PharmacyServiceWatchNoticesResponse(_message.Message):
     """Response of WatchNotices."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NOTICE_FIELD_NUMBER: builtins.int
-    @property
-    def notice(self) -> rxoutflow.v1.notice_pb2.Notice:
+    NOTICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notice(self) -> _notice_pb2.Notice:
         """A notice."""
 
     def __init__(
         self,
         *,
-        notice: rxoutflow.v1.notice_pb2.Notice | None = ...,
+        notice: _notice_pb2.Notice | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["notice", b"notice"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["notice", b"notice"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["notice", b"notice"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notice", b"notice"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PharmacyServiceWatchNoticesResponse: typing_extensions.TypeAlias = PharmacyServiceWatchNoticesResponse
+Global___PharmacyServiceWatchNoticesResponse: _TypeAlias = PharmacyServiceWatchNoticesResponse  # noqa: Y015
 
-@typing.final
-class PharmacyServiceGetOutcomeRequest(google.protobuf.message.Message):
+@_typing.final
+class PharmacyServiceGetOutcomeRequest(_message.Message):
     """Request of GetOutcome."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription that the request was about."""
-    request_id: builtins.str
+    request_id: _builtins.str
     """The id of the request."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        request_id: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["prescription_number", b"prescription_number", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription_number", b"prescription_number", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PharmacyServiceGetOutcomeRequest: typing_extensions.TypeAlias = PharmacyServiceGetOutcomeRequest
+Global___PharmacyServiceGetOutcomeRequest: _TypeAlias = PharmacyServiceGetOutcomeRequest  # noqa: Y015
 
-@typing.final
-class PharmacyServiceGetOutcomeResponse(google.protobuf.message.Message):
+@_typing.final
+class PharmacyServiceGetOutcomeResponse(_message.Message):
     """Response of GetOutcome."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    OUTCOME_FIELD_NUMBER: builtins.int
-    @property
-    def outcome(self) -> rxoutflow.v1.outcome_pb2.Outcome:
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcome(self) -> _outcome_pb2.Outcome:
         """What became of it."""
 
     def __init__(
         self,
         *,
-        outcome: rxoutflow.v1.outcome_pb2.Outcome | None = ...,
+        outcome: _outcome_pb2.Outcome | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["outcome", b"outcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["outcome", b"outcome"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PharmacyServiceGetOutcomeResponse: typing_extensions.TypeAlias = PharmacyServiceGetOutcomeResponse
+Global___PharmacyServiceGetOutcomeResponse: _TypeAlias = PharmacyServiceGetOutcomeResponse  # noqa: Y015

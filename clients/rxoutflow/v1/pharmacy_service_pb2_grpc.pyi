@@ -3,285 +3,30 @@
 isort:skip_file
 What a regional platform offers the pharmacies of its region."""
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import rxoutflow.v1.pharmacy_service_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from rxoutflow.v1 import pharmacy_service_pb2 as _pharmacy_service_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_PharmacyServicePresentECredentialType = typing_extensions.TypeVar(
-    '_PharmacyServicePresentECredentialType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse,
-    ],
-)
 
-_PharmacyServiceFindPrescriptionType = typing_extensions.TypeVar(
-    '_PharmacyServiceFindPrescriptionType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionRequest,
-        rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionRequest,
-        rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionRequest,
-        rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionResponse,
-    ],
-)
-
-_PharmacyServiceClaimPrescriptionType = typing_extensions.TypeVar(
-    '_PharmacyServiceClaimPrescriptionType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionResponse,
-    ],
-)
-
-_PharmacyServiceReleaseClaimType = typing_extensions.TypeVar(
-    '_PharmacyServiceReleaseClaimType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimResponse,
-    ],
-)
-
-_PharmacyServiceQuoteSettlementType = typing_extensions.TypeVar(
-    '_PharmacyServiceQuoteSettlementType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementRequest,
-        rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementRequest,
-        rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementRequest,
-        rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementResponse,
-    ],
-)
-
-_PharmacyServiceCommitClaimType = typing_extensions.TypeVar(
-    '_PharmacyServiceCommitClaimType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.CommitClaimRequest,
-        rxoutflow.v1.pharmacy_service_pb2.CommitClaimResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.CommitClaimRequest,
-        rxoutflow.v1.pharmacy_service_pb2.CommitClaimResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.CommitClaimRequest,
-        rxoutflow.v1.pharmacy_service_pb2.CommitClaimResponse,
-    ],
-)
-
-_PharmacyServiceRecordDispenseType = typing_extensions.TypeVar(
-    '_PharmacyServiceRecordDispenseType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.RecordDispenseRequest,
-        rxoutflow.v1.pharmacy_service_pb2.RecordDispenseResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.RecordDispenseRequest,
-        rxoutflow.v1.pharmacy_service_pb2.RecordDispenseResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.RecordDispenseRequest,
-        rxoutflow.v1.pharmacy_service_pb2.RecordDispenseResponse,
-    ],
-)
-
-_PharmacyServiceReturnDispenseType = typing_extensions.TypeVar(
-    '_PharmacyServiceReturnDispenseType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse,
-    ],
-)
-
-_PharmacyServiceCorrectCallType = typing_extensions.TypeVar(
-    '_PharmacyServiceCorrectCallType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.CorrectCallRequest,
-        rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.CorrectCallRequest,
-        rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.CorrectCallRequest,
-        rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse,
-    ],
-)
-
-_PharmacyServiceUpdateDeliveryType = typing_extensions.TypeVar(
-    '_PharmacyServiceUpdateDeliveryType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryRequest,
-        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryRequest,
-        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryRequest,
-        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse,
-    ],
-)
-
-_PharmacyServiceGetDispenseType = typing_extensions.TypeVar(
-    '_PharmacyServiceGetDispenseType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.GetDispenseRequest,
-        rxoutflow.v1.pharmacy_service_pb2.GetDispenseResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.GetDispenseRequest,
-        rxoutflow.v1.pharmacy_service_pb2.GetDispenseResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.GetDispenseRequest,
-        rxoutflow.v1.pharmacy_service_pb2.GetDispenseResponse,
-    ],
-)
-
-_PharmacyServiceListStatementsType = typing_extensions.TypeVar(
-    '_PharmacyServiceListStatementsType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse,
-    ],
-)
-
-_PharmacyServiceListDispensesType = typing_extensions.TypeVar(
-    '_PharmacyServiceListDispensesType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ListDispensesRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ListDispensesResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ListDispensesRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ListDispensesResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ListDispensesRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ListDispensesResponse,
-    ],
-)
-
-_PharmacyServiceReconcileDayType = typing_extensions.TypeVar(
-    '_PharmacyServiceReconcileDayType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse,
-    ],
-)
-
-_PharmacyServiceWatchNoticesType = typing_extensions.TypeVar(
-    '_PharmacyServiceWatchNoticesType',
-    grpc.UnaryStreamMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse,
-    ],
-    default=grpc.UnaryStreamMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse,
-    ],
-)
-
-_PharmacyServiceGetOutcomeType = typing_extensions.TypeVar(
-    '_PharmacyServiceGetOutcomeType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeResponse,
-    ],
-)
-
-class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType, _PharmacyServiceFindPrescriptionType, _PharmacyServiceClaimPrescriptionType, _PharmacyServiceReleaseClaimType, _PharmacyServiceQuoteSettlementType, _PharmacyServiceCommitClaimType, _PharmacyServiceRecordDispenseType, _PharmacyServiceReturnDispenseType, _PharmacyServiceCorrectCallType, _PharmacyServiceUpdateDeliveryType, _PharmacyServiceGetDispenseType, _PharmacyServiceListStatementsType, _PharmacyServiceListDispensesType, _PharmacyServiceReconcileDayType, _PharmacyServiceWatchNoticesType, _PharmacyServiceGetOutcomeType]):
+class PharmacyServiceStub:
     """For designated pharmacies, at the platform of their own region, wherever the prescription comes
     from and whoever pays. The platform routes: by the first six digits of the prescription number to
     the home region, by the patient's payer region to the payer.
@@ -293,156 +38,22 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType,
     see HospitalService. After an indefinite error, repeat the call with the same id.
     """
 
-    @typing.overload
-    def __init__(self: PharmacyServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.PresentECredentialRequest,
-            rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionRequest,
-            rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionRequest,
-            rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimRequest,
-            rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementRequest,
-            rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.CommitClaimRequest,
-            rxoutflow.v1.pharmacy_service_pb2.CommitClaimResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.RecordDispenseRequest,
-            rxoutflow.v1.pharmacy_service_pb2.RecordDispenseResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseRequest,
-            rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.CorrectCallRequest,
-            rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryRequest,
-            rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.GetDispenseRequest,
-            rxoutflow.v1.pharmacy_service_pb2.GetDispenseResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.ListDispensesRequest,
-            rxoutflow.v1.pharmacy_service_pb2.ListDispensesResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse,
-        ],
-        grpc.UnaryStreamMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest,
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeRequest,
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
-
-    @typing.overload
-    def __init__(self: PharmacyServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.PresentECredentialRequest,
-            rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionRequest,
-            rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionRequest,
-            rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimRequest,
-            rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementRequest,
-            rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.CommitClaimRequest,
-            rxoutflow.v1.pharmacy_service_pb2.CommitClaimResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.RecordDispenseRequest,
-            rxoutflow.v1.pharmacy_service_pb2.RecordDispenseResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseRequest,
-            rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.CorrectCallRequest,
-            rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryRequest,
-            rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.GetDispenseRequest,
-            rxoutflow.v1.pharmacy_service_pb2.GetDispenseResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.ListDispensesRequest,
-            rxoutflow.v1.pharmacy_service_pb2.ListDispensesResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse,
-        ],
-        grpc.aio.UnaryStreamMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest,
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeRequest,
-            rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    PresentECredential: _PharmacyServicePresentECredentialType
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> PharmacyServiceAsyncStub: ...
+    PresentECredential: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.PresentECredentialRequest, _pharmacy_service_pb2.PresentECredentialResponse]
     """Turns the code that the patient's app shows into a token that opens the patient's prescriptions
     to this pharmacy for some minutes, and lists them. The patient chooses one.
     Refusals: E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN, PEER_UNAVAILABLE.
     """
-
-    FindPrescription: _PharmacyServiceFindPrescriptionType
+    FindPrescription: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.FindPrescriptionRequest, _pharmacy_service_pb2.FindPrescriptionResponse]
     """Opens a prescription with the proof that its holder may collect it. Has no effect, but that
     wrong pickup codes are counted.
     Refusals: PICKUP_CODE_INVALID, PICKUP_CODE_LOCKED, E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN,
     PEER_UNAVAILABLE.
     """
-
-    ClaimPrescription: _PharmacyServiceClaimPrescriptionType
+    ClaimPrescription: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.ClaimPrescriptionRequest, _pharmacy_service_pb2.ClaimPrescriptionResponse]
     """Claims a prescription: from the answer on, no other pharmacy can. The home region decides. The
     same pharmacy claiming again while its attempt is live gets that attempt. A claim is good for 15
     minutes after it was sealed (FIELD_INVALID, `claim.signatures.sign_time`), but for a repeated call.
@@ -450,26 +61,22 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType,
     PRESCRIPTION_USED_UP, QUANTITY_EXCEEDED, FILL_TOO_EARLY (the next fill of a repeat prescription
     is not open yet), DOSES_INCOMPLETE (herbs that do not make whole doses), PICKUP_CODE_INVALID.
     """
-
-    ReleaseClaim: _PharmacyServiceReleaseClaimType
+    ReleaseClaim: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.ReleaseClaimRequest, _pharmacy_service_pb2.ReleaseClaimResponse]
     """Lets go of a claim, before or after commit, if nothing was handed over.
     Refusals: ATTEMPT_ENDED, FENCE_STALE, ATTEMPT_NOT_FOUND.
     """
-
-    QuoteSettlement: _PharmacyServiceQuoteSettlementType
+    QuoteSettlement: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.QuoteSettlementRequest, _pharmacy_service_pb2.QuoteSettlementResponse]
     """Asks the payer region what patient and fund would pay (预结算, 2101). Binds nobody.
     Refusals: DRUG_NOT_IN_CATALOGUE, PRICE_ABOVE_CATALOGUE, PERSON_NOT_INSURED,
     DIRECT_SETTLEMENT_SUSPENDED, TARIFF_NOT_IN_FORCE.
     """
-
-    CommitClaim: _PharmacyServiceCommitClaimType
+    CommitClaim: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.CommitClaimRequest, _pharmacy_service_pb2.CommitClaimResponse]
     """Commits a claim (2102): the payer holds its share, then the home region commits. After OK the
     pharmacy hands over and records; no timer takes the commit away.
     Refusals: QUOTE_CHANGED, ATTEMPT_ENDED, FENCE_STALE, ATTEMPT_ALREADY_COMMITTED and those of
     QuoteSettlement. A refusal leaves the claim as it was.
     """
-
-    RecordDispense: _PharmacyServiceRecordDispenseType
+    RecordDispense: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.RecordDispenseRequest, _pharmacy_service_pb2.RecordDispenseResponse]
     """Records the handover with batches and trace codes. Stored here at once; home and payer get it
     until they acknowledge, which `progress` shows. Before it is stored, its boxes are noted as sold at
     the registrars of their trace codes; while one of those is out of reach the answer is
@@ -477,16 +84,14 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType,
     Refusals: ATTEMPT_NOT_COMMITTED, DISPENSE_MISMATCH, TRACE_CODE_MISSING,
     TRACE_CODE_ALREADY_SOLD.
     """
-
-    ReturnDispense: _PharmacyServiceReturnDispenseType
+    ReturnDispense: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.ReturnDispenseRequest, _pharmacy_service_pb2.ReturnDispenseResponse]
     """Takes medicine back after the handover, in whole or by line (撤销/退费). Stored here at once; home
     and payer get it until they acknowledge, which GetDispense shows. Once by its reversal_id.
     Refusals: ATTEMPT_NOT_FOUND, ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over),
     RETURN_EXCEEDED, LINE_UNKNOWN, DELIVERY_NOT_POSSIBLE (not delivered is only what was sent and not
     signed for).
     """
-
-    CorrectCall: _PharmacyServiceCorrectCallType
+    CorrectCall: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.CorrectCallRequest, _pharmacy_service_pb2.CorrectCallResponse]
     """Undoes a ClaimPrescription or CommitClaim of which the caller does not know what became (冲正,
     2601), and makes sure that it takes no effect later. Prefer GetOutcome, or the same call again,
     where the patient still waits. First of all the call is marked as corrected here, so that it goes
@@ -498,108 +103,35 @@ class PharmacyServiceStub(typing.Generic[_PharmacyServicePresentECredentialType,
     Refusals: ATTEMPT_ALREADY_COMMITTED (metadata `request_id`, if another call committed it),
     FIELD_INVALID if the id is that of a call of another method.
     """
-
-    UpdateDelivery: _PharmacyServiceUpdateDeliveryType
+    UpdateDelivery: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.UpdateDeliveryRequest, _pharmacy_service_pb2.UpdateDeliveryResponse]
     """Says where a delivery stands: ready, dispatched, signed for. Stored at once, beside the dispense
     record that names the delivery; GetDispense shows it. Saying the same again changes nothing.
     Refusals: ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over), DELIVERY_NOT_POSSIBLE.
     """
-
-    GetDispense: _PharmacyServiceGetDispenseType
+    GetDispense: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.GetDispenseRequest, _pharmacy_service_pb2.GetDispenseResponse]
     """How far a dispense has come (rxSetlInfoQuery)."""
-
-    ListStatements: _PharmacyServiceListStatementsType
+    ListStatements: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.PharmacyServiceListStatementsRequest, _pharmacy_service_pb2.PharmacyServiceListStatementsResponse]
     """The history behind GetDispense: the prescription, and every step of the pharmacy's own attempts on
     it at the pharmacy's platform, oldest first, with the statement that it rests on. Nothing of
     other pharmacies' attempts.
     Refusals: PRESCRIPTION_NOT_FOUND, also if the pharmacy never had a claim on it.
     """
-
-    ListDispenses: _PharmacyServiceListDispensesType
+    ListDispenses: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.ListDispensesRequest, _pharmacy_service_pb2.ListDispensesResponse]
     """The pharmacy's own dispenses, newest first."""
-
-    ReconcileDay: _PharmacyServiceReconcileDayType
+    ReconcileDay: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.PharmacyServiceReconcileDayRequest, _pharmacy_service_pb2.PharmacyServiceReconcileDayResponse]
     """Compares the pharmacy's book of a day with the platform's (对总账、对明细账; 3201, 3202): totals
     first, and where they differ, sales page by page. A sale is of the local day of its
     `dispense_time`, with the amounts that were committed; without insurance all is cash. Has no
     effect. Do it every day.
     Refusals: FIELD_INVALID.
     """
-
-    WatchNotices: _PharmacyServiceWatchNoticesType
+    WatchNotices: _grpc.UnaryStreamMultiCallable[_pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest, _pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse]
     """Streams notices about the pharmacy's claims, from a resume token on."""
-
-    GetOutcome: _PharmacyServiceGetOutcomeType
+    GetOutcome: _grpc.UnaryUnaryMultiCallable[_pharmacy_service_pb2.PharmacyServiceGetOutcomeRequest, _pharmacy_service_pb2.PharmacyServiceGetOutcomeResponse]
     """What became of a request whose answer was lost; see HospitalService.GetOutcome."""
 
-PharmacyServiceAsyncStub: typing_extensions.TypeAlias = PharmacyServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionRequest,
-        rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementRequest,
-        rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.CommitClaimRequest,
-        rxoutflow.v1.pharmacy_service_pb2.CommitClaimResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.RecordDispenseRequest,
-        rxoutflow.v1.pharmacy_service_pb2.RecordDispenseResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.CorrectCallRequest,
-        rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryRequest,
-        rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.GetDispenseRequest,
-        rxoutflow.v1.pharmacy_service_pb2.GetDispenseResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.ListDispensesRequest,
-        rxoutflow.v1.pharmacy_service_pb2.ListDispensesResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeRequest,
-        rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeResponse,
-    ],
-]
-
-class PharmacyServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class PharmacyServiceAsyncStub(PharmacyServiceStub):
     """For designated pharmacies, at the platform of their own region, wherever the prescription comes
     from and whoever pays. The platform routes: by the first six digits of the prescription number to
     the home region, by the patient's payer region to the payer.
@@ -611,35 +143,136 @@ class PharmacyServiceServicer(metaclass=abc.ABCMeta):
     see HospitalService. After an indefinite error, repeat the call with the same id.
     """
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    PresentECredential: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.PresentECredentialRequest, _pharmacy_service_pb2.PresentECredentialResponse]  # type: ignore[assignment]
+    """Turns the code that the patient's app shows into a token that opens the patient's prescriptions
+    to this pharmacy for some minutes, and lists them. The patient chooses one.
+    Refusals: E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN, PEER_UNAVAILABLE.
+    """
+    FindPrescription: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.FindPrescriptionRequest, _pharmacy_service_pb2.FindPrescriptionResponse]  # type: ignore[assignment]
+    """Opens a prescription with the proof that its holder may collect it. Has no effect, but that
+    wrong pickup codes are counted.
+    Refusals: PICKUP_CODE_INVALID, PICKUP_CODE_LOCKED, E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN,
+    PEER_UNAVAILABLE.
+    """
+    ClaimPrescription: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.ClaimPrescriptionRequest, _pharmacy_service_pb2.ClaimPrescriptionResponse]  # type: ignore[assignment]
+    """Claims a prescription: from the answer on, no other pharmacy can. The home region decides. The
+    same pharmacy claiming again while its attempt is live gets that attempt. A claim is good for 15
+    minutes after it was sealed (FIELD_INVALID, `claim.signatures.sign_time`), but for a repeated call.
+    Refusals: PRESCRIPTION_HELD (names the holder), PRESCRIPTION_EXPIRED, PRESCRIPTION_REVOKED,
+    PRESCRIPTION_USED_UP, QUANTITY_EXCEEDED, FILL_TOO_EARLY (the next fill of a repeat prescription
+    is not open yet), DOSES_INCOMPLETE (herbs that do not make whole doses), PICKUP_CODE_INVALID.
+    """
+    ReleaseClaim: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.ReleaseClaimRequest, _pharmacy_service_pb2.ReleaseClaimResponse]  # type: ignore[assignment]
+    """Lets go of a claim, before or after commit, if nothing was handed over.
+    Refusals: ATTEMPT_ENDED, FENCE_STALE, ATTEMPT_NOT_FOUND.
+    """
+    QuoteSettlement: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.QuoteSettlementRequest, _pharmacy_service_pb2.QuoteSettlementResponse]  # type: ignore[assignment]
+    """Asks the payer region what patient and fund would pay (预结算, 2101). Binds nobody.
+    Refusals: DRUG_NOT_IN_CATALOGUE, PRICE_ABOVE_CATALOGUE, PERSON_NOT_INSURED,
+    DIRECT_SETTLEMENT_SUSPENDED, TARIFF_NOT_IN_FORCE.
+    """
+    CommitClaim: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.CommitClaimRequest, _pharmacy_service_pb2.CommitClaimResponse]  # type: ignore[assignment]
+    """Commits a claim (2102): the payer holds its share, then the home region commits. After OK the
+    pharmacy hands over and records; no timer takes the commit away.
+    Refusals: QUOTE_CHANGED, ATTEMPT_ENDED, FENCE_STALE, ATTEMPT_ALREADY_COMMITTED and those of
+    QuoteSettlement. A refusal leaves the claim as it was.
+    """
+    RecordDispense: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.RecordDispenseRequest, _pharmacy_service_pb2.RecordDispenseResponse]  # type: ignore[assignment]
+    """Records the handover with batches and trace codes. Stored here at once; home and payer get it
+    until they acknowledge, which `progress` shows. Before it is stored, its boxes are noted as sold at
+    the registrars of their trace codes; while one of those is out of reach the answer is
+    PEER_UNAVAILABLE.
+    Refusals: ATTEMPT_NOT_COMMITTED, DISPENSE_MISMATCH, TRACE_CODE_MISSING,
+    TRACE_CODE_ALREADY_SOLD.
+    """
+    ReturnDispense: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.ReturnDispenseRequest, _pharmacy_service_pb2.ReturnDispenseResponse]  # type: ignore[assignment]
+    """Takes medicine back after the handover, in whole or by line (撤销/退费). Stored here at once; home
+    and payer get it until they acknowledge, which GetDispense shows. Once by its reversal_id.
+    Refusals: ATTEMPT_NOT_FOUND, ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over),
+    RETURN_EXCEEDED, LINE_UNKNOWN, DELIVERY_NOT_POSSIBLE (not delivered is only what was sent and not
+    signed for).
+    """
+    CorrectCall: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.CorrectCallRequest, _pharmacy_service_pb2.CorrectCallResponse]  # type: ignore[assignment]
+    """Undoes a ClaimPrescription or CommitClaim of which the caller does not know what became (冲正,
+    2601), and makes sure that it takes no effect later. Prefer GetOutcome, or the same call again,
+    where the patient still waits. First of all the call is marked as corrected here, so that it goes
+    no further; then the home region decides, see Correction. If home cannot be reached, repeat with
+    the same request_id. GetOutcome of a corrected call that had no outcome, and the call itself when
+    it is repeated, answer REQUEST_CORRECTED; a call that had been answered keeps its outcome. A
+    record of a handover that comes after a correction is refused as ATTEMPT_ENDED. (The correction of
+    HospitalService.RegisterPrescription is RevokePrescription.)
+    Refusals: ATTEMPT_ALREADY_COMMITTED (metadata `request_id`, if another call committed it),
+    FIELD_INVALID if the id is that of a call of another method.
+    """
+    UpdateDelivery: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.UpdateDeliveryRequest, _pharmacy_service_pb2.UpdateDeliveryResponse]  # type: ignore[assignment]
+    """Says where a delivery stands: ready, dispatched, signed for. Stored at once, beside the dispense
+    record that names the delivery; GetDispense shows it. Saying the same again changes nothing.
+    Refusals: ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over), DELIVERY_NOT_POSSIBLE.
+    """
+    GetDispense: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.GetDispenseRequest, _pharmacy_service_pb2.GetDispenseResponse]  # type: ignore[assignment]
+    """How far a dispense has come (rxSetlInfoQuery)."""
+    ListStatements: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.PharmacyServiceListStatementsRequest, _pharmacy_service_pb2.PharmacyServiceListStatementsResponse]  # type: ignore[assignment]
+    """The history behind GetDispense: the prescription, and every step of the pharmacy's own attempts on
+    it at the pharmacy's platform, oldest first, with the statement that it rests on. Nothing of
+    other pharmacies' attempts.
+    Refusals: PRESCRIPTION_NOT_FOUND, also if the pharmacy never had a claim on it.
+    """
+    ListDispenses: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.ListDispensesRequest, _pharmacy_service_pb2.ListDispensesResponse]  # type: ignore[assignment]
+    """The pharmacy's own dispenses, newest first."""
+    ReconcileDay: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.PharmacyServiceReconcileDayRequest, _pharmacy_service_pb2.PharmacyServiceReconcileDayResponse]  # type: ignore[assignment]
+    """Compares the pharmacy's book of a day with the platform's (对总账、对明细账; 3201, 3202): totals
+    first, and where they differ, sales page by page. A sale is of the local day of its
+    `dispense_time`, with the amounts that were committed; without insurance all is cash. Has no
+    effect. Do it every day.
+    Refusals: FIELD_INVALID.
+    """
+    WatchNotices: _aio.UnaryStreamMultiCallable[_pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest, _pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse]  # type: ignore[assignment]
+    """Streams notices about the pharmacy's claims, from a resume token on."""
+    GetOutcome: _aio.UnaryUnaryMultiCallable[_pharmacy_service_pb2.PharmacyServiceGetOutcomeRequest, _pharmacy_service_pb2.PharmacyServiceGetOutcomeResponse]  # type: ignore[assignment]
+    """What became of a request whose answer was lost; see HospitalService.GetOutcome."""
+
+class PharmacyServiceServicer(metaclass=_abc_1.ABCMeta):
+    """For designated pharmacies, at the platform of their own region, wherever the prescription comes
+    from and whoever pays. The platform routes: by the first six digits of the prescription number to
+    the home region, by the patient's payer region to the payer.
+
+    The order of a handover is find, claim, (review), quote, commit, hand over, record. Nothing may be
+    handed over before CommitClaim answered OK.
+
+    Every mutating method takes a `request_id`: a UUID made by the caller, scoped to the prescription;
+    see HospitalService. After an indefinite error, repeat the call with the same id.
+    """
+
+    @_abc_1.abstractmethod
     def PresentECredential(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.PresentECredentialRequest,
+        request: _pharmacy_service_pb2.PresentECredentialRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.PresentECredentialResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.PresentECredentialResponse, _abc.Awaitable[_pharmacy_service_pb2.PresentECredentialResponse]]:
         """Turns the code that the patient's app shows into a token that opens the patient's prescriptions
         to this pharmacy for some minutes, and lists them. The patient chooses one.
         Refusals: E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN, PEER_UNAVAILABLE.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def FindPrescription(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionRequest,
+        request: _pharmacy_service_pb2.FindPrescriptionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.FindPrescriptionResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.FindPrescriptionResponse, _abc.Awaitable[_pharmacy_service_pb2.FindPrescriptionResponse]]:
         """Opens a prescription with the proof that its holder may collect it. Has no effect, but that
         wrong pickup codes are counted.
         Refusals: PICKUP_CODE_INVALID, PICKUP_CODE_LOCKED, E_CREDENTIAL_NOT_ACCEPTED, REGION_UNKNOWN,
         PEER_UNAVAILABLE.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ClaimPrescription(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionRequest,
+        request: _pharmacy_service_pb2.ClaimPrescriptionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.ClaimPrescriptionResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.ClaimPrescriptionResponse, _abc.Awaitable[_pharmacy_service_pb2.ClaimPrescriptionResponse]]:
         """Claims a prescription: from the answer on, no other pharmacy can. The home region decides. The
         same pharmacy claiming again while its attempt is live gets that attempt. A claim is good for 15
         minutes after it was sealed (FIELD_INVALID, `claim.signatures.sign_time`), but for a repeated call.
@@ -648,45 +281,45 @@ class PharmacyServiceServicer(metaclass=abc.ABCMeta):
         is not open yet), DOSES_INCOMPLETE (herbs that do not make whole doses), PICKUP_CODE_INVALID.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ReleaseClaim(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimRequest,
+        request: _pharmacy_service_pb2.ReleaseClaimRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.ReleaseClaimResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.ReleaseClaimResponse, _abc.Awaitable[_pharmacy_service_pb2.ReleaseClaimResponse]]:
         """Lets go of a claim, before or after commit, if nothing was handed over.
         Refusals: ATTEMPT_ENDED, FENCE_STALE, ATTEMPT_NOT_FOUND.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def QuoteSettlement(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementRequest,
+        request: _pharmacy_service_pb2.QuoteSettlementRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.QuoteSettlementResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.QuoteSettlementResponse, _abc.Awaitable[_pharmacy_service_pb2.QuoteSettlementResponse]]:
         """Asks the payer region what patient and fund would pay (预结算, 2101). Binds nobody.
         Refusals: DRUG_NOT_IN_CATALOGUE, PRICE_ABOVE_CATALOGUE, PERSON_NOT_INSURED,
         DIRECT_SETTLEMENT_SUSPENDED, TARIFF_NOT_IN_FORCE.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def CommitClaim(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.CommitClaimRequest,
+        request: _pharmacy_service_pb2.CommitClaimRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.CommitClaimResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.CommitClaimResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.CommitClaimResponse, _abc.Awaitable[_pharmacy_service_pb2.CommitClaimResponse]]:
         """Commits a claim (2102): the payer holds its share, then the home region commits. After OK the
         pharmacy hands over and records; no timer takes the commit away.
         Refusals: QUOTE_CHANGED, ATTEMPT_ENDED, FENCE_STALE, ATTEMPT_ALREADY_COMMITTED and those of
         QuoteSettlement. A refusal leaves the claim as it was.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def RecordDispense(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.RecordDispenseRequest,
+        request: _pharmacy_service_pb2.RecordDispenseRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.RecordDispenseResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.RecordDispenseResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.RecordDispenseResponse, _abc.Awaitable[_pharmacy_service_pb2.RecordDispenseResponse]]:
         """Records the handover with batches and trace codes. Stored here at once; home and payer get it
         until they acknowledge, which `progress` shows. Before it is stored, its boxes are noted as sold at
         the registrars of their trace codes; while one of those is out of reach the answer is
@@ -695,12 +328,12 @@ class PharmacyServiceServicer(metaclass=abc.ABCMeta):
         TRACE_CODE_ALREADY_SOLD.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ReturnDispense(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseRequest,
+        request: _pharmacy_service_pb2.ReturnDispenseRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.ReturnDispenseResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.ReturnDispenseResponse, _abc.Awaitable[_pharmacy_service_pb2.ReturnDispenseResponse]]:
         """Takes medicine back after the handover, in whole or by line (撤销/退费). Stored here at once; home
         and payer get it until they acknowledge, which GetDispense shows. Once by its reversal_id.
         Refusals: ATTEMPT_NOT_FOUND, ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over),
@@ -708,12 +341,12 @@ class PharmacyServiceServicer(metaclass=abc.ABCMeta):
         signed for).
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def CorrectCall(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.CorrectCallRequest,
+        request: _pharmacy_service_pb2.CorrectCallRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.CorrectCallResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.CorrectCallResponse, _abc.Awaitable[_pharmacy_service_pb2.CorrectCallResponse]]:
         """Undoes a ClaimPrescription or CommitClaim of which the caller does not know what became (冲正,
         2601), and makes sure that it takes no effect later. Prefer GetOutcome, or the same call again,
         where the patient still waits. First of all the call is marked as corrected here, so that it goes
@@ -726,51 +359,51 @@ class PharmacyServiceServicer(metaclass=abc.ABCMeta):
         FIELD_INVALID if the id is that of a call of another method.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def UpdateDelivery(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryRequest,
+        request: _pharmacy_service_pb2.UpdateDeliveryRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.UpdateDeliveryResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.UpdateDeliveryResponse, _abc.Awaitable[_pharmacy_service_pb2.UpdateDeliveryResponse]]:
         """Says where a delivery stands: ready, dispatched, signed for. Stored at once, beside the dispense
         record that names the delivery; GetDispense shows it. Saying the same again changes nothing.
         Refusals: ATTEMPT_NOT_COMMITTED (nothing was recorded as handed over), DELIVERY_NOT_POSSIBLE.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetDispense(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.GetDispenseRequest,
+        request: _pharmacy_service_pb2.GetDispenseRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.GetDispenseResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.GetDispenseResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.GetDispenseResponse, _abc.Awaitable[_pharmacy_service_pb2.GetDispenseResponse]]:
         """How far a dispense has come (rxSetlInfoQuery)."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ListStatements(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
+        request: _pharmacy_service_pb2.PharmacyServiceListStatementsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceListStatementsResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.PharmacyServiceListStatementsResponse, _abc.Awaitable[_pharmacy_service_pb2.PharmacyServiceListStatementsResponse]]:
         """The history behind GetDispense: the prescription, and every step of the pharmacy's own attempts on
         it at the pharmacy's platform, oldest first, with the statement that it rests on. Nothing of
         other pharmacies' attempts.
         Refusals: PRESCRIPTION_NOT_FOUND, also if the pharmacy never had a claim on it.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ListDispenses(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.ListDispensesRequest,
+        request: _pharmacy_service_pb2.ListDispensesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.ListDispensesResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.ListDispensesResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.ListDispensesResponse, _abc.Awaitable[_pharmacy_service_pb2.ListDispensesResponse]]:
         """The pharmacy's own dispenses, newest first."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ReconcileDay(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
+        request: _pharmacy_service_pb2.PharmacyServiceReconcileDayRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceReconcileDayResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.PharmacyServiceReconcileDayResponse, _abc.Awaitable[_pharmacy_service_pb2.PharmacyServiceReconcileDayResponse]]:
         """Compares the pharmacy's book of a day with the platform's (对总账、对明细账; 3201, 3202): totals
         first, and where they differ, sales page by page. A sale is of the local day of its
         `dispense_time`, with the amounts that were committed; without insurance all is cash. Has no
@@ -778,20 +411,20 @@ class PharmacyServiceServicer(metaclass=abc.ABCMeta):
         Refusals: FIELD_INVALID.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def WatchNotices(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest,
+        request: _pharmacy_service_pb2.PharmacyServiceWatchNoticesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse], collections.abc.AsyncIterator[rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse], _abc.AsyncIterator[_pharmacy_service_pb2.PharmacyServiceWatchNoticesResponse]]:
         """Streams notices about the pharmacy's claims, from a resume token on."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetOutcome(
         self,
-        request: rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeRequest,
+        request: _pharmacy_service_pb2.PharmacyServiceGetOutcomeRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeResponse, collections.abc.Awaitable[rxoutflow.v1.pharmacy_service_pb2.PharmacyServiceGetOutcomeResponse]]:
+    ) -> _typing.Union[_pharmacy_service_pb2.PharmacyServiceGetOutcomeResponse, _abc.Awaitable[_pharmacy_service_pb2.PharmacyServiceGetOutcomeResponse]]:
         """What became of a request whose answer was lost; see HospitalService.GetOutcome."""
 
-def add_PharmacyServiceServicer_to_server(servicer: PharmacyServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_PharmacyServiceServicer_to_server(servicer: PharmacyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,795 +3,894 @@
 isort:skip_file
 What a pharmacy's edge service (前置机) offers to the pharmacy's own systems."""
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.message
-import rxoutflow.v1.attempt_pb2
-import rxoutflow.v1.clearing_pb2
-import rxoutflow.v1.credential_pb2
-import rxoutflow.v1.dispense_pb2
-import rxoutflow.v1.notice_pb2
-import rxoutflow.v1.outcome_pb2
-import rxoutflow.v1.settlement_pb2
-import rxoutflow.v1.statement_pb2
-import rxoutflow.v1.trace_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from rxoutflow.v1 import attempt_pb2 as _attempt_pb2
+from rxoutflow.v1 import clearing_pb2 as _clearing_pb2
+from rxoutflow.v1 import credential_pb2 as _credential_pb2
+from rxoutflow.v1 import dispense_pb2 as _dispense_pb2
+from rxoutflow.v1 import notice_pb2 as _notice_pb2
+from rxoutflow.v1 import outcome_pb2 as _outcome_pb2
+from rxoutflow.v1 import settlement_pb2 as _settlement_pb2
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+from rxoutflow.v1 import trace_pb2 as _trace_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class PosServicePresentECredentialRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServicePresentECredentialRequest(_message.Message):
     """Request of PresentECredential."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    CREDENTIAL_CODE_FIELD_NUMBER: builtins.int
-    credential_code: builtins.str
+    CREDENTIAL_CODE_FIELD_NUMBER: _builtins.int
+    credential_code: _builtins.str
     """What the patient's app shows."""
     def __init__(
         self,
         *,
-        credential_code: builtins.str = ...,
+        credential_code: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["credential_code", b"credential_code"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_code", b"credential_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServicePresentECredentialRequest: typing_extensions.TypeAlias = PosServicePresentECredentialRequest
+Global___PosServicePresentECredentialRequest: _TypeAlias = PosServicePresentECredentialRequest  # noqa: Y015
 
-@typing.final
-class PosServicePresentECredentialResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServicePresentECredentialResponse(_message.Message):
     """Response of PresentECredential."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    TOKEN_FIELD_NUMBER: builtins.int
-    STATUSES_FIELD_NUMBER: builtins.int
-    @property
-    def token(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    TOKEN_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def token(self) -> _statement_pb2.SignedStatement:
         """An ECredential signed by the payer platform."""
 
-    @property
-    def statuses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.statement_pb2.SignedStatement]:
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_statement_pb2.SignedStatement]:
         """The patient's prescriptions; see PresentECredentialResponse."""
 
     def __init__(
         self,
         *,
-        token: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        statuses: collections.abc.Iterable[rxoutflow.v1.statement_pb2.SignedStatement] | None = ...,
+        token: _statement_pb2.SignedStatement | None = ...,
+        statuses: _abc.Iterable[_statement_pb2.SignedStatement] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["token", b"token"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["statuses", b"statuses", "token", b"token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["statuses", b"statuses", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServicePresentECredentialResponse: typing_extensions.TypeAlias = PosServicePresentECredentialResponse
+Global___PosServicePresentECredentialResponse: _TypeAlias = PosServicePresentECredentialResponse  # noqa: Y015
 
-@typing.final
-class PosServiceFindPrescriptionRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServiceFindPrescriptionRequest(_message.Message):
     """Request of FindPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PICKUP_CODE_FIELD_NUMBER: builtins.int
-    E_CREDENTIAL_FIELD_NUMBER: builtins.int
-    pickup_code: builtins.str
+    PICKUP_CODE_FIELD_NUMBER: _builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: _builtins.int
+    pickup_code: _builtins.str
     """The pickup code."""
-    @property
-    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+    @_builtins.property
+    def e_credential(self) -> _credential_pb2.ECredentialProof:
         """The insured's e-credential."""
 
     def __init__(
         self,
         *,
-        pickup_code: builtins.str = ...,
-        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
+        pickup_code: _builtins.str = ...,
+        e_credential: _credential_pb2.ECredentialProof | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["proof", b"proof"]) -> typing.Literal["pickup_code", "e_credential"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_proof: _TypeAlias = _typing.Literal["pickup_code", "e_credential"]  # noqa: Y015
+    _WhichOneofArgType_proof: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_proof) -> _WhichOneofReturnType_proof | None: ...
 
-Global___PosServiceFindPrescriptionRequest: typing_extensions.TypeAlias = PosServiceFindPrescriptionRequest
+Global___PosServiceFindPrescriptionRequest: _TypeAlias = PosServiceFindPrescriptionRequest  # noqa: Y015
 
-@typing.final
-class PosServiceFindPrescriptionResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServiceFindPrescriptionResponse(_message.Message):
     """Response of FindPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_FIELD_NUMBER: builtins.int
-    STATUS_FIELD_NUMBER: builtins.int
-    @property
-    def prescription(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    PRESCRIPTION_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prescription(self) -> _statement_pb2.SignedStatement:
         """The signed Prescription, exactly as registered."""
 
-    @property
-    def status(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def status(self) -> _statement_pb2.SignedStatement:
         """A PrescriptionStatus signed by the home platform."""
 
     def __init__(
         self,
         *,
-        prescription: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        status: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        prescription: _statement_pb2.SignedStatement | None = ...,
+        status: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["prescription", b"prescription", "status", b"status"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["prescription", b"prescription", "status", b"status"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription", b"prescription", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceFindPrescriptionResponse: typing_extensions.TypeAlias = PosServiceFindPrescriptionResponse
+Global___PosServiceFindPrescriptionResponse: _TypeAlias = PosServiceFindPrescriptionResponse  # noqa: Y015
 
-@typing.final
-class PosServiceClaimPrescriptionRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServiceClaimPrescriptionRequest(_message.Message):
     """Request of ClaimPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    CLAIM_FIELD_NUMBER: builtins.int
-    PICKUP_CODE_FIELD_NUMBER: builtins.int
-    E_CREDENTIAL_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CLAIM_FIELD_NUMBER: _builtins.int
+    PICKUP_CODE_FIELD_NUMBER: _builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    pickup_code: builtins.str
+    pickup_code: _builtins.str
     """The pickup code."""
-    @property
-    def claim(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def claim(self) -> _statement_pb2.SignedStatement:
         """The Claim with the signature of a pharmacist."""
 
-    @property
-    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+    @_builtins.property
+    def e_credential(self) -> _credential_pb2.ECredentialProof:
         """The insured's e-credential."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        claim: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        pickup_code: builtins.str = ...,
-        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
+        request_id: _builtins.str = ...,
+        claim: _statement_pb2.SignedStatement | None = ...,
+        pickup_code: _builtins.str = ...,
+        e_credential: _credential_pb2.ECredentialProof | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof", "request_id", b"request_id"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["proof", b"proof"]) -> typing.Literal["pickup_code", "e_credential"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "proof", b"proof", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_proof: _TypeAlias = _typing.Literal["pickup_code", "e_credential"]  # noqa: Y015
+    _WhichOneofArgType_proof: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_proof) -> _WhichOneofReturnType_proof | None: ...
 
-Global___PosServiceClaimPrescriptionRequest: typing_extensions.TypeAlias = PosServiceClaimPrescriptionRequest
+Global___PosServiceClaimPrescriptionRequest: _TypeAlias = PosServiceClaimPrescriptionRequest  # noqa: Y015
 
-@typing.final
-class PosServiceClaimPrescriptionResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServiceClaimPrescriptionResponse(_message.Message):
     """Response of ClaimPrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    CLAIM_FIELD_NUMBER: builtins.int
-    RECEIPT_FIELD_NUMBER: builtins.int
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    CLAIM_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """An Attempt signed by the home platform."""
 
-    @property
-    def claim(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def claim(self) -> _statement_pb2.SignedStatement:
         """The claim as the edge sealed it: what the receipt is about."""
 
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """Evidence that the home platform's log keeps the claim; see Receipt."""
 
     def __init__(
         self,
         *,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        claim: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
+        claim: _statement_pb2.SignedStatement | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt", "claim", b"claim", "receipt", b"receipt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "claim", b"claim", "receipt", b"receipt"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "claim", b"claim", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "claim", b"claim", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceClaimPrescriptionResponse: typing_extensions.TypeAlias = PosServiceClaimPrescriptionResponse
+Global___PosServiceClaimPrescriptionResponse: _TypeAlias = PosServiceClaimPrescriptionResponse  # noqa: Y015
 
-@typing.final
-class PosServiceReleaseClaimRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServiceReleaseClaimRequest(_message.Message):
     """Request of ReleaseClaim."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    RELEASE_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    @property
-    def release(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def release(self) -> _statement_pb2.SignedStatement:
         """The ClaimRelease with the signature of a pharmacist."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        release: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        release: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["release", b"release"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["release", b"release", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceReleaseClaimRequest: typing_extensions.TypeAlias = PosServiceReleaseClaimRequest
+Global___PosServiceReleaseClaimRequest: _TypeAlias = PosServiceReleaseClaimRequest  # noqa: Y015
 
-@typing.final
-class PosServiceReleaseClaimResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServiceReleaseClaimResponse(_message.Message):
     """Response of ReleaseClaim."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    RELEASE_FIELD_NUMBER: builtins.int
-    RECEIPT_FIELD_NUMBER: builtins.int
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The ended Attempt, signed by the home platform."""
 
-    @property
-    def release(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def release(self) -> _statement_pb2.SignedStatement:
         """The release as the edge sealed it: what the receipt is about."""
 
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """Evidence that the home platform's log keeps the release; see Receipt."""
 
     def __init__(
         self,
         *,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        release: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
+        release: _statement_pb2.SignedStatement | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt", "receipt", b"receipt", "release", b"release"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "receipt", b"receipt", "release", b"release"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "receipt", b"receipt", "release", b"release"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "receipt", b"receipt", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceReleaseClaimResponse: typing_extensions.TypeAlias = PosServiceReleaseClaimResponse
+Global___PosServiceReleaseClaimResponse: _TypeAlias = PosServiceReleaseClaimResponse  # noqa: Y015
 
-@typing.final
-class PosServiceQuoteSettlementRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServiceQuoteSettlementRequest(_message.Message):
     """Request of QuoteSettlement."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    PICKUP_CODE_FIELD_NUMBER: builtins.int
-    E_CREDENTIAL_FIELD_NUMBER: builtins.int
-    LINES_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    PICKUP_CODE_FIELD_NUMBER: _builtins.int
+    E_CREDENTIAL_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The live attempt."""
-    pickup_code: builtins.str
+    pickup_code: _builtins.str
     """The pickup code."""
-    @property
-    def e_credential(self) -> rxoutflow.v1.credential_pb2.ECredentialProof:
+    @_builtins.property
+    def e_credential(self) -> _credential_pb2.ECredentialProof:
         """The insured's e-credential."""
 
-    @property
-    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.settlement_pb2.PricedLine]:
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[_settlement_pb2.PricedLine]:
         """What would be handed over and at what price."""
 
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        attempt_id: builtins.str = ...,
-        pickup_code: builtins.str = ...,
-        e_credential: rxoutflow.v1.credential_pb2.ECredentialProof | None = ...,
-        lines: collections.abc.Iterable[rxoutflow.v1.settlement_pb2.PricedLine] | None = ...,
+        prescription_number: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        pickup_code: _builtins.str = ...,
+        e_credential: _credential_pb2.ECredentialProof | None = ...,
+        lines: _abc.Iterable[_settlement_pb2.PricedLine] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "right", b"right"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "e_credential", b"e_credential", "lines", b"lines", "pickup_code", b"pickup_code", "prescription_number", b"prescription_number", "right", b"right"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["right", b"right"]) -> typing.Literal["attempt_id", "pickup_code", "e_credential"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "e_credential", b"e_credential", "pickup_code", b"pickup_code", "right", b"right"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "e_credential", b"e_credential", "lines", b"lines", "pickup_code", b"pickup_code", "prescription_number", b"prescription_number", "right", b"right"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_right: _TypeAlias = _typing.Literal["attempt_id", "pickup_code", "e_credential"]  # noqa: Y015
+    _WhichOneofArgType_right: _TypeAlias = _typing.Literal["right", b"right"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_right) -> _WhichOneofReturnType_right | None: ...
 
-Global___PosServiceQuoteSettlementRequest: typing_extensions.TypeAlias = PosServiceQuoteSettlementRequest
+Global___PosServiceQuoteSettlementRequest: _TypeAlias = PosServiceQuoteSettlementRequest  # noqa: Y015
 
-@typing.final
-class PosServiceQuoteSettlementResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServiceQuoteSettlementResponse(_message.Message):
     """Response of QuoteSettlement."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    QUOTE_FIELD_NUMBER: builtins.int
-    @property
-    def quote(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    QUOTE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def quote(self) -> _statement_pb2.SignedStatement:
         """A Quote signed by the payer platform."""
 
     def __init__(
         self,
         *,
-        quote: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        quote: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["quote", b"quote"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["quote", b"quote"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quote", b"quote"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["quote", b"quote"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceQuoteSettlementResponse: typing_extensions.TypeAlias = PosServiceQuoteSettlementResponse
+Global___PosServiceQuoteSettlementResponse: _TypeAlias = PosServiceQuoteSettlementResponse  # noqa: Y015
 
-@typing.final
-class PosServiceCommitClaimRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServiceCommitClaimRequest(_message.Message):
     """Request of CommitClaim."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    COMMITMENT_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    COMMITMENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    @property
-    def commitment(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def commitment(self) -> _statement_pb2.SignedStatement:
         """The Commitment with the signature REVIEWING_PHARMACIST."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        commitment: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        commitment: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["commitment", b"commitment"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["commitment", b"commitment", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commitment", b"commitment"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commitment", b"commitment", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceCommitClaimRequest: typing_extensions.TypeAlias = PosServiceCommitClaimRequest
+Global___PosServiceCommitClaimRequest: _TypeAlias = PosServiceCommitClaimRequest  # noqa: Y015
 
-@typing.final
-class PosServiceCommitClaimResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServiceCommitClaimResponse(_message.Message):
     """Response of CommitClaim."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    SETTLEMENT_FIELD_NUMBER: builtins.int
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The committed Attempt, signed by the home platform: permission to hand over."""
 
-    @property
-    def settlement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def settlement(self) -> _statement_pb2.SignedStatement:
         """The Settlement, held, signed by the payer platform. Unset when the patient pays alone."""
 
     def __init__(
         self,
         *,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        settlement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
+        settlement: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt", "settlement", b"settlement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "settlement", b"settlement"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "settlement", b"settlement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "settlement", b"settlement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceCommitClaimResponse: typing_extensions.TypeAlias = PosServiceCommitClaimResponse
+Global___PosServiceCommitClaimResponse: _TypeAlias = PosServiceCommitClaimResponse  # noqa: Y015
 
-@typing.final
-class PosServiceRecordDispenseRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServiceRecordDispenseRequest(_message.Message):
     """Request of RecordDispense."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    DISPENSE_RECORD_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DISPENSE_RECORD_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    @property
-    def dispense_record(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def dispense_record(self) -> _statement_pb2.SignedStatement:
         """The DispenseRecord with the signatures REVIEWING_PHARMACIST, DISPENSER, CHECKER."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        dispense_record: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        dispense_record: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["dispense_record", b"dispense_record"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dispense_record", b"dispense_record", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dispense_record", b"dispense_record"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispense_record", b"dispense_record", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceRecordDispenseRequest: typing_extensions.TypeAlias = PosServiceRecordDispenseRequest
+Global___PosServiceRecordDispenseRequest: _TypeAlias = PosServiceRecordDispenseRequest  # noqa: Y015
 
-@typing.final
-class PosServiceRecordDispenseResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServiceRecordDispenseResponse(_message.Message):
     """Response of RecordDispense."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PROGRESS_FIELD_NUMBER: builtins.int
-    DISPENSE_RECORD_FIELD_NUMBER: builtins.int
-    RECEIPT_FIELD_NUMBER: builtins.int
-    @property
-    def progress(self) -> rxoutflow.v1.dispense_pb2.DispenseProgress:
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    DISPENSE_RECORD_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _dispense_pb2.DispenseProgress:
         """How far the dispense has come; unset when the platform is out of reach and the record waits at
         the edge.
         """
 
-    @property
-    def dispense_record(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def dispense_record(self) -> _statement_pb2.SignedStatement:
         """The record as the edge sealed it: what the receipt is about. Unset while it waits."""
 
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """Evidence that the platform's log keeps the record; see Receipt. Unset while it waits."""
 
     def __init__(
         self,
         *,
-        progress: rxoutflow.v1.dispense_pb2.DispenseProgress | None = ...,
-        dispense_record: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        progress: _dispense_pb2.DispenseProgress | None = ...,
+        dispense_record: _statement_pb2.SignedStatement | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["dispense_record", b"dispense_record", "progress", b"progress", "receipt", b"receipt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dispense_record", b"dispense_record", "progress", b"progress", "receipt", b"receipt"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dispense_record", b"dispense_record", "progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispense_record", b"dispense_record", "progress", b"progress", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceRecordDispenseResponse: typing_extensions.TypeAlias = PosServiceRecordDispenseResponse
+Global___PosServiceRecordDispenseResponse: _TypeAlias = PosServiceRecordDispenseResponse  # noqa: Y015
 
-@typing.final
-class PosServiceReturnDispenseRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServiceReturnDispenseRequest(_message.Message):
     """Request of ReturnDispense."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    DISPENSE_RETURN_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DISPENSE_RETURN_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    @property
-    def dispense_return(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def dispense_return(self) -> _statement_pb2.SignedStatement:
         """The DispenseReturn with the signature of a pharmacist."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        dispense_return: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        dispense_return: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["dispense_return", b"dispense_return"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["dispense_return", b"dispense_return", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dispense_return", b"dispense_return"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispense_return", b"dispense_return", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceReturnDispenseRequest: typing_extensions.TypeAlias = PosServiceReturnDispenseRequest
+Global___PosServiceReturnDispenseRequest: _TypeAlias = PosServiceReturnDispenseRequest  # noqa: Y015
 
-@typing.final
-class PosServiceReturnDispenseResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServiceReturnDispenseResponse(_message.Message):
     """Response of ReturnDispense."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PROGRESS_FIELD_NUMBER: builtins.int
-    @property
-    def progress(self) -> rxoutflow.v1.dispense_pb2.ReturnProgress:
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _dispense_pb2.ReturnProgress:
         """How far the return has come; unset while the edge has yet to deliver it."""
 
     def __init__(
         self,
         *,
-        progress: rxoutflow.v1.dispense_pb2.ReturnProgress | None = ...,
+        progress: _dispense_pb2.ReturnProgress | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["progress", b"progress"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["progress", b"progress"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceReturnDispenseResponse: typing_extensions.TypeAlias = PosServiceReturnDispenseResponse
+Global___PosServiceReturnDispenseResponse: _TypeAlias = PosServiceReturnDispenseResponse  # noqa: Y015
 
-@typing.final
-class PosServiceCorrectCallRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServiceCorrectCallRequest(_message.Message):
     """Request of CorrectCall."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    CORRECTION_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CORRECTION_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request, not of the one to be corrected."""
-    @property
-    def correction(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def correction(self) -> _statement_pb2.SignedStatement:
         """The Correction with the signature of a pharmacist."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        correction: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        correction: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["correction", b"correction"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["correction", b"correction", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["correction", b"correction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction", b"correction", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceCorrectCallRequest: typing_extensions.TypeAlias = PosServiceCorrectCallRequest
+Global___PosServiceCorrectCallRequest: _TypeAlias = PosServiceCorrectCallRequest  # noqa: Y015
 
-@typing.final
-class PosServiceCorrectCallResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServiceCorrectCallResponse(_message.Message):
     """Response of CorrectCall."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    OUTCOME_FIELD_NUMBER: builtins.int
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    outcome: rxoutflow.v1.attempt_pb2.CorrectionOutcome.ValueType
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    outcome: _attempt_pb2.CorrectionOutcome.ValueType
     """What it came to."""
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The attempt that the corrected call had led to; unset if it led to none."""
 
     def __init__(
         self,
         *,
-        outcome: rxoutflow.v1.attempt_pb2.CorrectionOutcome.ValueType = ...,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        outcome: _attempt_pb2.CorrectionOutcome.ValueType = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "outcome", b"outcome"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceCorrectCallResponse: typing_extensions.TypeAlias = PosServiceCorrectCallResponse
+Global___PosServiceCorrectCallResponse: _TypeAlias = PosServiceCorrectCallResponse  # noqa: Y015
 
-@typing.final
-class PosServiceUpdateDeliveryRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServiceUpdateDeliveryRequest(_message.Message):
     """Request of UpdateDelivery."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    DELIVERY_UPDATE_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    DELIVERY_UPDATE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
     """UUID of this request."""
-    @property
-    def delivery_update(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def delivery_update(self) -> _statement_pb2.SignedStatement:
         """The DeliveryUpdate with the signature of a pharmacist."""
 
     def __init__(
         self,
         *,
-        request_id: builtins.str = ...,
-        delivery_update: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        request_id: _builtins.str = ...,
+        delivery_update: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["delivery_update", b"delivery_update"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["delivery_update", b"delivery_update", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery_update", b"delivery_update"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_update", b"delivery_update", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceUpdateDeliveryRequest: typing_extensions.TypeAlias = PosServiceUpdateDeliveryRequest
+Global___PosServiceUpdateDeliveryRequest: _TypeAlias = PosServiceUpdateDeliveryRequest  # noqa: Y015
 
-@typing.final
-class PosServiceUpdateDeliveryResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServiceUpdateDeliveryResponse(_message.Message):
     """Response of UpdateDelivery."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    DELIVERY_FIELD_NUMBER: builtins.int
-    @property
-    def delivery(self) -> rxoutflow.v1.dispense_pb2.DeliveryProgress:
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delivery(self) -> _dispense_pb2.DeliveryProgress:
         """The delivery as it stands now."""
 
     def __init__(
         self,
         *,
-        delivery: rxoutflow.v1.dispense_pb2.DeliveryProgress | None = ...,
+        delivery: _dispense_pb2.DeliveryProgress | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["delivery", b"delivery"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["delivery", b"delivery"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceUpdateDeliveryResponse: typing_extensions.TypeAlias = PosServiceUpdateDeliveryResponse
+Global___PosServiceUpdateDeliveryResponse: _TypeAlias = PosServiceUpdateDeliveryResponse  # noqa: Y015
 
-@typing.final
-class PosServiceGetDispenseRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServiceGetDispenseRequest(_message.Message):
     """Request of GetDispense."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The attempt."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        attempt_id: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "prescription_number", b"prescription_number"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "prescription_number", b"prescription_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceGetDispenseRequest: typing_extensions.TypeAlias = PosServiceGetDispenseRequest
+Global___PosServiceGetDispenseRequest: _TypeAlias = PosServiceGetDispenseRequest  # noqa: Y015
 
-@typing.final
-class PosServiceGetDispenseResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServiceGetDispenseResponse(_message.Message):
     """Response of GetDispense."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PROGRESS_FIELD_NUMBER: builtins.int
-    ATTEMPT_FIELD_NUMBER: builtins.int
-    SETTLEMENT_FIELD_NUMBER: builtins.int
-    @property
-    def progress(self) -> rxoutflow.v1.dispense_pb2.DispenseProgress:
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _dispense_pb2.DispenseProgress:
         """How far it has come."""
 
-    @property
-    def attempt(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def attempt(self) -> _statement_pb2.SignedStatement:
         """The Attempt as last stated by the home platform."""
 
-    @property
-    def settlement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def settlement(self) -> _statement_pb2.SignedStatement:
         """The Settlement as last stated by the payer platform, if there is one."""
 
     def __init__(
         self,
         *,
-        progress: rxoutflow.v1.dispense_pb2.DispenseProgress | None = ...,
-        attempt: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        settlement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
+        progress: _dispense_pb2.DispenseProgress | None = ...,
+        attempt: _statement_pb2.SignedStatement | None = ...,
+        settlement: _statement_pb2.SignedStatement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["attempt", b"attempt", "progress", b"progress", "settlement", b"settlement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "progress", b"progress", "settlement", b"settlement"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "progress", b"progress", "settlement", b"settlement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "progress", b"progress", "settlement", b"settlement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceGetDispenseResponse: typing_extensions.TypeAlias = PosServiceGetDispenseResponse
+Global___PosServiceGetDispenseResponse: _TypeAlias = PosServiceGetDispenseResponse  # noqa: Y015
 
-@typing.final
-class PosServiceListStatementsRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServiceListStatementsRequest(_message.Message):
     """Request of ListStatements."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    PAGE_SIZE_FIELD_NUMBER: builtins.int
-    PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    page_size: builtins.int
+    page_size: _builtins.int
     """At most this many; 0 means 50, more than 100 means 100."""
-    page_token: builtins.str
+    page_token: _builtins.str
     """`next_page_token` of the response before; empty for the first page."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        page_size: builtins.int = ...,
-        page_token: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prescription_number", b"prescription_number"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prescription_number", b"prescription_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceListStatementsRequest: typing_extensions.TypeAlias = PosServiceListStatementsRequest
+Global___PosServiceListStatementsRequest: _TypeAlias = PosServiceListStatementsRequest  # noqa: Y015
 
-@typing.final
-class PosServiceListStatementsResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServiceListStatementsResponse(_message.Message):
     """Response of ListStatements."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    EVENTS_FIELD_NUMBER: builtins.int
-    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
-    next_page_token: builtins.str
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
     """For the next page; empty on the last one."""
-    @property
-    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.trace_pb2.TraceEvent]:
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_trace_pb2.TraceEvent]:
         """What happened, oldest first."""
 
     def __init__(
         self,
         *,
-        events: collections.abc.Iterable[rxoutflow.v1.trace_pb2.TraceEvent] | None = ...,
-        next_page_token: builtins.str = ...,
+        events: _abc.Iterable[_trace_pb2.TraceEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["events", b"events", "next_page_token", b"next_page_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceListStatementsResponse: typing_extensions.TypeAlias = PosServiceListStatementsResponse
+Global___PosServiceListStatementsResponse: _TypeAlias = PosServiceListStatementsResponse  # noqa: Y015
 
-@typing.final
-class PosServiceReconcileDayRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServiceReconcileDayRequest(_message.Message):
     """Request of ReconcileDay."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    BOOK_FIELD_NUMBER: builtins.int
-    @property
-    def book(self) -> rxoutflow.v1.clearing_pb2.DayBook:
+    BOOK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def book(self) -> _clearing_pb2.DayBook:
         """The pharmacy's book of the day."""
 
     def __init__(
         self,
         *,
-        book: rxoutflow.v1.clearing_pb2.DayBook | None = ...,
+        book: _clearing_pb2.DayBook | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["book", b"book"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["book", b"book"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceReconcileDayRequest: typing_extensions.TypeAlias = PosServiceReconcileDayRequest
+Global___PosServiceReconcileDayRequest: _TypeAlias = PosServiceReconcileDayRequest  # noqa: Y015
 
-@typing.final
-class PosServiceReconcileDayResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServiceReconcileDayResponse(_message.Message):
     """Response of ReconcileDay."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    COMPARISON_FIELD_NUMBER: builtins.int
-    @property
-    def comparison(self) -> rxoutflow.v1.clearing_pb2.DayComparison:
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def comparison(self) -> _clearing_pb2.DayComparison:
         """What came of the comparison."""
 
     def __init__(
         self,
         *,
-        comparison: rxoutflow.v1.clearing_pb2.DayComparison | None = ...,
+        comparison: _clearing_pb2.DayComparison | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["comparison", b"comparison"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["comparison", b"comparison"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceReconcileDayResponse: typing_extensions.TypeAlias = PosServiceReconcileDayResponse
+Global___PosServiceReconcileDayResponse: _TypeAlias = PosServiceReconcileDayResponse  # noqa: Y015
 
-@typing.final
-class PosServiceWatchNoticesRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServiceWatchNoticesRequest(_message.Message):
     """Request of WatchNotices."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    RESUME_TOKEN_FIELD_NUMBER: builtins.int
-    resume_token: builtins.str
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
     """`resume_token` of the last notice that was stored; empty to begin with the oldest kept."""
     def __init__(
         self,
         *,
-        resume_token: builtins.str = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["resume_token", b"resume_token"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceWatchNoticesRequest: typing_extensions.TypeAlias = PosServiceWatchNoticesRequest
+Global___PosServiceWatchNoticesRequest: _TypeAlias = PosServiceWatchNoticesRequest  # noqa: Y015
 
-@typing.final
-class PosServiceWatchNoticesResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServiceWatchNoticesResponse(_message.Message):
     """Response of WatchNotices."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NOTICE_FIELD_NUMBER: builtins.int
-    @property
-    def notice(self) -> rxoutflow.v1.notice_pb2.Notice:
+    NOTICE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notice(self) -> _notice_pb2.Notice:
         """A notice."""
 
     def __init__(
         self,
         *,
-        notice: rxoutflow.v1.notice_pb2.Notice | None = ...,
+        notice: _notice_pb2.Notice | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["notice", b"notice"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["notice", b"notice"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["notice", b"notice"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notice", b"notice"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceWatchNoticesResponse: typing_extensions.TypeAlias = PosServiceWatchNoticesResponse
+Global___PosServiceWatchNoticesResponse: _TypeAlias = PosServiceWatchNoticesResponse  # noqa: Y015
 
-@typing.final
-class PosServiceGetOutcomeRequest(google.protobuf.message.Message):
+@_typing.final
+class PosServiceGetOutcomeRequest(_message.Message):
     """Request of GetOutcome."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription that the request was about."""
-    request_id: builtins.str
+    request_id: _builtins.str
     """The id of the request."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        request_id: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["prescription_number", b"prescription_number", "request_id", b"request_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription_number", b"prescription_number", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceGetOutcomeRequest: typing_extensions.TypeAlias = PosServiceGetOutcomeRequest
+Global___PosServiceGetOutcomeRequest: _TypeAlias = PosServiceGetOutcomeRequest  # noqa: Y015
 
-@typing.final
-class PosServiceGetOutcomeResponse(google.protobuf.message.Message):
+@_typing.final
+class PosServiceGetOutcomeResponse(_message.Message):
     """Response of GetOutcome."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    OUTCOME_FIELD_NUMBER: builtins.int
-    @property
-    def outcome(self) -> rxoutflow.v1.outcome_pb2.Outcome:
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcome(self) -> _outcome_pb2.Outcome:
         """What became of it."""
 
     def __init__(
         self,
         *,
-        outcome: rxoutflow.v1.outcome_pb2.Outcome | None = ...,
+        outcome: _outcome_pb2.Outcome | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["outcome", b"outcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["outcome", b"outcome"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PosServiceGetOutcomeResponse: typing_extensions.TypeAlias = PosServiceGetOutcomeResponse
+Global___PosServiceGetOutcomeResponse: _TypeAlias = PosServiceGetOutcomeResponse  # noqa: Y015

@@ -3,269 +3,30 @@
 isort:skip_file
 What a pharmacy's edge service (前置机) offers to the pharmacy's own systems."""
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import rxoutflow.v1.pos_service_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from rxoutflow.v1 import pos_service_pb2 as _pos_service_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_PosServicePresentECredentialType = typing_extensions.TypeVar(
-    '_PosServicePresentECredentialType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialRequest,
-        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialRequest,
-        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialRequest,
-        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse,
-    ],
-)
 
-_PosServiceFindPrescriptionType = typing_extensions.TypeVar(
-    '_PosServiceFindPrescriptionType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionResponse,
-    ],
-)
-
-_PosServiceClaimPrescriptionType = typing_extensions.TypeVar(
-    '_PosServiceClaimPrescriptionType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionResponse,
-    ],
-)
-
-_PosServiceReleaseClaimType = typing_extensions.TypeVar(
-    '_PosServiceReleaseClaimType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimResponse,
-    ],
-)
-
-_PosServiceQuoteSettlementType = typing_extensions.TypeVar(
-    '_PosServiceQuoteSettlementType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementResponse,
-    ],
-)
-
-_PosServiceCommitClaimType = typing_extensions.TypeVar(
-    '_PosServiceCommitClaimType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimResponse,
-    ],
-)
-
-_PosServiceRecordDispenseType = typing_extensions.TypeVar(
-    '_PosServiceRecordDispenseType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseResponse,
-    ],
-)
-
-_PosServiceReturnDispenseType = typing_extensions.TypeVar(
-    '_PosServiceReturnDispenseType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse,
-    ],
-)
-
-_PosServiceCorrectCallType = typing_extensions.TypeVar(
-    '_PosServiceCorrectCallType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse,
-    ],
-)
-
-_PosServiceUpdateDeliveryType = typing_extensions.TypeVar(
-    '_PosServiceUpdateDeliveryType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse,
-    ],
-)
-
-_PosServiceGetDispenseType = typing_extensions.TypeVar(
-    '_PosServiceGetDispenseType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse,
-    ],
-)
-
-_PosServiceListStatementsType = typing_extensions.TypeVar(
-    '_PosServiceListStatementsType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse,
-    ],
-)
-
-_PosServiceReconcileDayType = typing_extensions.TypeVar(
-    '_PosServiceReconcileDayType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse,
-    ],
-)
-
-_PosServiceWatchNoticesType = typing_extensions.TypeVar(
-    '_PosServiceWatchNoticesType',
-    grpc.UnaryStreamMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesResponse,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesResponse,
-    ],
-    default=grpc.UnaryStreamMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesResponse,
-    ],
-)
-
-_PosServiceGetOutcomeType = typing_extensions.TypeVar(
-    '_PosServiceGetOutcomeType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeResponse,
-    ],
-)
-
-class PosServiceStub(typing.Generic[_PosServicePresentECredentialType, _PosServiceFindPrescriptionType, _PosServiceClaimPrescriptionType, _PosServiceReleaseClaimType, _PosServiceQuoteSettlementType, _PosServiceCommitClaimType, _PosServiceRecordDispenseType, _PosServiceReturnDispenseType, _PosServiceCorrectCallType, _PosServiceUpdateDeliveryType, _PosServiceGetDispenseType, _PosServiceListStatementsType, _PosServiceReconcileDayType, _PosServiceWatchNoticesType, _PosServiceGetOutcomeType]):
+class PosServiceStub:
     """For the POS, on the pharmacy's network, over mTLS with the pharmacy's own certificate. The same
     steps as PharmacyService; statements come with the people's signatures, and the edge adds the
     pharmacy's seal, stores durably, and forwards.
@@ -275,251 +36,51 @@ class PosServiceStub(typing.Generic[_PosServicePresentECredentialType, _PosServi
     because the medicine has been handed over.
     """
 
-    @typing.overload
-    def __init__(self: PosServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialRequest,
-            rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceListStatementsRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse,
-        ],
-        grpc.UnaryStreamMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
-
-    @typing.overload
-    def __init__(self: PosServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialRequest,
-            rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceListStatementsRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse,
-        ],
-        grpc.aio.UnaryStreamMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeRequest,
-            rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    PresentECredential: _PosServicePresentECredentialType
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> PosServiceAsyncStub: ...
+    PresentECredential: _grpc.UnaryUnaryMultiCallable[_pos_service_pb2.PosServicePresentECredentialRequest, _pos_service_pb2.PosServicePresentECredentialResponse]
     """Turns the code that the patient's app shows into a token; see
     PharmacyService.PresentECredential.
     """
-
-    FindPrescription: _PosServiceFindPrescriptionType
+    FindPrescription: _grpc.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceFindPrescriptionRequest, _pos_service_pb2.PosServiceFindPrescriptionResponse]
     """Opens a prescription; see PharmacyService.FindPrescription. The edge has verified its
     signatures.
     """
-
-    ClaimPrescription: _PosServiceClaimPrescriptionType
+    ClaimPrescription: _grpc.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceClaimPrescriptionRequest, _pos_service_pb2.PosServiceClaimPrescriptionResponse]
     """Claims; see PharmacyService.ClaimPrescription."""
-
-    ReleaseClaim: _PosServiceReleaseClaimType
+    ReleaseClaim: _grpc.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceReleaseClaimRequest, _pos_service_pb2.PosServiceReleaseClaimResponse]
     """Lets go; see PharmacyService.ReleaseClaim."""
-
-    QuoteSettlement: _PosServiceQuoteSettlementType
+    QuoteSettlement: _grpc.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceQuoteSettlementRequest, _pos_service_pb2.PosServiceQuoteSettlementResponse]
     """Quotes; see PharmacyService.QuoteSettlement."""
-
-    CommitClaim: _PosServiceCommitClaimType
+    CommitClaim: _grpc.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceCommitClaimRequest, _pos_service_pb2.PosServiceCommitClaimResponse]
     """Commits; see PharmacyService.CommitClaim. Hand over only after OK."""
-
-    RecordDispense: _PosServiceRecordDispenseType
+    RecordDispense: _grpc.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceRecordDispenseRequest, _pos_service_pb2.PosServiceRecordDispenseResponse]
     """Records the handover; see PharmacyService.RecordDispense."""
-
-    ReturnDispense: _PosServiceReturnDispenseType
+    ReturnDispense: _grpc.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceReturnDispenseRequest, _pos_service_pb2.PosServiceReturnDispenseResponse]
     """Takes medicine back; see PharmacyService.ReturnDispense. Accepted, stored and delivered later if
     the platform is out of reach.
     """
-
-    CorrectCall: _PosServiceCorrectCallType
+    CorrectCall: _grpc.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceCorrectCallRequest, _pos_service_pb2.PosServiceCorrectCallResponse]
     """Undoes a call of which nobody knows what became; see PharmacyService.CorrectCall."""
-
-    UpdateDelivery: _PosServiceUpdateDeliveryType
+    UpdateDelivery: _grpc.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceUpdateDeliveryRequest, _pos_service_pb2.PosServiceUpdateDeliveryResponse]
     """Says where a delivery stands; see PharmacyService.UpdateDelivery. The edge adds its seal."""
-
-    GetDispense: _PosServiceGetDispenseType
+    GetDispense: _grpc.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceGetDispenseRequest, _pos_service_pb2.PosServiceGetDispenseResponse]
     """How far a dispense has come; see PharmacyService.GetDispense."""
-
-    ListStatements: _PosServiceListStatementsType
+    ListStatements: _grpc.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceListStatementsRequest, _pos_service_pb2.PosServiceListStatementsResponse]
     """The history behind GetDispense; see PharmacyService.ListStatements. The edge passes it on."""
-
-    ReconcileDay: _PosServiceReconcileDayType
+    ReconcileDay: _grpc.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceReconcileDayRequest, _pos_service_pb2.PosServiceReconcileDayResponse]
     """Compares the pharmacy's book of a day with the platform's; see PharmacyService.ReconcileDay. The
     edge passes it on.
     """
-
-    WatchNotices: _PosServiceWatchNoticesType
+    WatchNotices: _grpc.UnaryStreamMultiCallable[_pos_service_pb2.PosServiceWatchNoticesRequest, _pos_service_pb2.PosServiceWatchNoticesResponse]
     """Streams the notices that the edge has stored, from a resume token on."""
-
-    GetOutcome: _PosServiceGetOutcomeType
+    GetOutcome: _grpc.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceGetOutcomeRequest, _pos_service_pb2.PosServiceGetOutcomeResponse]
     """What became of a request whose answer was lost; answered from the edge's own store."""
 
-PosServiceAsyncStub: typing_extensions.TypeAlias = PosServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialRequest,
-        rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeRequest,
-        rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeResponse,
-    ],
-]
-
-class PosServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class PosServiceAsyncStub(PosServiceStub):
     """For the POS, on the pharmacy's network, over mTLS with the pharmacy's own certificate. The same
     steps as PharmacyService; statements come with the people's signatures, and the edge adds the
     pharmacy's seal, stores durably, and forwards.
@@ -529,132 +90,182 @@ class PosServiceServicer(metaclass=abc.ABCMeta):
     because the medicine has been handed over.
     """
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    PresentECredential: _aio.UnaryUnaryMultiCallable[_pos_service_pb2.PosServicePresentECredentialRequest, _pos_service_pb2.PosServicePresentECredentialResponse]  # type: ignore[assignment]
+    """Turns the code that the patient's app shows into a token; see
+    PharmacyService.PresentECredential.
+    """
+    FindPrescription: _aio.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceFindPrescriptionRequest, _pos_service_pb2.PosServiceFindPrescriptionResponse]  # type: ignore[assignment]
+    """Opens a prescription; see PharmacyService.FindPrescription. The edge has verified its
+    signatures.
+    """
+    ClaimPrescription: _aio.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceClaimPrescriptionRequest, _pos_service_pb2.PosServiceClaimPrescriptionResponse]  # type: ignore[assignment]
+    """Claims; see PharmacyService.ClaimPrescription."""
+    ReleaseClaim: _aio.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceReleaseClaimRequest, _pos_service_pb2.PosServiceReleaseClaimResponse]  # type: ignore[assignment]
+    """Lets go; see PharmacyService.ReleaseClaim."""
+    QuoteSettlement: _aio.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceQuoteSettlementRequest, _pos_service_pb2.PosServiceQuoteSettlementResponse]  # type: ignore[assignment]
+    """Quotes; see PharmacyService.QuoteSettlement."""
+    CommitClaim: _aio.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceCommitClaimRequest, _pos_service_pb2.PosServiceCommitClaimResponse]  # type: ignore[assignment]
+    """Commits; see PharmacyService.CommitClaim. Hand over only after OK."""
+    RecordDispense: _aio.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceRecordDispenseRequest, _pos_service_pb2.PosServiceRecordDispenseResponse]  # type: ignore[assignment]
+    """Records the handover; see PharmacyService.RecordDispense."""
+    ReturnDispense: _aio.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceReturnDispenseRequest, _pos_service_pb2.PosServiceReturnDispenseResponse]  # type: ignore[assignment]
+    """Takes medicine back; see PharmacyService.ReturnDispense. Accepted, stored and delivered later if
+    the platform is out of reach.
+    """
+    CorrectCall: _aio.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceCorrectCallRequest, _pos_service_pb2.PosServiceCorrectCallResponse]  # type: ignore[assignment]
+    """Undoes a call of which nobody knows what became; see PharmacyService.CorrectCall."""
+    UpdateDelivery: _aio.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceUpdateDeliveryRequest, _pos_service_pb2.PosServiceUpdateDeliveryResponse]  # type: ignore[assignment]
+    """Says where a delivery stands; see PharmacyService.UpdateDelivery. The edge adds its seal."""
+    GetDispense: _aio.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceGetDispenseRequest, _pos_service_pb2.PosServiceGetDispenseResponse]  # type: ignore[assignment]
+    """How far a dispense has come; see PharmacyService.GetDispense."""
+    ListStatements: _aio.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceListStatementsRequest, _pos_service_pb2.PosServiceListStatementsResponse]  # type: ignore[assignment]
+    """The history behind GetDispense; see PharmacyService.ListStatements. The edge passes it on."""
+    ReconcileDay: _aio.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceReconcileDayRequest, _pos_service_pb2.PosServiceReconcileDayResponse]  # type: ignore[assignment]
+    """Compares the pharmacy's book of a day with the platform's; see PharmacyService.ReconcileDay. The
+    edge passes it on.
+    """
+    WatchNotices: _aio.UnaryStreamMultiCallable[_pos_service_pb2.PosServiceWatchNoticesRequest, _pos_service_pb2.PosServiceWatchNoticesResponse]  # type: ignore[assignment]
+    """Streams the notices that the edge has stored, from a resume token on."""
+    GetOutcome: _aio.UnaryUnaryMultiCallable[_pos_service_pb2.PosServiceGetOutcomeRequest, _pos_service_pb2.PosServiceGetOutcomeResponse]  # type: ignore[assignment]
+    """What became of a request whose answer was lost; answered from the edge's own store."""
+
+class PosServiceServicer(metaclass=_abc_1.ABCMeta):
+    """For the POS, on the pharmacy's network, over mTLS with the pharmacy's own certificate. The same
+    steps as PharmacyService; statements come with the people's signatures, and the edge adds the
+    pharmacy's seal, stores durably, and forwards.
+
+    If the platform is out of reach, calls fail as UNAVAILABLE and are to be repeated with the same
+    request_id, but for RecordDispense: a dispense record is accepted, stored and delivered later,
+    because the medicine has been handed over.
+    """
+
+    @_abc_1.abstractmethod
     def PresentECredential(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialRequest,
+        request: _pos_service_pb2.PosServicePresentECredentialRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServicePresentECredentialResponse]]:
+    ) -> _typing.Union[_pos_service_pb2.PosServicePresentECredentialResponse, _abc.Awaitable[_pos_service_pb2.PosServicePresentECredentialResponse]]:
         """Turns the code that the patient's app shows into a token; see
         PharmacyService.PresentECredential.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def FindPrescription(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionRequest,
+        request: _pos_service_pb2.PosServiceFindPrescriptionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceFindPrescriptionResponse]]:
+    ) -> _typing.Union[_pos_service_pb2.PosServiceFindPrescriptionResponse, _abc.Awaitable[_pos_service_pb2.PosServiceFindPrescriptionResponse]]:
         """Opens a prescription; see PharmacyService.FindPrescription. The edge has verified its
         signatures.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ClaimPrescription(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionRequest,
+        request: _pos_service_pb2.PosServiceClaimPrescriptionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceClaimPrescriptionResponse]]:
+    ) -> _typing.Union[_pos_service_pb2.PosServiceClaimPrescriptionResponse, _abc.Awaitable[_pos_service_pb2.PosServiceClaimPrescriptionResponse]]:
         """Claims; see PharmacyService.ClaimPrescription."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ReleaseClaim(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimRequest,
+        request: _pos_service_pb2.PosServiceReleaseClaimRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceReleaseClaimResponse]]:
+    ) -> _typing.Union[_pos_service_pb2.PosServiceReleaseClaimResponse, _abc.Awaitable[_pos_service_pb2.PosServiceReleaseClaimResponse]]:
         """Lets go; see PharmacyService.ReleaseClaim."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def QuoteSettlement(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementRequest,
+        request: _pos_service_pb2.PosServiceQuoteSettlementRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceQuoteSettlementResponse]]:
+    ) -> _typing.Union[_pos_service_pb2.PosServiceQuoteSettlementResponse, _abc.Awaitable[_pos_service_pb2.PosServiceQuoteSettlementResponse]]:
         """Quotes; see PharmacyService.QuoteSettlement."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def CommitClaim(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimRequest,
+        request: _pos_service_pb2.PosServiceCommitClaimRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceCommitClaimResponse]]:
+    ) -> _typing.Union[_pos_service_pb2.PosServiceCommitClaimResponse, _abc.Awaitable[_pos_service_pb2.PosServiceCommitClaimResponse]]:
         """Commits; see PharmacyService.CommitClaim. Hand over only after OK."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def RecordDispense(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseRequest,
+        request: _pos_service_pb2.PosServiceRecordDispenseRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceRecordDispenseResponse]]:
+    ) -> _typing.Union[_pos_service_pb2.PosServiceRecordDispenseResponse, _abc.Awaitable[_pos_service_pb2.PosServiceRecordDispenseResponse]]:
         """Records the handover; see PharmacyService.RecordDispense."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ReturnDispense(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseRequest,
+        request: _pos_service_pb2.PosServiceReturnDispenseRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceReturnDispenseResponse]]:
+    ) -> _typing.Union[_pos_service_pb2.PosServiceReturnDispenseResponse, _abc.Awaitable[_pos_service_pb2.PosServiceReturnDispenseResponse]]:
         """Takes medicine back; see PharmacyService.ReturnDispense. Accepted, stored and delivered later if
         the platform is out of reach.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def CorrectCall(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallRequest,
+        request: _pos_service_pb2.PosServiceCorrectCallRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceCorrectCallResponse]]:
+    ) -> _typing.Union[_pos_service_pb2.PosServiceCorrectCallResponse, _abc.Awaitable[_pos_service_pb2.PosServiceCorrectCallResponse]]:
         """Undoes a call of which nobody knows what became; see PharmacyService.CorrectCall."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def UpdateDelivery(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryRequest,
+        request: _pos_service_pb2.PosServiceUpdateDeliveryRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceUpdateDeliveryResponse]]:
+    ) -> _typing.Union[_pos_service_pb2.PosServiceUpdateDeliveryResponse, _abc.Awaitable[_pos_service_pb2.PosServiceUpdateDeliveryResponse]]:
         """Says where a delivery stands; see PharmacyService.UpdateDelivery. The edge adds its seal."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetDispense(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseRequest,
+        request: _pos_service_pb2.PosServiceGetDispenseRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceGetDispenseResponse]]:
+    ) -> _typing.Union[_pos_service_pb2.PosServiceGetDispenseResponse, _abc.Awaitable[_pos_service_pb2.PosServiceGetDispenseResponse]]:
         """How far a dispense has come; see PharmacyService.GetDispense."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ListStatements(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServiceListStatementsRequest,
+        request: _pos_service_pb2.PosServiceListStatementsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceListStatementsResponse]]:
+    ) -> _typing.Union[_pos_service_pb2.PosServiceListStatementsResponse, _abc.Awaitable[_pos_service_pb2.PosServiceListStatementsResponse]]:
         """The history behind GetDispense; see PharmacyService.ListStatements. The edge passes it on."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ReconcileDay(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayRequest,
+        request: _pos_service_pb2.PosServiceReconcileDayRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceReconcileDayResponse]]:
+    ) -> _typing.Union[_pos_service_pb2.PosServiceReconcileDayResponse, _abc.Awaitable[_pos_service_pb2.PosServiceReconcileDayResponse]]:
         """Compares the pharmacy's book of a day with the platform's; see PharmacyService.ReconcileDay. The
         edge passes it on.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def WatchNotices(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesRequest,
+        request: _pos_service_pb2.PosServiceWatchNoticesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesResponse], collections.abc.AsyncIterator[rxoutflow.v1.pos_service_pb2.PosServiceWatchNoticesResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_pos_service_pb2.PosServiceWatchNoticesResponse], _abc.AsyncIterator[_pos_service_pb2.PosServiceWatchNoticesResponse]]:
         """Streams the notices that the edge has stored, from a resume token on."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetOutcome(
         self,
-        request: rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeRequest,
+        request: _pos_service_pb2.PosServiceGetOutcomeRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeResponse, collections.abc.Awaitable[rxoutflow.v1.pos_service_pb2.PosServiceGetOutcomeResponse]]:
+    ) -> _typing.Union[_pos_service_pb2.PosServiceGetOutcomeResponse, _abc.Awaitable[_pos_service_pb2.PosServiceGetOutcomeResponse]]:
         """What became of a request whose answer was lost; answered from the edge's own store."""
 
-def add_PosServiceServicer_to_server(servicer: PosServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_PosServiceServicer_to_server(servicer: PosServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

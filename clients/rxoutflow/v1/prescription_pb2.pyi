@@ -9,40 +9,40 @@ there is nothing to round. Field comments give the national interface's name (�
 where there is one.
 """
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import google.type.date_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.type import date_pb2 as _date_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class Prescription(google.protobuf.message.Message):
+@_typing.final
+class Prescription(_message.Message):
     """A prescription as it is signed. Payload type
     `application/vnd.rxoutflow.prescription.v1+protobuf`; signatures in this order: PRESCRIBER,
     REVIEWING_PHARMACIST, HOSPITAL_SEAL. Prescriber and reviewing pharmacist are different people
     (Prescription Administration Measures; national interface). Audience: the home region.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Type:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _TypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Prescription._Type.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _TypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Prescription._Type.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         TYPE_UNSPECIFIED: Prescription._Type.ValueType  # 0
         """Never valid."""
         TYPE_WESTERN: Prescription._Type.ValueType  # 1
@@ -65,11 +65,11 @@ class Prescription(google.protobuf.message.Message):
     """Herbal pieces (中药饮片, 13): `herbal_formula` is required, lines are its herbs."""
 
     class _OutflowBasis:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _OutflowBasisEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Prescription._OutflowBasis.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _OutflowBasisEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Prescription._OutflowBasis.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         OUTFLOW_BASIS_UNSPECIFIED: Prescription._OutflowBasis.ValueType  # 0
         """Never valid."""
         OUTFLOW_BASIS_DOUBLE_CHANNEL: Prescription._OutflowBasis.ValueType  # 1
@@ -91,187 +91,197 @@ class Prescription(google.protobuf.message.Message):
     OUTFLOW_BASIS_OTHER: Prescription.OutflowBasis.ValueType  # 3
     """Other (03)."""
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    HOSPITAL_PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    RENEWED_PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    TYPE_FIELD_NUMBER: builtins.int
-    OUTFLOW_BASIS_FIELD_NUMBER: builtins.int
-    ISSUER_FIELD_NUMBER: builtins.int
-    PATIENT_FIELD_NUMBER: builtins.int
-    ENCOUNTER_FIELD_NUMBER: builtins.int
-    ISSUE_TIME_FIELD_NUMBER: builtins.int
-    EXPIRE_TIME_FIELD_NUMBER: builtins.int
-    LINES_FIELD_NUMBER: builtins.int
-    HERBAL_FORMULA_FIELD_NUMBER: builtins.int
-    EMERGENCY_FIELD_NUMBER: builtins.int
-    SUPPLY_REASON_FIELD_NUMBER: builtins.int
-    LONG_PRESCRIPTION_FIELD_NUMBER: builtins.int
-    NOTE_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    HOSPITAL_PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    RENEWED_PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    OUTFLOW_BASIS_FIELD_NUMBER: _builtins.int
+    ISSUER_FIELD_NUMBER: _builtins.int
+    PATIENT_FIELD_NUMBER: _builtins.int
+    ENCOUNTER_FIELD_NUMBER: _builtins.int
+    ISSUE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    HERBAL_FORMULA_FIELD_NUMBER: _builtins.int
+    EMERGENCY_FIELD_NUMBER: _builtins.int
+    SUPPLY_REASON_FIELD_NUMBER: _builtins.int
+    LONG_PRESCRIPTION_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """Number of the prescription in the exchange: 30 digits = home region (6) + Unix time in
     milliseconds (13) + serial of the issuing hospital (5) + random (5) + check digit (ISO 7064
     MOD 11,10). Made by the issuer; anyone routes by its first six digits.
     """
-    hospital_prescription_number: builtins.str
+    hospital_prescription_number: _builtins.str
     """The hospital's own number (hospRxno), at most 40 characters, unique within the hospital."""
-    renewed_prescription_number: builtins.str
+    renewed_prescription_number: _builtins.str
     """Number of the prescription that this one renews (initRxno)."""
     type: Global___Prescription.Type.ValueType
     """What the lines are."""
     outflow_basis: Global___Prescription.OutflowBasis.ValueType
     """Why it may leave the hospital."""
-    emergency: builtins.bool
+    emergency: _builtins.bool
     """Emergency prescription: supply of at most three days (art. 19)."""
-    supply_reason: builtins.str
+    supply_reason: _builtins.str
     """Reason for a supply of more than seven days (art. 19), required where there is one."""
-    note: builtins.str
+    note: _builtins.str
     """Instructions to the pharmacy, for people."""
-    @property
+    @_builtins.property
     def issuer(self) -> Global___Issuer:
         """Who issues it."""
 
-    @property
+    @_builtins.property
     def patient(self) -> Global___Patient:
         """For whom."""
 
-    @property
+    @_builtins.property
     def encounter(self) -> Global___Encounter:
         """In which visit."""
 
-    @property
-    def issue_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def issue_time(self) -> _timestamp_pb2.Timestamp:
         """When it was written. The home region's local day of this time is the day of issue."""
 
-    @property
-    def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
         """First instant at which it can no longer be claimed (valiEndTime; the interval is half open).
         At the latest the end of the third local day counting the day of issue as the first (art. 18);
         of a long prescription with a repeat plan, the end of the third day on which its last fill can
         be open if each was collected within three days, and never beyond twelve weeks.
         """
 
-    @property
-    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PrescriptionLine]:
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___PrescriptionLine]:
         """The drugs: one to five for western and patent medicine (art. 6)."""
 
-    @property
+    @_builtins.property
     def herbal_formula(self) -> Global___HerbalFormula:
         """The whole-dose fields of a herbal prescription. Required when the type is TYPE_HERBAL."""
 
-    @property
+    @_builtins.property
     def long_prescription(self) -> Global___LongPrescription:
         """Present on a long prescription (长处方, longRxFlag)."""
 
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        hospital_prescription_number: builtins.str = ...,
-        renewed_prescription_number: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        hospital_prescription_number: _builtins.str = ...,
+        renewed_prescription_number: _builtins.str = ...,
         type: Global___Prescription.Type.ValueType = ...,
         outflow_basis: Global___Prescription.OutflowBasis.ValueType = ...,
         issuer: Global___Issuer | None = ...,
         patient: Global___Patient | None = ...,
         encounter: Global___Encounter | None = ...,
-        issue_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        lines: collections.abc.Iterable[Global___PrescriptionLine] | None = ...,
+        issue_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        lines: _abc.Iterable[Global___PrescriptionLine] | None = ...,
         herbal_formula: Global___HerbalFormula | None = ...,
-        emergency: builtins.bool = ...,
-        supply_reason: builtins.str = ...,
+        emergency: _builtins.bool = ...,
+        supply_reason: _builtins.str = ...,
         long_prescription: Global___LongPrescription | None = ...,
-        note: builtins.str = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["encounter", b"encounter", "expire_time", b"expire_time", "herbal_formula", b"herbal_formula", "issue_time", b"issue_time", "issuer", b"issuer", "long_prescription", b"long_prescription", "patient", b"patient"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["emergency", b"emergency", "encounter", b"encounter", "expire_time", b"expire_time", "herbal_formula", b"herbal_formula", "hospital_prescription_number", b"hospital_prescription_number", "issue_time", b"issue_time", "issuer", b"issuer", "lines", b"lines", "long_prescription", b"long_prescription", "note", b"note", "outflow_basis", b"outflow_basis", "patient", b"patient", "prescription_number", b"prescription_number", "renewed_prescription_number", b"renewed_prescription_number", "supply_reason", b"supply_reason", "type", b"type"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["encounter", b"encounter", "expire_time", b"expire_time", "herbal_formula", b"herbal_formula", "issue_time", b"issue_time", "issuer", b"issuer", "long_prescription", b"long_prescription", "patient", b"patient"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["emergency", b"emergency", "encounter", b"encounter", "expire_time", b"expire_time", "herbal_formula", b"herbal_formula", "hospital_prescription_number", b"hospital_prescription_number", "issue_time", b"issue_time", "issuer", b"issuer", "lines", b"lines", "long_prescription", b"long_prescription", "note", b"note", "outflow_basis", b"outflow_basis", "patient", b"patient", "prescription_number", b"prescription_number", "renewed_prescription_number", b"renewed_prescription_number", "supply_reason", b"supply_reason", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Prescription: typing_extensions.TypeAlias = Prescription
+Global___Prescription: _TypeAlias = Prescription  # noqa: Y015
 
-@typing.final
-class Issuer(google.protobuf.message.Message):
+@_typing.final
+class Issuer(_message.Message):
     """The hospital and the people who stand for the prescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    INSTITUTION_CODE_FIELD_NUMBER: builtins.int
-    INSTITUTION_NAME_FIELD_NUMBER: builtins.int
-    DEPARTMENT_CODE_FIELD_NUMBER: builtins.int
-    DEPARTMENT_NAME_FIELD_NUMBER: builtins.int
-    PRESCRIBER_FIELD_NUMBER: builtins.int
-    REVIEWING_PHARMACIST_FIELD_NUMBER: builtins.int
-    PHONE_FIELD_NUMBER: builtins.int
-    institution_code: builtins.str
+    INSTITUTION_CODE_FIELD_NUMBER: _builtins.int
+    INSTITUTION_NAME_FIELD_NUMBER: _builtins.int
+    DEPARTMENT_CODE_FIELD_NUMBER: _builtins.int
+    DEPARTMENT_NAME_FIELD_NUMBER: _builtins.int
+    PRESCRIBER_FIELD_NUMBER: _builtins.int
+    REVIEWING_PHARMACIST_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    institution_code: _builtins.str
     """Code of the designated hospital: `H` + six-digit region + five-digit serial."""
-    institution_name: builtins.str
+    institution_name: _builtins.str
     """Name of the hospital."""
-    department_code: builtins.str
+    department_code: _builtins.str
     """Department code (national departments list)."""
-    department_name: builtins.str
+    department_name: _builtins.str
     """Department name."""
-    phone: builtins.str
+    phone: _builtins.str
     """Telephone for questions from the pharmacy."""
-    @property
+    @_builtins.property
     def prescriber(self) -> Global___Practitioner:
         """The prescriber. The prescriber's certificate carries the same person code."""
 
-    @property
+    @_builtins.property
     def reviewing_pharmacist(self) -> Global___Practitioner:
         """The hospital's reviewing pharmacist. Its certificate carries the same person code."""
 
     def __init__(
         self,
         *,
-        institution_code: builtins.str = ...,
-        institution_name: builtins.str = ...,
-        department_code: builtins.str = ...,
-        department_name: builtins.str = ...,
+        institution_code: _builtins.str = ...,
+        institution_name: _builtins.str = ...,
+        department_code: _builtins.str = ...,
+        department_name: _builtins.str = ...,
         prescriber: Global___Practitioner | None = ...,
         reviewing_pharmacist: Global___Practitioner | None = ...,
-        phone: builtins.str = ...,
+        phone: _builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["prescriber", b"prescriber", "reviewing_pharmacist", b"reviewing_pharmacist"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["department_code", b"department_code", "department_name", b"department_name", "institution_code", b"institution_code", "institution_name", b"institution_name", "phone", b"phone", "prescriber", b"prescriber", "reviewing_pharmacist", b"reviewing_pharmacist"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prescriber", b"prescriber", "reviewing_pharmacist", b"reviewing_pharmacist"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["department_code", b"department_code", "department_name", b"department_name", "institution_code", b"institution_code", "institution_name", b"institution_name", "phone", b"phone", "prescriber", b"prescriber", "reviewing_pharmacist", b"reviewing_pharmacist"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Issuer: typing_extensions.TypeAlias = Issuer
+Global___Issuer: _TypeAlias = Issuer  # noqa: Y015
 
-@typing.final
-class Practitioner(google.protobuf.message.Message):
+@_typing.final
+class Practitioner(_message.Message):
     """A doctor or pharmacist."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PERSON_CODE_FIELD_NUMBER: builtins.int
-    NAME_FIELD_NUMBER: builtins.int
-    TITLE_FIELD_NUMBER: builtins.int
-    person_code: builtins.str
+    PERSON_CODE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    person_code: _builtins.str
     """Code in the region's registry of people."""
-    name: builtins.str
+    name: _builtins.str
     """Name."""
-    title: builtins.str
+    title: _builtins.str
     """Professional title."""
     def __init__(
         self,
         *,
-        person_code: builtins.str = ...,
-        name: builtins.str = ...,
-        title: builtins.str = ...,
+        person_code: _builtins.str = ...,
+        name: _builtins.str = ...,
+        title: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name", "person_code", b"person_code", "title", b"title"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "person_code", b"person_code", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Practitioner: typing_extensions.TypeAlias = Practitioner
+Global___Practitioner: _TypeAlias = Practitioner  # noqa: Y015
 
-@typing.final
-class Patient(google.protobuf.message.Message):
+@_typing.final
+class Patient(_message.Message):
     """The person the medicine is for. Personal data: seen only by parties to the prescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Sex:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _SexEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Patient._Sex.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _SexEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Patient._Sex.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         SEX_UNSPECIFIED: Patient._Sex.ValueType  # 0
         """Never valid."""
         SEX_MALE: Patient._Sex.ValueType  # 1
@@ -290,11 +300,11 @@ class Patient(google.protobuf.message.Message):
     """Female."""
 
     class _IdentityDocument:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _IdentityDocumentEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Patient._IdentityDocument.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _IdentityDocumentEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Patient._IdentityDocument.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         IDENTITY_DOCUMENT_UNSPECIFIED: Patient._IdentityDocument.ValueType  # 0
         """Not recorded."""
         IDENTITY_DOCUMENT_RESIDENT_CARD: Patient._IdentityDocument.ValueType  # 1
@@ -312,79 +322,82 @@ class Patient(google.protobuf.message.Message):
     IDENTITY_DOCUMENT_OTHER: Patient.IdentityDocument.ValueType  # 2
     """Any other document."""
 
-    INSURED_PERSON_ID_FIELD_NUMBER: builtins.int
-    PAYER_REGION_CODE_FIELD_NUMBER: builtins.int
-    NAME_FIELD_NUMBER: builtins.int
-    SEX_FIELD_NUMBER: builtins.int
-    BIRTH_DATE_FIELD_NUMBER: builtins.int
-    IDENTITY_DOCUMENT_FIELD_NUMBER: builtins.int
-    IDENTITY_NUMBER_FIELD_NUMBER: builtins.int
-    WEIGHT_GRAMS_FIELD_NUMBER: builtins.int
-    ALLERGIES_FIELD_NUMBER: builtins.int
-    PREGNANT_FIELD_NUMBER: builtins.int
-    BREASTFEEDING_FIELD_NUMBER: builtins.int
-    GUARDIAN_NAME_FIELD_NUMBER: builtins.int
-    insured_person_id: builtins.str
+    INSURED_PERSON_ID_FIELD_NUMBER: _builtins.int
+    PAYER_REGION_CODE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    SEX_FIELD_NUMBER: _builtins.int
+    BIRTH_DATE_FIELD_NUMBER: _builtins.int
+    IDENTITY_DOCUMENT_FIELD_NUMBER: _builtins.int
+    IDENTITY_NUMBER_FIELD_NUMBER: _builtins.int
+    WEIGHT_GRAMS_FIELD_NUMBER: _builtins.int
+    ALLERGIES_FIELD_NUMBER: _builtins.int
+    PREGNANT_FIELD_NUMBER: _builtins.int
+    BREASTFEEDING_FIELD_NUMBER: _builtins.int
+    GUARDIAN_NAME_FIELD_NUMBER: _builtins.int
+    insured_person_id: _builtins.str
     """Number of the insured person (psn_no) at the payer region."""
-    payer_region_code: builtins.str
+    payer_region_code: _builtins.str
     """Six-digit code of the region in which the person is insured (insuPlcNo): the payer."""
-    name: builtins.str
+    name: _builtins.str
     """Name."""
     sex: Global___Patient.Sex.ValueType
     """Sex."""
     identity_document: Global___Patient.IdentityDocument.ValueType
     """Kind of the identity document."""
-    identity_number: builtins.str
+    identity_number: _builtins.str
     """Number of the identity document."""
-    weight_grams: builtins.int
+    weight_grams: _builtins.int
     """Weight in grams, for children."""
-    allergies: builtins.str
+    allergies: _builtins.str
     """Known allergies, in words."""
-    pregnant: builtins.bool
+    pregnant: _builtins.bool
     """Pregnant."""
-    breastfeeding: builtins.bool
+    breastfeeding: _builtins.bool
     """Breast-feeding."""
-    guardian_name: builtins.str
+    guardian_name: _builtins.str
     """Name of the guardian who was present. Required for a child under six on an internet
     prescription.
     """
-    @property
-    def birth_date(self) -> google.type.date_pb2.Date:
+    @_builtins.property
+    def birth_date(self) -> _date_pb2.Date:
         """Birth date; doses and rules depend on age."""
 
     def __init__(
         self,
         *,
-        insured_person_id: builtins.str = ...,
-        payer_region_code: builtins.str = ...,
-        name: builtins.str = ...,
+        insured_person_id: _builtins.str = ...,
+        payer_region_code: _builtins.str = ...,
+        name: _builtins.str = ...,
         sex: Global___Patient.Sex.ValueType = ...,
-        birth_date: google.type.date_pb2.Date | None = ...,
+        birth_date: _date_pb2.Date | None = ...,
         identity_document: Global___Patient.IdentityDocument.ValueType = ...,
-        identity_number: builtins.str = ...,
-        weight_grams: builtins.int = ...,
-        allergies: builtins.str = ...,
-        pregnant: builtins.bool = ...,
-        breastfeeding: builtins.bool = ...,
-        guardian_name: builtins.str = ...,
+        identity_number: _builtins.str = ...,
+        weight_grams: _builtins.int = ...,
+        allergies: _builtins.str = ...,
+        pregnant: _builtins.bool = ...,
+        breastfeeding: _builtins.bool = ...,
+        guardian_name: _builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["birth_date", b"birth_date"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["allergies", b"allergies", "birth_date", b"birth_date", "breastfeeding", b"breastfeeding", "guardian_name", b"guardian_name", "identity_document", b"identity_document", "identity_number", b"identity_number", "insured_person_id", b"insured_person_id", "name", b"name", "payer_region_code", b"payer_region_code", "pregnant", b"pregnant", "sex", b"sex", "weight_grams", b"weight_grams"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["birth_date", b"birth_date"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allergies", b"allergies", "birth_date", b"birth_date", "breastfeeding", b"breastfeeding", "guardian_name", b"guardian_name", "identity_document", b"identity_document", "identity_number", b"identity_number", "insured_person_id", b"insured_person_id", "name", b"name", "payer_region_code", b"payer_region_code", "pregnant", b"pregnant", "sex", b"sex", "weight_grams", b"weight_grams"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Patient: typing_extensions.TypeAlias = Patient
+Global___Patient: _TypeAlias = Patient  # noqa: Y015
 
-@typing.final
-class Encounter(google.protobuf.message.Message):
+@_typing.final
+class Encounter(_message.Message):
     """The visit in which it was prescribed."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Kind:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _KindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Encounter._Kind.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Encounter._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         KIND_UNSPECIFIED: Encounter._Kind.ValueType  # 0
         """Never valid."""
         KIND_VISIT: Encounter._Kind.ValueType  # 1
@@ -402,52 +415,56 @@ class Encounter(google.protobuf.message.Message):
     KIND_INTERNET: Encounter.Kind.ValueType  # 2
     """Internet follow-up (02): only for a diagnosis made in a physical hospital before."""
 
-    ENCOUNTER_NUMBER_FIELD_NUMBER: builtins.int
-    KIND_FIELD_NUMBER: builtins.int
-    FOLLOW_UP_FIELD_NUMBER: builtins.int
-    DIAGNOSES_FIELD_NUMBER: builtins.int
-    SPECIAL_DISEASE_CODE_FIELD_NUMBER: builtins.int
-    HISTORY_FIELD_NUMBER: builtins.int
-    encounter_number: builtins.str
+    ENCOUNTER_NUMBER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    FOLLOW_UP_FIELD_NUMBER: _builtins.int
+    DIAGNOSES_FIELD_NUMBER: _builtins.int
+    SPECIAL_DISEASE_CODE_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    encounter_number: _builtins.str
     """The hospital's number of the visit."""
     kind: Global___Encounter.Kind.ValueType
     """How patient and prescriber met."""
-    follow_up: builtins.bool
+    follow_up: _builtins.bool
     """Whether it is a follow-up (复诊) for a diagnosis that was established before."""
-    special_disease_code: builtins.str
+    special_disease_code: _builtins.str
     """Code of the outpatient chronic or special disease (门诊慢特病) it is prescribed for, if any."""
-    history: builtins.str
+    history: _builtins.str
     """History of the present illness, in words."""
-    @property
-    def diagnoses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Diagnosis]:
+    @_builtins.property
+    def diagnoses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Diagnosis]:
         """Diagnoses, the main one first."""
 
     def __init__(
         self,
         *,
-        encounter_number: builtins.str = ...,
+        encounter_number: _builtins.str = ...,
         kind: Global___Encounter.Kind.ValueType = ...,
-        follow_up: builtins.bool = ...,
-        diagnoses: collections.abc.Iterable[Global___Diagnosis] | None = ...,
-        special_disease_code: builtins.str = ...,
-        history: builtins.str = ...,
+        follow_up: _builtins.bool = ...,
+        diagnoses: _abc.Iterable[Global___Diagnosis] | None = ...,
+        special_disease_code: _builtins.str = ...,
+        history: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["diagnoses", b"diagnoses", "encounter_number", b"encounter_number", "follow_up", b"follow_up", "history", b"history", "kind", b"kind", "special_disease_code", b"special_disease_code"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["diagnoses", b"diagnoses", "encounter_number", b"encounter_number", "follow_up", b"follow_up", "history", b"history", "kind", b"kind", "special_disease_code", b"special_disease_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Encounter: typing_extensions.TypeAlias = Encounter
+Global___Encounter: _TypeAlias = Encounter  # noqa: Y015
 
-@typing.final
-class Diagnosis(google.protobuf.message.Message):
+@_typing.final
+class Diagnosis(_message.Message):
     """A diagnosis."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _System:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _SystemEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Diagnosis._System.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _SystemEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Diagnosis._System.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         SYSTEM_UNSPECIFIED: Diagnosis._System.ValueType  # 0
         """Never valid."""
         SYSTEM_ICD10: Diagnosis._System.ValueType  # 1
@@ -469,206 +486,225 @@ class Diagnosis(google.protobuf.message.Message):
     SYSTEM_TCM_SYNDROME: Diagnosis.System.ValueType  # 3
     """TCM syndrome."""
 
-    SYSTEM_FIELD_NUMBER: builtins.int
-    CODE_FIELD_NUMBER: builtins.int
-    NAME_FIELD_NUMBER: builtins.int
+    SYSTEM_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     system: Global___Diagnosis.System.ValueType
     """The coding system of `code`."""
-    code: builtins.str
+    code: _builtins.str
     """Code."""
-    name: builtins.str
+    name: _builtins.str
     """Name as written by the prescriber."""
     def __init__(
         self,
         *,
         system: Global___Diagnosis.System.ValueType = ...,
-        code: builtins.str = ...,
-        name: builtins.str = ...,
+        code: _builtins.str = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["code", b"code", "name", b"name", "system", b"system"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "name", b"name", "system", b"system"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Diagnosis: typing_extensions.TypeAlias = Diagnosis
+Global___Diagnosis: _TypeAlias = Diagnosis  # noqa: Y015
 
-@typing.final
-class PrescriptionLine(google.protobuf.message.Message):
+@_typing.final
+class PrescriptionLine(_message.Message):
     """One drug of a prescription, or one herb of a formula."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    LINE_ID_FIELD_NUMBER: builtins.int
-    DRUG_CODE_FIELD_NUMBER: builtins.int
-    GENERIC_NAME_FIELD_NUMBER: builtins.int
-    DOSAGE_FORM_FIELD_NUMBER: builtins.int
-    SPECIFICATION_FIELD_NUMBER: builtins.int
-    MANUFACTURER_FIELD_NUMBER: builtins.int
-    APPROVAL_NUMBER_FIELD_NUMBER: builtins.int
-    QUANTITY_FIELD_NUMBER: builtins.int
-    UNIT_FIELD_NUMBER: builtins.int
-    SINGLE_DOSE_FIELD_NUMBER: builtins.int
-    ROUTE_FIELD_NUMBER: builtins.int
-    FREQUENCY_FIELD_NUMBER: builtins.int
-    SUPPLY_DAYS_FIELD_NUMBER: builtins.int
-    SUBSTITUTION_ALLOWED_FIELD_NUMBER: builtins.int
-    LIMITED_USE_FIELD_NUMBER: builtins.int
-    SELF_PAY_REASON_FIELD_NUMBER: builtins.int
-    line_id: builtins.int
+    LINE_ID_FIELD_NUMBER: _builtins.int
+    DRUG_CODE_FIELD_NUMBER: _builtins.int
+    GENERIC_NAME_FIELD_NUMBER: _builtins.int
+    DOSAGE_FORM_FIELD_NUMBER: _builtins.int
+    SPECIFICATION_FIELD_NUMBER: _builtins.int
+    MANUFACTURER_FIELD_NUMBER: _builtins.int
+    APPROVAL_NUMBER_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    SINGLE_DOSE_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
+    FREQUENCY_FIELD_NUMBER: _builtins.int
+    SUPPLY_DAYS_FIELD_NUMBER: _builtins.int
+    SUBSTITUTION_ALLOWED_FIELD_NUMBER: _builtins.int
+    LIMITED_USE_FIELD_NUMBER: _builtins.int
+    SELF_PAY_REASON_FIELD_NUMBER: _builtins.int
+    line_id: _builtins.int
     """Number of the line within the prescription, from 1, ascending."""
-    drug_code: builtins.str
+    drug_code: _builtins.str
     """National drug code (medListCodg), 23 characters."""
-    generic_name: builtins.str
+    generic_name: _builtins.str
     """Generic name (通用名). Prescriptions are written by it."""
-    dosage_form: builtins.str
+    dosage_form: _builtins.str
     """Dosage form."""
-    specification: builtins.str
+    specification: _builtins.str
     """Specification, for instance `5mg*28`."""
-    manufacturer: builtins.str
+    manufacturer: _builtins.str
     """Manufacturer, where the prescriber asks for one."""
-    approval_number: builtins.str
+    approval_number: _builtins.str
     """Approval number (批准文号)."""
-    quantity: builtins.int
+    quantity: _builtins.int
     """Total authorised quantity in `unit`, at least 1. On a herbal prescription: of one dose × the
     number of doses, so a multiple of it.
     """
-    unit: builtins.str
+    unit: _builtins.str
     """The smallest unit that can be dispensed: tablet, capsule, ml, mg ..."""
-    route: builtins.str
+    route: _builtins.str
     """Route of administration. Empty on a herb: the formula has one for all."""
-    frequency: builtins.str
+    frequency: _builtins.str
     """Frequency, for instance `bid`. Empty on a herb."""
-    supply_days: builtins.int
+    supply_days: _builtins.int
     """For how many days this line supplies the patient."""
-    substitution_allowed: builtins.bool
+    substitution_allowed: _builtins.bool
     """Whether the pharmacy may hand out another product of the same generic group."""
-    self_pay_reason: builtins.str
+    self_pay_reason: _builtins.str
     """Why the patient pays this line alone, where the prescriber says so."""
-    @property
+    @_builtins.property
     def single_dose(self) -> Global___Dose:
         """A single dose. Unset on a herb."""
 
-    @property
+    @_builtins.property
     def limited_use(self) -> Global___LimitedUse:
         """For a limited-use drug (限制用药): whether the limit is met. Unmet means own cost."""
 
     def __init__(
         self,
         *,
-        line_id: builtins.int = ...,
-        drug_code: builtins.str = ...,
-        generic_name: builtins.str = ...,
-        dosage_form: builtins.str = ...,
-        specification: builtins.str = ...,
-        manufacturer: builtins.str = ...,
-        approval_number: builtins.str = ...,
-        quantity: builtins.int = ...,
-        unit: builtins.str = ...,
+        line_id: _builtins.int = ...,
+        drug_code: _builtins.str = ...,
+        generic_name: _builtins.str = ...,
+        dosage_form: _builtins.str = ...,
+        specification: _builtins.str = ...,
+        manufacturer: _builtins.str = ...,
+        approval_number: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+        unit: _builtins.str = ...,
         single_dose: Global___Dose | None = ...,
-        route: builtins.str = ...,
-        frequency: builtins.str = ...,
-        supply_days: builtins.int = ...,
-        substitution_allowed: builtins.bool = ...,
+        route: _builtins.str = ...,
+        frequency: _builtins.str = ...,
+        supply_days: _builtins.int = ...,
+        substitution_allowed: _builtins.bool = ...,
         limited_use: Global___LimitedUse | None = ...,
-        self_pay_reason: builtins.str = ...,
+        self_pay_reason: _builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["limited_use", b"limited_use", "single_dose", b"single_dose"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["approval_number", b"approval_number", "dosage_form", b"dosage_form", "drug_code", b"drug_code", "frequency", b"frequency", "generic_name", b"generic_name", "limited_use", b"limited_use", "line_id", b"line_id", "manufacturer", b"manufacturer", "quantity", b"quantity", "route", b"route", "self_pay_reason", b"self_pay_reason", "single_dose", b"single_dose", "specification", b"specification", "substitution_allowed", b"substitution_allowed", "supply_days", b"supply_days", "unit", b"unit"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limited_use", b"limited_use", "single_dose", b"single_dose"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_number", b"approval_number", "dosage_form", b"dosage_form", "drug_code", b"drug_code", "frequency", b"frequency", "generic_name", b"generic_name", "limited_use", b"limited_use", "line_id", b"line_id", "manufacturer", b"manufacturer", "quantity", b"quantity", "route", b"route", "self_pay_reason", b"self_pay_reason", "single_dose", b"single_dose", "specification", b"specification", "substitution_allowed", b"substitution_allowed", "supply_days", b"supply_days", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PrescriptionLine: typing_extensions.TypeAlias = PrescriptionLine
+Global___PrescriptionLine: _TypeAlias = PrescriptionLine  # noqa: Y015
 
-@typing.final
-class LimitedUse(google.protobuf.message.Message):
+@_typing.final
+class LimitedUse(_message.Message):
     """Whether the limit of a limited-use drug is met."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MET_FIELD_NUMBER: builtins.int
-    REASON_FIELD_NUMBER: builtins.int
-    met: builtins.bool
+    MET_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    met: _builtins.bool
     """True if the patient fulfils the limit."""
-    reason: builtins.str
+    reason: _builtins.str
     """The reason, recorded whether it is met or not."""
     def __init__(
         self,
         *,
-        met: builtins.bool = ...,
-        reason: builtins.str = ...,
+        met: _builtins.bool = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["met", b"met", "reason", b"reason"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["met", b"met", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___LimitedUse: typing_extensions.TypeAlias = LimitedUse
+Global___LimitedUse: _TypeAlias = LimitedUse  # noqa: Y015
 
-@typing.final
-class Dose(google.protobuf.message.Message):
+@_typing.final
+class Dose(_message.Message):
     """A single dose: `value_milli` thousandths of `unit`, so half a tablet is 500 of `tablet`."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    VALUE_MILLI_FIELD_NUMBER: builtins.int
-    UNIT_FIELD_NUMBER: builtins.int
-    value_milli: builtins.int
+    VALUE_MILLI_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    value_milli: _builtins.int
     """Thousandths of the unit, at least 1."""
-    unit: builtins.str
+    unit: _builtins.str
     """Unit of the dose, which may differ from the dispensing unit: mg, ml, tablet ..."""
     def __init__(
         self,
         *,
-        value_milli: builtins.int = ...,
-        unit: builtins.str = ...,
+        value_milli: _builtins.int = ...,
+        unit: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["unit", b"unit", "value_milli", b"value_milli"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unit", b"unit", "value_milli", b"value_milli"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Dose: typing_extensions.TypeAlias = Dose
+Global___Dose: _TypeAlias = Dose  # noqa: Y015
 
-@typing.final
-class HerbalFormula(google.protobuf.message.Message):
+@_typing.final
+class HerbalFormula(_message.Message):
     """How a herbal formula is taken: one usage for the whole dose."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    DOSE_COUNT_FIELD_NUMBER: builtins.int
-    ROUTE_FIELD_NUMBER: builtins.int
-    FREQUENCY_FIELD_NUMBER: builtins.int
-    INSTRUCTION_FIELD_NUMBER: builtins.int
-    DECOCT_BY_PHARMACY_FIELD_NUMBER: builtins.int
-    dose_count: builtins.int
+    DOSE_COUNT_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
+    FREQUENCY_FIELD_NUMBER: _builtins.int
+    INSTRUCTION_FIELD_NUMBER: _builtins.int
+    DECOCT_BY_PHARMACY_FIELD_NUMBER: _builtins.int
+    dose_count: _builtins.int
     """Number of doses (剂数), at least 1."""
-    route: builtins.str
+    route: _builtins.str
     """Route, for instance oral or external."""
-    frequency: builtins.str
+    frequency: _builtins.str
     """Frequency of a dose."""
-    instruction: builtins.str
+    instruction: _builtins.str
     """Preparation and use in words, for instance decocted in water, warm, after meals."""
-    decoct_by_pharmacy: builtins.bool
+    decoct_by_pharmacy: _builtins.bool
     """Whether the pharmacy decocts it."""
     def __init__(
         self,
         *,
-        dose_count: builtins.int = ...,
-        route: builtins.str = ...,
-        frequency: builtins.str = ...,
-        instruction: builtins.str = ...,
-        decoct_by_pharmacy: builtins.bool = ...,
+        dose_count: _builtins.int = ...,
+        route: _builtins.str = ...,
+        frequency: _builtins.str = ...,
+        instruction: _builtins.str = ...,
+        decoct_by_pharmacy: _builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["decoct_by_pharmacy", b"decoct_by_pharmacy", "dose_count", b"dose_count", "frequency", b"frequency", "instruction", b"instruction", "route", b"route"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decoct_by_pharmacy", b"decoct_by_pharmacy", "dose_count", b"dose_count", "frequency", b"frequency", "instruction", b"instruction", "route", b"route"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___HerbalFormula: typing_extensions.TypeAlias = HerbalFormula
+Global___HerbalFormula: _TypeAlias = HerbalFormula  # noqa: Y015
 
-@typing.final
-class LongPrescription(google.protobuf.message.Message):
+@_typing.final
+class LongPrescription(_message.Message):
     """A long prescription (长处方): usually up to four weeks, at most twelve."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REASON_FIELD_NUMBER: builtins.int
-    ASSESSMENT_FIELD_NUMBER: builtins.int
-    FILL_COUNT_FIELD_NUMBER: builtins.int
-    FILL_INTERVAL_DAYS_FIELD_NUMBER: builtins.int
-    reason: builtins.str
+    REASON_FIELD_NUMBER: _builtins.int
+    ASSESSMENT_FIELD_NUMBER: _builtins.int
+    FILL_COUNT_FIELD_NUMBER: _builtins.int
+    FILL_INTERVAL_DAYS_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
     """The chronic disease for which it is written."""
-    assessment: builtins.str
+    assessment: _builtins.str
     """The recorded assessment, required beyond four weeks."""
-    fill_count: builtins.int
+    fill_count: _builtins.int
     """How many times it may be filled in all; 0 or 1 means once."""
-    fill_interval_days: builtins.int
+    fill_interval_days: _builtins.int
     """Least number of days between fills, where it may be filled more than once: a fill opens on the
     local day that comes this many days after the day on which the one before was first handed over
     in whole or in part. Each fill opens an equal share of every line, the last one what is left;
@@ -677,11 +713,15 @@ class LongPrescription(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        reason: builtins.str = ...,
-        assessment: builtins.str = ...,
-        fill_count: builtins.int = ...,
-        fill_interval_days: builtins.int = ...,
+        reason: _builtins.str = ...,
+        assessment: _builtins.str = ...,
+        fill_count: _builtins.int = ...,
+        fill_interval_days: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["assessment", b"assessment", "fill_count", b"fill_count", "fill_interval_days", b"fill_interval_days", "reason", b"reason"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assessment", b"assessment", "fill_count", b"fill_count", "fill_interval_days", b"fill_interval_days", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___LongPrescription: typing_extensions.TypeAlias = LongPrescription
+Global___LongPrescription: _TypeAlias = LongPrescription  # noqa: Y015

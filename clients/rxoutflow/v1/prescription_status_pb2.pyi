@@ -3,30 +3,30 @@
 isort:skip_file
 Where a prescription stands, on three independent axes, as its home region states it."""
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import rxoutflow.v1.attempt_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from rxoutflow.v1 import attempt_pb2 as _attempt_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
 class _RevocationOutcome:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-class _RevocationOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_RevocationOutcome.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+class _RevocationOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RevocationOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     REVOCATION_OUTCOME_UNSPECIFIED: _RevocationOutcome.ValueType  # 0
     """Never valid."""
     REVOCATION_OUTCOME_REVOKED: _RevocationOutcome.ValueType  # 1
@@ -67,23 +67,23 @@ REVOCATION_OUTCOME_ALREADY_REVOKED: RevocationOutcome.ValueType  # 6
 """It was revoked before."""
 REVOCATION_OUTCOME_NEVER_REGISTERED: RevocationOutcome.ValueType  # 7
 """It was never registered, and will not be: a registration that is still on its way is refused."""
-Global___RevocationOutcome: typing_extensions.TypeAlias = RevocationOutcome
+Global___RevocationOutcome: _TypeAlias = RevocationOutcome  # noqa: Y015
 
-@typing.final
-class PrescriptionStatus(google.protobuf.message.Message):
+@_typing.final
+class PrescriptionStatus(_message.Message):
     """The state of a prescription. Payload type
     `application/vnd.rxoutflow.prescription-status.v1+protobuf`, signed by the home PLATFORM,
     audience `*`.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Validity:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _ValidityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[PrescriptionStatus._Validity.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _ValidityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PrescriptionStatus._Validity.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         VALIDITY_UNSPECIFIED: PrescriptionStatus._Validity.ValueType  # 0
         """Never valid."""
         VALIDITY_ACTIVE: PrescriptionStatus._Validity.ValueType  # 1
@@ -114,11 +114,11 @@ class PrescriptionStatus(google.protobuf.message.Message):
     """
 
     class _Review:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _ReviewEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[PrescriptionStatus._Review.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _ReviewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PrescriptionStatus._Review.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         REVIEW_UNSPECIFIED: PrescriptionStatus._Review.ValueType  # 0
         """Never valid."""
         REVIEW_PENDING: PrescriptionStatus._Review.ValueType  # 1
@@ -140,28 +140,28 @@ class PrescriptionStatus(google.protobuf.message.Message):
     REVIEW_REJECTED: PrescriptionStatus.Review.ValueType  # 3
     """Rejected."""
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    ISSUER_INSTITUTION_CODE_FIELD_NUMBER: builtins.int
-    PAYER_REGION_CODE_FIELD_NUMBER: builtins.int
-    VALIDITY_FIELD_NUMBER: builtins.int
-    HOSPITAL_REVIEW_FIELD_NUMBER: builtins.int
-    PHARMACY_REVIEW_FIELD_NUMBER: builtins.int
-    LINES_FIELD_NUMBER: builtins.int
-    LIVE_ATTEMPT_FIELD_NUMBER: builtins.int
-    HOLDER_NAME_FIELD_NUMBER: builtins.int
-    EXPIRE_TIME_FIELD_NUMBER: builtins.int
-    REGISTER_TIME_FIELD_NUMBER: builtins.int
-    UPDATE_TIME_FIELD_NUMBER: builtins.int
-    VERSION_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_SHA256_FIELD_NUMBER: builtins.int
-    OPENED_FILLS_FIELD_NUMBER: builtins.int
-    NEXT_FILL_DAY_FIELD_NUMBER: builtins.int
-    CAUSE_SHA256_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    ISSUER_INSTITUTION_CODE_FIELD_NUMBER: _builtins.int
+    PAYER_REGION_CODE_FIELD_NUMBER: _builtins.int
+    VALIDITY_FIELD_NUMBER: _builtins.int
+    HOSPITAL_REVIEW_FIELD_NUMBER: _builtins.int
+    PHARMACY_REVIEW_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    LIVE_ATTEMPT_FIELD_NUMBER: _builtins.int
+    HOLDER_NAME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REGISTER_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_SHA256_FIELD_NUMBER: _builtins.int
+    OPENED_FILLS_FIELD_NUMBER: _builtins.int
+    NEXT_FILL_DAY_FIELD_NUMBER: _builtins.int
+    CAUSE_SHA256_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    issuer_institution_code: builtins.str
+    issuer_institution_code: _builtins.str
     """The hospital that issued it."""
-    payer_region_code: builtins.str
+    payer_region_code: _builtins.str
     """The region that pays."""
     validity: Global___PrescriptionStatus.Validity.ValueType
     """Whether it may be filled at all."""
@@ -169,142 +169,153 @@ class PrescriptionStatus(google.protobuf.message.Message):
     """Review by the hospital, before circulation."""
     pharmacy_review: Global___PrescriptionStatus.Review.ValueType
     """Review by the pharmacy that dispensed last or holds it now."""
-    holder_name: builtins.str
+    holder_name: _builtins.str
     """Name of the pharmacy that holds it, so that others can tell the patient."""
-    version: builtins.int
+    version: _builtins.int
     """Rises with every change of the prescription, from 1."""
-    prescription_sha256: builtins.bytes
+    prescription_sha256: _builtins.bytes
     """SHA-256 of the prescription statement."""
-    opened_fills: builtins.int
+    opened_fills: _builtins.int
     """Of a repeat prescription: how many fills are open or done, of `LongPrescription.fill_count`. 0 on
     any other.
     """
-    next_fill_day: builtins.str
+    next_fill_day: _builtins.str
     """Of a repeat prescription with fills left: the local day of the home region on which the next one
     opens (ISO 8601). Empty if that is not known yet, because the present fill has not begun.
     """
-    cause_sha256: builtins.bytes
+    cause_sha256: _builtins.bytes
     """Of a status that answers a return: SHA-256 of the DispenseReturn that was booked. Empty otherwise."""
-    @property
-    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LineUse]:
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineUse]:
         """Use, per line."""
 
-    @property
-    def live_attempt(self) -> rxoutflow.v1.attempt_pb2.Attempt:
+    @_builtins.property
+    def live_attempt(self) -> _attempt_pb2.Attempt:
         """The live attempt, if there is one."""
 
-    @property
-    def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
         """First instant at which it can no longer be claimed."""
 
-    @property
-    def register_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def register_time(self) -> _timestamp_pb2.Timestamp:
         """When the home region accepted it."""
 
-    @property
-    def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
         """When anything about it changed last."""
 
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        issuer_institution_code: builtins.str = ...,
-        payer_region_code: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        issuer_institution_code: _builtins.str = ...,
+        payer_region_code: _builtins.str = ...,
         validity: Global___PrescriptionStatus.Validity.ValueType = ...,
         hospital_review: Global___PrescriptionStatus.Review.ValueType = ...,
         pharmacy_review: Global___PrescriptionStatus.Review.ValueType = ...,
-        lines: collections.abc.Iterable[Global___LineUse] | None = ...,
-        live_attempt: rxoutflow.v1.attempt_pb2.Attempt | None = ...,
-        holder_name: builtins.str = ...,
-        expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        register_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        version: builtins.int = ...,
-        prescription_sha256: builtins.bytes = ...,
-        opened_fills: builtins.int = ...,
-        next_fill_day: builtins.str = ...,
-        cause_sha256: builtins.bytes = ...,
+        lines: _abc.Iterable[Global___LineUse] | None = ...,
+        live_attempt: _attempt_pb2.Attempt | None = ...,
+        holder_name: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        register_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.int = ...,
+        prescription_sha256: _builtins.bytes = ...,
+        opened_fills: _builtins.int = ...,
+        next_fill_day: _builtins.str = ...,
+        cause_sha256: _builtins.bytes = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["expire_time", b"expire_time", "live_attempt", b"live_attempt", "register_time", b"register_time", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cause_sha256", b"cause_sha256", "expire_time", b"expire_time", "holder_name", b"holder_name", "hospital_review", b"hospital_review", "issuer_institution_code", b"issuer_institution_code", "lines", b"lines", "live_attempt", b"live_attempt", "next_fill_day", b"next_fill_day", "opened_fills", b"opened_fills", "payer_region_code", b"payer_region_code", "pharmacy_review", b"pharmacy_review", "prescription_number", b"prescription_number", "prescription_sha256", b"prescription_sha256", "register_time", b"register_time", "update_time", b"update_time", "validity", b"validity", "version", b"version"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "live_attempt", b"live_attempt", "register_time", b"register_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause_sha256", b"cause_sha256", "expire_time", b"expire_time", "holder_name", b"holder_name", "hospital_review", b"hospital_review", "issuer_institution_code", b"issuer_institution_code", "lines", b"lines", "live_attempt", b"live_attempt", "next_fill_day", b"next_fill_day", "opened_fills", b"opened_fills", "payer_region_code", b"payer_region_code", "pharmacy_review", b"pharmacy_review", "prescription_number", b"prescription_number", "prescription_sha256", b"prescription_sha256", "register_time", b"register_time", "update_time", b"update_time", "validity", b"validity", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PrescriptionStatus: typing_extensions.TypeAlias = PrescriptionStatus
+Global___PrescriptionStatus: _TypeAlias = PrescriptionStatus  # noqa: Y015
 
-@typing.final
-class LineUse(google.protobuf.message.Message):
+@_typing.final
+class LineUse(_message.Message):
     """The ledger of a line: authorised = available + claimed + committed + dispensed − returned."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    LINE_ID_FIELD_NUMBER: builtins.int
-    AUTHORISED_FIELD_NUMBER: builtins.int
-    AVAILABLE_FIELD_NUMBER: builtins.int
-    CLAIMED_FIELD_NUMBER: builtins.int
-    COMMITTED_FIELD_NUMBER: builtins.int
-    DISPENSED_FIELD_NUMBER: builtins.int
-    RETURNED_FIELD_NUMBER: builtins.int
-    OPEN_FIELD_NUMBER: builtins.int
-    line_id: builtins.int
+    LINE_ID_FIELD_NUMBER: _builtins.int
+    AUTHORISED_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    CLAIMED_FIELD_NUMBER: _builtins.int
+    COMMITTED_FIELD_NUMBER: _builtins.int
+    DISPENSED_FIELD_NUMBER: _builtins.int
+    RETURNED_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    line_id: _builtins.int
     """The line."""
-    authorised: builtins.int
+    authorised: _builtins.int
     """What the prescriber authorised."""
-    available: builtins.int
+    available: _builtins.int
     """What can still be claimed, now or in a later fill. After a handover of a part this is what is
     owing (欠药): the same pharmacy or any other may hand it over while the prescription is valid.
     """
-    claimed: builtins.int
+    claimed: _builtins.int
     """Held by a reserved attempt."""
-    committed: builtins.int
+    committed: _builtins.int
     """Held by a committed attempt."""
-    dispensed: builtins.int
+    dispensed: _builtins.int
     """Handed over."""
-    returned: builtins.int
+    returned: _builtins.int
     """Handed back and available again."""
-    open: builtins.int
+    open: _builtins.int
     """What can be claimed now: all that is available, unless fills of a repeat prescription are still
     to open.
     """
     def __init__(
         self,
         *,
-        line_id: builtins.int = ...,
-        authorised: builtins.int = ...,
-        available: builtins.int = ...,
-        claimed: builtins.int = ...,
-        committed: builtins.int = ...,
-        dispensed: builtins.int = ...,
-        returned: builtins.int = ...,
-        open: builtins.int = ...,
+        line_id: _builtins.int = ...,
+        authorised: _builtins.int = ...,
+        available: _builtins.int = ...,
+        claimed: _builtins.int = ...,
+        committed: _builtins.int = ...,
+        dispensed: _builtins.int = ...,
+        returned: _builtins.int = ...,
+        open: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["authorised", b"authorised", "available", b"available", "claimed", b"claimed", "committed", b"committed", "dispensed", b"dispensed", "line_id", b"line_id", "open", b"open", "returned", b"returned"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorised", b"authorised", "available", b"available", "claimed", b"claimed", "committed", b"committed", "dispensed", b"dispensed", "line_id", b"line_id", "open", b"open", "returned", b"returned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___LineUse: typing_extensions.TypeAlias = LineUse
+Global___LineUse: _TypeAlias = LineUse  # noqa: Y015
 
-@typing.final
-class Revocation(google.protobuf.message.Message):
+@_typing.final
+class Revocation(_message.Message):
     """Takes a prescription back. Payload type `application/vnd.rxoutflow.revocation.v1+protobuf`;
     signatures: PRESCRIBER of the issuing hospital, HOSPITAL_SEAL. Audience: the home region.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    INSTITUTION_CODE_FIELD_NUMBER: builtins.int
-    REASON_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    INSTITUTION_CODE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    institution_code: builtins.str
+    institution_code: _builtins.str
     """The issuing hospital: that of the seal."""
-    reason: builtins.str
+    reason: _builtins.str
     """The reason, for people."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        institution_code: builtins.str = ...,
-        reason: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        institution_code: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["institution_code", b"institution_code", "prescription_number", b"prescription_number", "reason", b"reason"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["institution_code", b"institution_code", "prescription_number", b"prescription_number", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Revocation: typing_extensions.TypeAlias = Revocation
+Global___Revocation: _TypeAlias = Revocation  # noqa: Y015

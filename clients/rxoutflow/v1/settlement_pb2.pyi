@@ -12,29 +12,29 @@ ratio and cap (参保地政策). Everything is rounded half up to the fen, per l
     total   = pool + account + family + cash
 """
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
 class _SettlementMode:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-class _SettlementModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_SettlementMode.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+class _SettlementModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SettlementMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     SETTLEMENT_MODE_UNSPECIFIED: _SettlementMode.ValueType  # 0
     """Never valid."""
     SETTLEMENT_MODE_INSURANCE: _SettlementMode.ValueType  # 1
@@ -51,52 +51,56 @@ SETTLEMENT_MODE_INSURANCE: SettlementMode.ValueType  # 1
 """The payer region takes its share; the person pays the rest."""
 SETTLEMENT_MODE_SELF_PAY: SettlementMode.ValueType  # 2
 """The patient pays everything. No payer region is asked."""
-Global___SettlementMode: typing_extensions.TypeAlias = SettlementMode
+Global___SettlementMode: _TypeAlias = SettlementMode  # noqa: Y015
 
-@typing.final
-class PricedLine(google.protobuf.message.Message):
+@_typing.final
+class PricedLine(_message.Message):
     """A line with its price."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    LINE_ID_FIELD_NUMBER: builtins.int
-    DRUG_CODE_FIELD_NUMBER: builtins.int
-    QUANTITY_FIELD_NUMBER: builtins.int
-    UNIT_PRICE_MICRO_YUAN_FIELD_NUMBER: builtins.int
-    line_id: builtins.int
+    LINE_ID_FIELD_NUMBER: _builtins.int
+    DRUG_CODE_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    UNIT_PRICE_MICRO_YUAN_FIELD_NUMBER: _builtins.int
+    line_id: _builtins.int
     """The line of the prescription."""
-    drug_code: builtins.str
+    drug_code: _builtins.str
     """National code of the product that is handed over. Differs from the prescribed code only where
     the prescriber allowed substitution, and then within the same generic group.
     """
-    quantity: builtins.int
+    quantity: _builtins.int
     """Quantity in the line's unit, at least 1."""
-    unit_price_micro_yuan: builtins.int
+    unit_price_micro_yuan: _builtins.int
     """Price of one unit in 10⁻⁶ yuan, at least 0 and at most the catalogue's."""
     def __init__(
         self,
         *,
-        line_id: builtins.int = ...,
-        drug_code: builtins.str = ...,
-        quantity: builtins.int = ...,
-        unit_price_micro_yuan: builtins.int = ...,
+        line_id: _builtins.int = ...,
+        drug_code: _builtins.str = ...,
+        quantity: _builtins.int = ...,
+        unit_price_micro_yuan: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["drug_code", b"drug_code", "line_id", b"line_id", "quantity", b"quantity", "unit_price_micro_yuan", b"unit_price_micro_yuan"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drug_code", b"drug_code", "line_id", b"line_id", "quantity", b"quantity", "unit_price_micro_yuan", b"unit_price_micro_yuan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PricedLine: typing_extensions.TypeAlias = PricedLine
+Global___PricedLine: _TypeAlias = PricedLine  # noqa: Y015
 
-@typing.final
-class CataloguedLine(google.protobuf.message.Message):
+@_typing.final
+class CataloguedLine(_message.Message):
     """A priced line with what the dispensing region's catalogue says of the drug."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Category:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _CategoryEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[CataloguedLine._Category.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _CategoryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[CataloguedLine._Category.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         CATEGORY_UNSPECIFIED: CataloguedLine._Category.ValueType  # 0
         """Never valid."""
         CATEGORY_A: CataloguedLine._Category.ValueType  # 1
@@ -118,20 +122,20 @@ class CataloguedLine(google.protobuf.message.Message):
     CATEGORY_C: CataloguedLine.Category.ValueType  # 3
     """丙: own cost."""
 
-    LINE_FIELD_NUMBER: builtins.int
-    CATEGORY_FIELD_NUMBER: builtins.int
-    FIRST_SELF_PAY_BP_FIELD_NUMBER: builtins.int
-    LIMIT_PRICE_MICRO_YUAN_FIELD_NUMBER: builtins.int
-    LIMITED_USE_UNMET_FIELD_NUMBER: builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    FIRST_SELF_PAY_BP_FIELD_NUMBER: _builtins.int
+    LIMIT_PRICE_MICRO_YUAN_FIELD_NUMBER: _builtins.int
+    LIMITED_USE_UNMET_FIELD_NUMBER: _builtins.int
     category: Global___CataloguedLine.Category.ValueType
     """Insurance category."""
-    first_self_pay_bp: builtins.int
+    first_self_pay_bp: _builtins.int
     """Share of category B that the person pays first, in basis points."""
-    limit_price_micro_yuan: builtins.int
+    limit_price_micro_yuan: _builtins.int
     """Price of one unit above which the person pays, in 10⁻⁶ yuan. Unset: no limit."""
-    limited_use_unmet: builtins.bool
+    limited_use_unmet: _builtins.bool
     """The drug's limited use is not met, so the line is own cost."""
-    @property
+    @_builtins.property
     def line(self) -> Global___PricedLine:
         """The line and its price."""
 
@@ -140,169 +144,184 @@ class CataloguedLine(google.protobuf.message.Message):
         *,
         line: Global___PricedLine | None = ...,
         category: Global___CataloguedLine.Category.ValueType = ...,
-        first_self_pay_bp: builtins.int = ...,
-        limit_price_micro_yuan: builtins.int | None = ...,
-        limited_use_unmet: builtins.bool = ...,
+        first_self_pay_bp: _builtins.int = ...,
+        limit_price_micro_yuan: _builtins.int | None = ...,
+        limited_use_unmet: _builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_limit_price_micro_yuan", b"_limit_price_micro_yuan", "limit_price_micro_yuan", b"limit_price_micro_yuan", "line", b"line"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_limit_price_micro_yuan", b"_limit_price_micro_yuan", "category", b"category", "first_self_pay_bp", b"first_self_pay_bp", "limit_price_micro_yuan", b"limit_price_micro_yuan", "limited_use_unmet", b"limited_use_unmet", "line", b"line"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["_limit_price_micro_yuan", b"_limit_price_micro_yuan"]) -> typing.Literal["limit_price_micro_yuan"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit_price_micro_yuan", b"_limit_price_micro_yuan", "limit_price_micro_yuan", b"limit_price_micro_yuan", "line", b"line"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit_price_micro_yuan", b"_limit_price_micro_yuan", "category", b"category", "first_self_pay_bp", b"first_self_pay_bp", "limit_price_micro_yuan", b"limit_price_micro_yuan", "limited_use_unmet", b"limited_use_unmet", "line", b"line"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit_price_micro_yuan: _TypeAlias = _typing.Literal["limit_price_micro_yuan"]  # noqa: Y015
+    _WhichOneofArgType__limit_price_micro_yuan: _TypeAlias = _typing.Literal["_limit_price_micro_yuan", b"_limit_price_micro_yuan"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit_price_micro_yuan) -> _WhichOneofReturnType__limit_price_micro_yuan | None: ...
 
-Global___CataloguedLine: typing_extensions.TypeAlias = CataloguedLine
+Global___CataloguedLine: _TypeAlias = CataloguedLine  # noqa: Y015
 
-@typing.final
-class Pricing(google.protobuf.message.Message):
+@_typing.final
+class Pricing(_message.Message):
     """What the dispensing region states about the goods to be paid. Payload type
     `application/vnd.rxoutflow.pricing.v1+protobuf`, signed by the dispensing PLATFORM; audience: the
     payer region.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    CATALOGUE_VERSION_FIELD_NUMBER: builtins.int
-    DISPENSE_DAY_FIELD_NUMBER: builtins.int
-    LINES_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    CATALOGUE_VERSION_FIELD_NUMBER: _builtins.int
+    DISPENSE_DAY_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    settlement_id: builtins.str
+    settlement_id: _builtins.str
     """The settlement; empty in a quote."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The attempt; empty in a quote without a claim."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy."""
-    catalogue_version: builtins.str
+    catalogue_version: _builtins.str
     """Version of the dispensing region's catalogue."""
-    dispense_day: builtins.str
+    dispense_day: _builtins.str
     """Local day of the dispensing region: the tariff in force on it applies."""
-    @property
-    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___CataloguedLine]:
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___CataloguedLine]:
         """The goods."""
 
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        settlement_id: builtins.str = ...,
-        attempt_id: builtins.str = ...,
-        pharmacy_code: builtins.str = ...,
-        catalogue_version: builtins.str = ...,
-        dispense_day: builtins.str = ...,
-        lines: collections.abc.Iterable[Global___CataloguedLine] | None = ...,
+        prescription_number: _builtins.str = ...,
+        settlement_id: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        pharmacy_code: _builtins.str = ...,
+        catalogue_version: _builtins.str = ...,
+        dispense_day: _builtins.str = ...,
+        lines: _abc.Iterable[Global___CataloguedLine] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "catalogue_version", b"catalogue_version", "dispense_day", b"dispense_day", "lines", b"lines", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "settlement_id", b"settlement_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "catalogue_version", b"catalogue_version", "dispense_day", b"dispense_day", "lines", b"lines", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "settlement_id", b"settlement_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Pricing: typing_extensions.TypeAlias = Pricing
+Global___Pricing: _TypeAlias = Pricing  # noqa: Y015
 
-@typing.final
-class Amounts(google.protobuf.message.Message):
+@_typing.final
+class Amounts(_message.Message):
     """The amounts of a settlement, in fen. The comment gives the national interface's name."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    TOTAL_FEN_FIELD_NUMBER: builtins.int
-    OWN_FEN_FIELD_NUMBER: builtins.int
-    EXCESS_FEN_FIELD_NUMBER: builtins.int
-    FIRST_SELF_PAY_FEN_FIELD_NUMBER: builtins.int
-    INSCOPE_FEN_FIELD_NUMBER: builtins.int
-    DEDUCTIBLE_FEN_FIELD_NUMBER: builtins.int
-    POOL_FEN_FIELD_NUMBER: builtins.int
-    RATIO_SELF_FEN_FIELD_NUMBER: builtins.int
-    PERSON_FEN_FIELD_NUMBER: builtins.int
-    ACCOUNT_FEN_FIELD_NUMBER: builtins.int
-    FAMILY_FEN_FIELD_NUMBER: builtins.int
-    CASH_FEN_FIELD_NUMBER: builtins.int
-    total_fen: builtins.int
+    TOTAL_FEN_FIELD_NUMBER: _builtins.int
+    OWN_FEN_FIELD_NUMBER: _builtins.int
+    EXCESS_FEN_FIELD_NUMBER: _builtins.int
+    FIRST_SELF_PAY_FEN_FIELD_NUMBER: _builtins.int
+    INSCOPE_FEN_FIELD_NUMBER: _builtins.int
+    DEDUCTIBLE_FEN_FIELD_NUMBER: _builtins.int
+    POOL_FEN_FIELD_NUMBER: _builtins.int
+    RATIO_SELF_FEN_FIELD_NUMBER: _builtins.int
+    PERSON_FEN_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FEN_FIELD_NUMBER: _builtins.int
+    FAMILY_FEN_FIELD_NUMBER: _builtins.int
+    CASH_FEN_FIELD_NUMBER: _builtins.int
+    total_fen: _builtins.int
     """Total (medfee_sumamt)."""
-    own_fen: builtins.int
+    own_fen: _builtins.int
     """Own cost (fulamt_ownpay_amt)."""
-    excess_fen: builtins.int
+    excess_fen: _builtins.int
     """Above the limit price (overlmt_selfpay)."""
-    first_self_pay_fen: builtins.int
+    first_self_pay_fen: _builtins.int
     """First self-pay of category B (preselfpay_amt)."""
-    inscope_fen: builtins.int
+    inscope_fen: _builtins.int
     """In scope (inscp_scp_amt)."""
-    deductible_fen: builtins.int
+    deductible_fen: _builtins.int
     """Deductible taken (act_pay_dedc)."""
-    pool_fen: builtins.int
+    pool_fen: _builtins.int
     """Pooled fund (hifp_pay)."""
-    ratio_self_fen: builtins.int
+    ratio_self_fen: _builtins.int
     """The person's share by ratio and cap."""
-    person_fen: builtins.int
+    person_fen: _builtins.int
     """The person's part in all (psn_part_amt)."""
-    account_fen: builtins.int
+    account_fen: _builtins.int
     """From the own personal account (acct_pay)."""
-    family_fen: builtins.int
+    family_fen: _builtins.int
     """From accounts of the family (acct_mulaid_pay)."""
-    cash_fen: builtins.int
+    cash_fen: _builtins.int
     """Cash (psn_cash_pay)."""
     def __init__(
         self,
         *,
-        total_fen: builtins.int = ...,
-        own_fen: builtins.int = ...,
-        excess_fen: builtins.int = ...,
-        first_self_pay_fen: builtins.int = ...,
-        inscope_fen: builtins.int = ...,
-        deductible_fen: builtins.int = ...,
-        pool_fen: builtins.int = ...,
-        ratio_self_fen: builtins.int = ...,
-        person_fen: builtins.int = ...,
-        account_fen: builtins.int = ...,
-        family_fen: builtins.int = ...,
-        cash_fen: builtins.int = ...,
+        total_fen: _builtins.int = ...,
+        own_fen: _builtins.int = ...,
+        excess_fen: _builtins.int = ...,
+        first_self_pay_fen: _builtins.int = ...,
+        inscope_fen: _builtins.int = ...,
+        deductible_fen: _builtins.int = ...,
+        pool_fen: _builtins.int = ...,
+        ratio_self_fen: _builtins.int = ...,
+        person_fen: _builtins.int = ...,
+        account_fen: _builtins.int = ...,
+        family_fen: _builtins.int = ...,
+        cash_fen: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["account_fen", b"account_fen", "cash_fen", b"cash_fen", "deductible_fen", b"deductible_fen", "excess_fen", b"excess_fen", "family_fen", b"family_fen", "first_self_pay_fen", b"first_self_pay_fen", "inscope_fen", b"inscope_fen", "own_fen", b"own_fen", "person_fen", b"person_fen", "pool_fen", b"pool_fen", "ratio_self_fen", b"ratio_self_fen", "total_fen", b"total_fen"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_fen", b"account_fen", "cash_fen", b"cash_fen", "deductible_fen", b"deductible_fen", "excess_fen", b"excess_fen", "family_fen", b"family_fen", "first_self_pay_fen", b"first_self_pay_fen", "inscope_fen", b"inscope_fen", "own_fen", b"own_fen", "person_fen", b"person_fen", "pool_fen", b"pool_fen", "ratio_self_fen", b"ratio_self_fen", "total_fen", b"total_fen"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Amounts: typing_extensions.TypeAlias = Amounts
+Global___Amounts: _TypeAlias = Amounts  # noqa: Y015
 
-@typing.final
-class Quote(google.protobuf.message.Message):
+@_typing.final
+class Quote(_message.Message):
     """What a dispense would cost. Binds nobody. Payload type
     `application/vnd.rxoutflow.quote.v1+protobuf`, signed by the payer PLATFORM; audience: the
     dispensing region.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    PAYER_REGION_CODE_FIELD_NUMBER: builtins.int
-    AMOUNTS_FIELD_NUMBER: builtins.int
-    TARIFF_VERSION_FIELD_NUMBER: builtins.int
-    CREATE_TIME_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    PAYER_REGION_CODE_FIELD_NUMBER: _builtins.int
+    AMOUNTS_FIELD_NUMBER: _builtins.int
+    TARIFF_VERSION_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
-    payer_region_code: builtins.str
+    payer_region_code: _builtins.str
     """The region that would pay."""
-    tariff_version: builtins.str
+    tariff_version: _builtins.str
     """Version of the tariff that was applied."""
-    @property
+    @_builtins.property
     def amounts(self) -> Global___Amounts:
         """The amounts."""
 
-    @property
-    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was computed. What is left of deductible and cap may have changed since."""
 
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        payer_region_code: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        payer_region_code: _builtins.str = ...,
         amounts: Global___Amounts | None = ...,
-        tariff_version: builtins.str = ...,
-        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        tariff_version: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["amounts", b"amounts", "create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["amounts", b"amounts", "create_time", b"create_time", "payer_region_code", b"payer_region_code", "prescription_number", b"prescription_number", "tariff_version", b"tariff_version"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "create_time", b"create_time", "payer_region_code", b"payer_region_code", "prescription_number", b"prescription_number", "tariff_version", b"tariff_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Quote: typing_extensions.TypeAlias = Quote
+Global___Quote: _TypeAlias = Quote  # noqa: Y015
 
-@typing.final
-class Settlement(google.protobuf.message.Message):
+@_typing.final
+class Settlement(_message.Message):
     """A settlement, as the payer region states it. Payload type
     `application/vnd.rxoutflow.settlement.v1+protobuf`, signed by the payer PLATFORM, audience `*`.
 
@@ -313,14 +332,14 @@ class Settlement(google.protobuf.message.Message):
     this settlement, and name the record as its cause.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _State:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _StateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Settlement._State.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Settlement._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Settlement._State.ValueType  # 0
         """Never valid."""
         STATE_HELD: Settlement._State.ValueType  # 1
@@ -346,77 +365,80 @@ class Settlement(google.protobuf.message.Message):
     STATE_REVERSED: Settlement.State.ValueType  # 4
     """Paid and given back in whole. Final."""
 
-    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    PAYER_REGION_CODE_FIELD_NUMBER: builtins.int
-    DISPENSING_REGION_CODE_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    STATE_FIELD_NUMBER: builtins.int
-    AMOUNTS_FIELD_NUMBER: builtins.int
-    TARIFF_VERSION_FIELD_NUMBER: builtins.int
-    CREATE_TIME_FIELD_NUMBER: builtins.int
-    UPDATE_TIME_FIELD_NUMBER: builtins.int
-    CAUSE_SHA256_FIELD_NUMBER: builtins.int
-    REVERSED_AMOUNTS_FIELD_NUMBER: builtins.int
-    settlement_id: builtins.str
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    PAYER_REGION_CODE_FIELD_NUMBER: _builtins.int
+    DISPENSING_REGION_CODE_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    AMOUNTS_FIELD_NUMBER: _builtins.int
+    TARIFF_VERSION_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    CAUSE_SHA256_FIELD_NUMBER: _builtins.int
+    REVERSED_AMOUNTS_FIELD_NUMBER: _builtins.int
+    settlement_id: _builtins.str
     """UUIDv7 of the settlement, made by the pharmacy."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The attempt that it pays."""
-    prescription_number: builtins.str
+    prescription_number: _builtins.str
     """The prescription."""
-    payer_region_code: builtins.str
+    payer_region_code: _builtins.str
     """The region that pays."""
-    dispensing_region_code: builtins.str
+    dispensing_region_code: _builtins.str
     """The region that is paid."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy that is paid."""
     state: Global___Settlement.State.ValueType
     """Where it stands."""
-    tariff_version: builtins.str
+    tariff_version: _builtins.str
     """Version of the tariff that was applied."""
-    cause_sha256: builtins.bytes
+    cause_sha256: _builtins.bytes
     """SHA-256 of the statement that led here: pricing, dispense record, or the ended attempt."""
-    @property
+    @_builtins.property
     def amounts(self) -> Global___Amounts:
         """The amounts."""
 
-    @property
-    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the hold was placed."""
 
-    @property
-    def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it reached its present state."""
 
-    @property
+    @_builtins.property
     def reversed_amounts(self) -> Global___Amounts:
         """What reversals have given back so far, all together."""
 
     def __init__(
         self,
         *,
-        settlement_id: builtins.str = ...,
-        attempt_id: builtins.str = ...,
-        prescription_number: builtins.str = ...,
-        payer_region_code: builtins.str = ...,
-        dispensing_region_code: builtins.str = ...,
-        pharmacy_code: builtins.str = ...,
+        settlement_id: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        payer_region_code: _builtins.str = ...,
+        dispensing_region_code: _builtins.str = ...,
+        pharmacy_code: _builtins.str = ...,
         state: Global___Settlement.State.ValueType = ...,
         amounts: Global___Amounts | None = ...,
-        tariff_version: builtins.str = ...,
-        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        cause_sha256: builtins.bytes = ...,
+        tariff_version: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        cause_sha256: _builtins.bytes = ...,
         reversed_amounts: Global___Amounts | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["amounts", b"amounts", "create_time", b"create_time", "reversed_amounts", b"reversed_amounts", "update_time", b"update_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["amounts", b"amounts", "attempt_id", b"attempt_id", "cause_sha256", b"cause_sha256", "create_time", b"create_time", "dispensing_region_code", b"dispensing_region_code", "payer_region_code", b"payer_region_code", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reversed_amounts", b"reversed_amounts", "settlement_id", b"settlement_id", "state", b"state", "tariff_version", b"tariff_version", "update_time", b"update_time"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "create_time", b"create_time", "reversed_amounts", b"reversed_amounts", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "attempt_id", b"attempt_id", "cause_sha256", b"cause_sha256", "create_time", b"create_time", "dispensing_region_code", b"dispensing_region_code", "payer_region_code", b"payer_region_code", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reversed_amounts", b"reversed_amounts", "settlement_id", b"settlement_id", "state", b"state", "tariff_version", b"tariff_version", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Settlement: typing_extensions.TypeAlias = Settlement
+Global___Settlement: _TypeAlias = Settlement  # noqa: Y015
 
-@typing.final
-class Reversal(google.protobuf.message.Message):
+@_typing.final
+class Reversal(_message.Message):
     """The payer region gives back what a return undoes. Payload type
     `application/vnd.rxoutflow.reversal.v1+protobuf`, signed by the payer PLATFORM, audience `*`.
 
@@ -425,40 +447,40 @@ class Reversal(google.protobuf.message.Message):
     and cap of the benefit year of the settlement are restored.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REVERSAL_ID_FIELD_NUMBER: builtins.int
-    SETTLEMENT_ID_FIELD_NUMBER: builtins.int
-    ATTEMPT_ID_FIELD_NUMBER: builtins.int
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    PAYER_REGION_CODE_FIELD_NUMBER: builtins.int
-    DISPENSING_REGION_CODE_FIELD_NUMBER: builtins.int
-    PHARMACY_CODE_FIELD_NUMBER: builtins.int
-    AMOUNTS_FIELD_NUMBER: builtins.int
-    REVERSE_TIME_FIELD_NUMBER: builtins.int
-    CAUSE_SHA256_FIELD_NUMBER: builtins.int
-    reversal_id: builtins.str
+    REVERSAL_ID_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    PAYER_REGION_CODE_FIELD_NUMBER: _builtins.int
+    DISPENSING_REGION_CODE_FIELD_NUMBER: _builtins.int
+    PHARMACY_CODE_FIELD_NUMBER: _builtins.int
+    AMOUNTS_FIELD_NUMBER: _builtins.int
+    REVERSE_TIME_FIELD_NUMBER: _builtins.int
+    CAUSE_SHA256_FIELD_NUMBER: _builtins.int
+    reversal_id: _builtins.str
     """Of the return."""
-    settlement_id: builtins.str
+    settlement_id: _builtins.str
     """The settlement that is reversed, in part or in whole."""
-    attempt_id: builtins.str
+    attempt_id: _builtins.str
     """The attempt that it paid."""
-    prescription_number: builtins.str
+    prescription_number: _builtins.str
     """The prescription."""
-    payer_region_code: builtins.str
+    payer_region_code: _builtins.str
     """The region that paid."""
-    dispensing_region_code: builtins.str
+    dispensing_region_code: _builtins.str
     """The region that was paid."""
-    pharmacy_code: builtins.str
+    pharmacy_code: _builtins.str
     """The pharmacy that was paid."""
-    cause_sha256: builtins.bytes
+    cause_sha256: _builtins.bytes
     """SHA-256 of the DispenseReturn."""
-    @property
+    @_builtins.property
     def amounts(self) -> Global___Amounts:
         """What goes back by this reversal. `own_fen`, `excess_fen` and the like are those of the lines."""
 
-    @property
-    def reverse_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def reverse_time(self) -> _timestamp_pb2.Timestamp:
         """When it was reversed. It counts in the clearing period of this time, even if the settlement was
         cleared in an earlier one.
         """
@@ -466,18 +488,21 @@ class Reversal(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        reversal_id: builtins.str = ...,
-        settlement_id: builtins.str = ...,
-        attempt_id: builtins.str = ...,
-        prescription_number: builtins.str = ...,
-        payer_region_code: builtins.str = ...,
-        dispensing_region_code: builtins.str = ...,
-        pharmacy_code: builtins.str = ...,
+        reversal_id: _builtins.str = ...,
+        settlement_id: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        prescription_number: _builtins.str = ...,
+        payer_region_code: _builtins.str = ...,
+        dispensing_region_code: _builtins.str = ...,
+        pharmacy_code: _builtins.str = ...,
         amounts: Global___Amounts | None = ...,
-        reverse_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        cause_sha256: builtins.bytes = ...,
+        reverse_time: _timestamp_pb2.Timestamp | None = ...,
+        cause_sha256: _builtins.bytes = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["amounts", b"amounts", "reverse_time", b"reverse_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["amounts", b"amounts", "attempt_id", b"attempt_id", "cause_sha256", b"cause_sha256", "dispensing_region_code", b"dispensing_region_code", "payer_region_code", b"payer_region_code", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reversal_id", b"reversal_id", "reverse_time", b"reverse_time", "settlement_id", b"settlement_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "reverse_time", b"reverse_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "attempt_id", b"attempt_id", "cause_sha256", b"cause_sha256", "dispensing_region_code", b"dispensing_region_code", "payer_region_code", b"payer_region_code", "pharmacy_code", b"pharmacy_code", "prescription_number", b"prescription_number", "reversal_id", b"reversal_id", "reverse_time", b"reverse_time", "settlement_id", b"settlement_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Reversal: typing_extensions.TypeAlias = Reversal
+Global___Reversal: _TypeAlias = Reversal  # noqa: Y015

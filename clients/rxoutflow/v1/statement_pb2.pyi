@@ -28,29 +28,29 @@ Receivers refuse payloads and headers that are not in plain wire form: unknown f
 field twice, over-long varints, groups, bad UTF-8, excess depth or size.
 """
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
 class _SignatureAlgorithm:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-class _SignatureAlgorithmEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_SignatureAlgorithm.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+class _SignatureAlgorithmEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignatureAlgorithm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     SIGNATURE_ALGORITHM_UNSPECIFIED: _SignatureAlgorithm.ValueType  # 0
     """Never valid."""
     SIGNATURE_ALGORITHM_ECDSA_P256_SHA256: _SignatureAlgorithm.ValueType  # 1
@@ -73,14 +73,14 @@ SIGNATURE_ALGORITHM_ED25519: SignatureAlgorithm.ValueType  # 2
 """Ed25519 (RFC 8032), 64 bytes."""
 SIGNATURE_ALGORITHM_SM2_SM3: SignatureAlgorithm.ValueType  # 3
 """SM2 with SM3 (GB/T 32918), signer id 1234567812345678, ASN.1 DER. Optional in a region."""
-Global___SignatureAlgorithm: typing_extensions.TypeAlias = SignatureAlgorithm
+Global___SignatureAlgorithm: _TypeAlias = SignatureAlgorithm  # noqa: Y015
 
 class _SignerRole:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-class _SignerRoleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_SignerRole.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+class _SignerRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignerRole.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     SIGNER_ROLE_UNSPECIFIED: _SignerRole.ValueType  # 0
     """Never valid."""
     SIGNER_ROLE_PRESCRIBER: _SignerRole.ValueType  # 1
@@ -129,53 +129,57 @@ SIGNER_ROLE_ADJUDICATOR: SignerRole.ValueType  # 9
 """A named person of a region's platform who decides what became of an attempt when its pharmacy
 stays silent. It takes two.
 """
-Global___SignerRole: typing_extensions.TypeAlias = SignerRole
+Global___SignerRole: _TypeAlias = SignerRole  # noqa: Y015
 
-@typing.final
-class SignedStatement(google.protobuf.message.Message):
+@_typing.final
+class SignedStatement(_message.Message):
     """A payload with the signatures over it."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PAYLOAD_FIELD_NUMBER: builtins.int
-    PAYLOAD_TYPE_FIELD_NUMBER: builtins.int
-    SIGNATURES_FIELD_NUMBER: builtins.int
-    payload: builtins.bytes
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    PAYLOAD_TYPE_FIELD_NUMBER: _builtins.int
+    SIGNATURES_FIELD_NUMBER: _builtins.int
+    payload: _builtins.bytes
     """The exact bytes that were signed: a serialised message of the type that `payload_type` names."""
-    payload_type: builtins.str
+    payload_type: _builtins.str
     """Media type that separates domains, so that no statement passes for another, for instance
     `application/vnd.rxoutflow.prescription.v1+protobuf`. Each payload message names its own.
     """
-    @property
-    def signatures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Signature]:
+    @_builtins.property
+    def signatures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Signature]:
         """In the order of signing. Later signatures cover earlier ones."""
 
     def __init__(
         self,
         *,
-        payload: builtins.bytes = ...,
-        payload_type: builtins.str = ...,
-        signatures: collections.abc.Iterable[Global___Signature] | None = ...,
+        payload: _builtins.bytes = ...,
+        payload_type: _builtins.str = ...,
+        signatures: _abc.Iterable[Global___Signature] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["payload", b"payload", "payload_type", b"payload_type", "signatures", b"signatures"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "payload_type", b"payload_type", "signatures", b"signatures"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SignedStatement: typing_extensions.TypeAlias = SignedStatement
+Global___SignedStatement: _TypeAlias = SignedStatement  # noqa: Y015
 
-@typing.final
-class Signature(google.protobuf.message.Message):
+@_typing.final
+class Signature(_message.Message):
     """One signature over a statement."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PROTECTED_FIELD_NUMBER: builtins.int
-    VALUE_FIELD_NUMBER: builtins.int
-    CERTIFICATE_CHAIN_FIELD_NUMBER: builtins.int
-    protected: builtins.bytes
+    PROTECTED_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_CHAIN_FIELD_NUMBER: _builtins.int
+    protected: _builtins.bytes
     """A serialised ProtectedHeader: part of what is signed."""
-    value: builtins.bytes
+    value: _builtins.bytes
     """The signature value, in the one form that its algorithm allows."""
-    @property
-    def certificate_chain(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    @_builtins.property
+    def certificate_chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The signer's certificate and its intermediates, DER, leaf first, without the anchor. The leaf's
         digest is in the protected header. Certificates name; the trust list authorises. Intermediates
         are no part of any digest: they help to find a path, and whoever changes them on the way can
@@ -185,46 +189,50 @@ class Signature(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        protected: builtins.bytes = ...,
-        value: builtins.bytes = ...,
-        certificate_chain: collections.abc.Iterable[builtins.bytes] | None = ...,
+        protected: _builtins.bytes = ...,
+        value: _builtins.bytes = ...,
+        certificate_chain: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["certificate_chain", b"certificate_chain", "protected", b"protected", "value", b"value"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_chain", b"certificate_chain", "protected", b"protected", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Signature: typing_extensions.TypeAlias = Signature
+Global___Signature: _TypeAlias = Signature  # noqa: Y015
 
-@typing.final
-class ProtectedHeader(google.protobuf.message.Message):
+@_typing.final
+class ProtectedHeader(_message.Message):
     """Everything that the meaning of a signature rests on."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ALGORITHM_FIELD_NUMBER: builtins.int
-    CERTIFICATE_SHA256_FIELD_NUMBER: builtins.int
-    ROLE_FIELD_NUMBER: builtins.int
-    INSTITUTION_CODE_FIELD_NUMBER: builtins.int
-    REGION_CODE_FIELD_NUMBER: builtins.int
-    SIGN_TIME_FIELD_NUMBER: builtins.int
-    AUDIENCE_FIELD_NUMBER: builtins.int
-    PRIOR_SIGNATURE_SHA256_FIELD_NUMBER: builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_SHA256_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    INSTITUTION_CODE_FIELD_NUMBER: _builtins.int
+    REGION_CODE_FIELD_NUMBER: _builtins.int
+    SIGN_TIME_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    PRIOR_SIGNATURE_SHA256_FIELD_NUMBER: _builtins.int
     algorithm: Global___SignatureAlgorithm.ValueType
     """The algorithm of this signature."""
-    certificate_sha256: builtins.bytes
+    certificate_sha256: _builtins.bytes
     """SHA-256 of the signer's certificate in DER, 32 bytes."""
     role: Global___SignerRole.ValueType
     """The capacity in which the signer signs."""
-    institution_code: builtins.str
+    institution_code: _builtins.str
     """The signer's institution: twelve characters, or the region code for a platform or registry."""
-    region_code: builtins.str
+    region_code: _builtins.str
     """The signer's pooling region, six digits."""
-    audience: builtins.str
+    audience: _builtins.str
     """For whom it is meant: the region code of the region that decides on it, or `*` for anybody."""
-    @property
-    def sign_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def sign_time(self) -> _timestamp_pb2.Timestamp:
         """When it was signed, by the signer's clock, UTC."""
 
-    @property
-    def prior_signature_sha256(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    @_builtins.property
+    def prior_signature_sha256(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """SHA-256 digests of all signatures that came before this one, in order. The digest of a signature
         is SHA-256 over PAE("application/vnd.rxoutflow.signature.v1", protected, value). A seal therefore
         covers the people's signatures: none can be stripped or swapped.
@@ -234,21 +242,24 @@ class ProtectedHeader(google.protobuf.message.Message):
         self,
         *,
         algorithm: Global___SignatureAlgorithm.ValueType = ...,
-        certificate_sha256: builtins.bytes = ...,
+        certificate_sha256: _builtins.bytes = ...,
         role: Global___SignerRole.ValueType = ...,
-        institution_code: builtins.str = ...,
-        region_code: builtins.str = ...,
-        sign_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        audience: builtins.str = ...,
-        prior_signature_sha256: collections.abc.Iterable[builtins.bytes] | None = ...,
+        institution_code: _builtins.str = ...,
+        region_code: _builtins.str = ...,
+        sign_time: _timestamp_pb2.Timestamp | None = ...,
+        audience: _builtins.str = ...,
+        prior_signature_sha256: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["sign_time", b"sign_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["algorithm", b"algorithm", "audience", b"audience", "certificate_sha256", b"certificate_sha256", "institution_code", b"institution_code", "prior_signature_sha256", b"prior_signature_sha256", "region_code", b"region_code", "role", b"role", "sign_time", b"sign_time"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sign_time", b"sign_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "audience", b"audience", "certificate_sha256", b"certificate_sha256", "institution_code", b"institution_code", "prior_signature_sha256", b"prior_signature_sha256", "region_code", b"region_code", "role", b"role", "sign_time", b"sign_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ProtectedHeader: typing_extensions.TypeAlias = ProtectedHeader
+Global___ProtectedHeader: _TypeAlias = ProtectedHeader  # noqa: Y015
 
-@typing.final
-class Receipt(google.protobuf.message.Message):
+@_typing.final
+class Receipt(_message.Message):
     """Evidence that a region's platform keeps a statement in its log: a proof to keep and to verify
     offline with the region's trust list. Hashing follows RFC 6962, section 2.1, with SHA-256. The leaf
     of a statement is the hash of the ASCII text
@@ -264,29 +275,29 @@ class Receipt(google.protobuf.message.Message):
     the same request, sent again later, gets it.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    STATEMENT_SHA256_FIELD_NUMBER: builtins.int
-    LEAF_INDEX_FIELD_NUMBER: builtins.int
-    INCLUSION_PATH_FIELD_NUMBER: builtins.int
-    CHECKPOINT_FIELD_NUMBER: builtins.int
-    KEEP_TIME_FIELD_NUMBER: builtins.int
-    statement_sha256: builtins.bytes
+    STATEMENT_SHA256_FIELD_NUMBER: _builtins.int
+    LEAF_INDEX_FIELD_NUMBER: _builtins.int
+    INCLUSION_PATH_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    KEEP_TIME_FIELD_NUMBER: _builtins.int
+    statement_sha256: _builtins.bytes
     """SHA-256 of the statement as it was received: over PAE of its payload with an empty header,
     followed by the signature digests.
     """
-    leaf_index: builtins.int
+    leaf_index: _builtins.int
     """Position of the leaf in the log, from 0."""
-    @property
-    def inclusion_path(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    @_builtins.property
+    def inclusion_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Sibling hashes from the leaf up to the root of the checkpoint."""
 
-    @property
+    @_builtins.property
     def checkpoint(self) -> Global___Checkpoint:
         """The signed checkpoint that the path leads to."""
 
-    @property
-    def keep_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def keep_time(self) -> _timestamp_pb2.Timestamp:
         """When the platform kept the statement, by its clock: a part of the leaf. It shows that signatures
         are as old as they say after their certificates have expired.
         """
@@ -294,26 +305,29 @@ class Receipt(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        statement_sha256: builtins.bytes = ...,
-        leaf_index: builtins.int = ...,
-        inclusion_path: collections.abc.Iterable[builtins.bytes] | None = ...,
+        statement_sha256: _builtins.bytes = ...,
+        leaf_index: _builtins.int = ...,
+        inclusion_path: _abc.Iterable[_builtins.bytes] | None = ...,
         checkpoint: Global___Checkpoint | None = ...,
-        keep_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        keep_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "keep_time", b"keep_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "inclusion_path", b"inclusion_path", "keep_time", b"keep_time", "leaf_index", b"leaf_index", "statement_sha256", b"statement_sha256"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "keep_time", b"keep_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "inclusion_path", b"inclusion_path", "keep_time", b"keep_time", "leaf_index", b"leaf_index", "statement_sha256", b"statement_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Receipt: typing_extensions.TypeAlias = Receipt
+Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
 
-@typing.final
-class Checkpoint(google.protobuf.message.Message):
+@_typing.final
+class Checkpoint(_message.Message):
     """The head of a region's log at one size, signed by the region's platform."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NOTE_FIELD_NUMBER: builtins.int
-    CERTIFICATE_CHAIN_FIELD_NUMBER: builtins.int
-    note: builtins.str
+    NOTE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_CHAIN_FIELD_NUMBER: _builtins.int
+    note: _builtins.str
     """A C2SP tlog-checkpoint (c2sp.org/tlog-checkpoint), that is a signed note of three lines: the
     origin `<region code>.rxoutflow/log`, the number of leaves, and the root hash in Base64. One
     signature, under the origin as its key name:
@@ -327,8 +341,8 @@ class Checkpoint(google.protobuf.message.Message):
 
     Lines of other keys, such as cosignatures of witnesses, are ignored.
     """
-    @property
-    def certificate_chain(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    @_builtins.property
+    def certificate_chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The platform's signing certificate and its intermediates, as in Signature. The trust list of the
         region must name it with the role PLATFORM.
         """
@@ -336,9 +350,13 @@ class Checkpoint(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        note: builtins.str = ...,
-        certificate_chain: collections.abc.Iterable[builtins.bytes] | None = ...,
+        note: _builtins.str = ...,
+        certificate_chain: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["certificate_chain", b"certificate_chain", "note", b"note"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_chain", b"certificate_chain", "note", b"note"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Checkpoint: typing_extensions.TypeAlias = Checkpoint
+Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015

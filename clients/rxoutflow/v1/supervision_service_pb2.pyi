@@ -3,125 +3,140 @@
 isort:skip_file
 What a regional platform shows to supervision."""
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import rxoutflow.v1.evidence_pb2
-import rxoutflow.v1.statement_pb2
-import rxoutflow.v1.trace_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from rxoutflow.v1 import evidence_pb2 as _evidence_pb2
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+from rxoutflow.v1 import trace_pb2 as _trace_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class ExportEvidenceRequest(google.protobuf.message.Message):
+@_typing.final
+class ExportEvidenceRequest(_message.Message):
     """Request of ExportEvidence."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["prescription_number", b"prescription_number"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription_number", b"prescription_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ExportEvidenceRequest: typing_extensions.TypeAlias = ExportEvidenceRequest
+Global___ExportEvidenceRequest: _TypeAlias = ExportEvidenceRequest  # noqa: Y015
 
-@typing.final
-class ExportEvidenceResponse(google.protobuf.message.Message):
+@_typing.final
+class ExportEvidenceResponse(_message.Message):
     """Response of ExportEvidence."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    BUNDLE_FIELD_NUMBER: builtins.int
-    @property
-    def bundle(self) -> rxoutflow.v1.evidence_pb2.EvidenceBundle:
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def bundle(self) -> _evidence_pb2.EvidenceBundle:
         """The sheet."""
 
     def __init__(
         self,
         *,
-        bundle: rxoutflow.v1.evidence_pb2.EvidenceBundle | None = ...,
+        bundle: _evidence_pb2.EvidenceBundle | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["bundle", b"bundle"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bundle", b"bundle"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ExportEvidenceResponse: typing_extensions.TypeAlias = ExportEvidenceResponse
+Global___ExportEvidenceResponse: _TypeAlias = ExportEvidenceResponse  # noqa: Y015
 
-@typing.final
-class SupervisionServiceGetCheckpointRequest(google.protobuf.message.Message):
+@_typing.final
+class SupervisionServiceGetCheckpointRequest(_message.Message):
     """Request of GetCheckpoint."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
         self,
     ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SupervisionServiceGetCheckpointRequest: typing_extensions.TypeAlias = SupervisionServiceGetCheckpointRequest
+Global___SupervisionServiceGetCheckpointRequest: _TypeAlias = SupervisionServiceGetCheckpointRequest  # noqa: Y015
 
-@typing.final
-class SupervisionServiceGetCheckpointResponse(google.protobuf.message.Message):
+@_typing.final
+class SupervisionServiceGetCheckpointResponse(_message.Message):
     """Response of GetCheckpoint."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class SeenCheckpoint(google.protobuf.message.Message):
+    @_typing.final
+    class SeenCheckpoint(_message.Message):
         """A checkpoint of another region's log that this platform has seen."""
 
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+        DESCRIPTOR: _descriptor.Descriptor
 
-        REGION_CODE_FIELD_NUMBER: builtins.int
-        CHECKPOINT_FIELD_NUMBER: builtins.int
-        SEE_TIME_FIELD_NUMBER: builtins.int
-        CONTRADICTS_FIELD_NUMBER: builtins.int
-        region_code: builtins.str
+        REGION_CODE_FIELD_NUMBER: _builtins.int
+        CHECKPOINT_FIELD_NUMBER: _builtins.int
+        SEE_TIME_FIELD_NUMBER: _builtins.int
+        CONTRADICTS_FIELD_NUMBER: _builtins.int
+        region_code: _builtins.str
         """The other region."""
-        contradicts: builtins.bool
+        contradicts: _builtins.bool
         """Set on a checkpoint that contradicts what was seen before: a fork or a rollback of that log.
         It is kept as evidence, beside the one that it contradicts.
         """
-        @property
-        def checkpoint(self) -> rxoutflow.v1.statement_pb2.Checkpoint:
+        @_builtins.property
+        def checkpoint(self) -> _statement_pb2.Checkpoint:
             """The checkpoint."""
 
-        @property
-        def see_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        @_builtins.property
+        def see_time(self) -> _timestamp_pb2.Timestamp:
             """When it was seen."""
 
         def __init__(
             self,
             *,
-            region_code: builtins.str = ...,
-            checkpoint: rxoutflow.v1.statement_pb2.Checkpoint | None = ...,
-            see_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-            contradicts: builtins.bool = ...,
+            region_code: _builtins.str = ...,
+            checkpoint: _statement_pb2.Checkpoint | None = ...,
+            see_time: _timestamp_pb2.Timestamp | None = ...,
+            contradicts: _builtins.bool = ...,
         ) -> None: ...
-        def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "see_time", b"see_time"]) -> builtins.bool: ...
-        def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "contradicts", b"contradicts", "region_code", b"region_code", "see_time", b"see_time"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "see_time", b"see_time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "contradicts", b"contradicts", "region_code", b"region_code", "see_time", b"see_time"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    CHECKPOINT_FIELD_NUMBER: builtins.int
-    SEEN_CHECKPOINTS_FIELD_NUMBER: builtins.int
-    @property
-    def checkpoint(self) -> rxoutflow.v1.statement_pb2.Checkpoint:
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    SEEN_CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def checkpoint(self) -> _statement_pb2.Checkpoint:
         """This region's newest; unset as long as its log is empty."""
 
-    @property
-    def seen_checkpoints(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SupervisionServiceGetCheckpointResponse.SeenCheckpoint]:
+    @_builtins.property
+    def seen_checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___SupervisionServiceGetCheckpointResponse.SeenCheckpoint]:
         """The newest of every other region that was seen, and those that contradict. A regulator of that
         region can hold its own platform to them.
         """
@@ -129,212 +144,249 @@ class SupervisionServiceGetCheckpointResponse(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        checkpoint: rxoutflow.v1.statement_pb2.Checkpoint | None = ...,
-        seen_checkpoints: collections.abc.Iterable[Global___SupervisionServiceGetCheckpointResponse.SeenCheckpoint] | None = ...,
+        checkpoint: _statement_pb2.Checkpoint | None = ...,
+        seen_checkpoints: _abc.Iterable[Global___SupervisionServiceGetCheckpointResponse.SeenCheckpoint] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["checkpoint", b"checkpoint"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["checkpoint", b"checkpoint", "seen_checkpoints", b"seen_checkpoints"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "seen_checkpoints", b"seen_checkpoints"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___SupervisionServiceGetCheckpointResponse: typing_extensions.TypeAlias = SupervisionServiceGetCheckpointResponse
+Global___SupervisionServiceGetCheckpointResponse: _TypeAlias = SupervisionServiceGetCheckpointResponse  # noqa: Y015
 
-@typing.final
-class GetConsistencyProofRequest(google.protobuf.message.Message):
+@_typing.final
+class GetConsistencyProofRequest(_message.Message):
     """Request of GetConsistencyProof."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    FIRST_SIZE_FIELD_NUMBER: builtins.int
-    SECOND_SIZE_FIELD_NUMBER: builtins.int
-    first_size: builtins.int
+    FIRST_SIZE_FIELD_NUMBER: _builtins.int
+    SECOND_SIZE_FIELD_NUMBER: _builtins.int
+    first_size: _builtins.int
     """The smaller size, at least 1."""
-    second_size: builtins.int
+    second_size: _builtins.int
     """The larger size; 0 for that of the newest checkpoint."""
     def __init__(
         self,
         *,
-        first_size: builtins.int = ...,
-        second_size: builtins.int = ...,
+        first_size: _builtins.int = ...,
+        second_size: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["first_size", b"first_size", "second_size", b"second_size"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_size", b"first_size", "second_size", b"second_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetConsistencyProofRequest: typing_extensions.TypeAlias = GetConsistencyProofRequest
+Global___GetConsistencyProofRequest: _TypeAlias = GetConsistencyProofRequest  # noqa: Y015
 
-@typing.final
-class GetConsistencyProofResponse(google.protobuf.message.Message):
+@_typing.final
+class GetConsistencyProofResponse(_message.Message):
     """Response of GetConsistencyProof."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    CONSISTENCY_PATH_FIELD_NUMBER: builtins.int
-    SECOND_SIZE_FIELD_NUMBER: builtins.int
-    second_size: builtins.int
+    CONSISTENCY_PATH_FIELD_NUMBER: _builtins.int
+    SECOND_SIZE_FIELD_NUMBER: _builtins.int
+    second_size: _builtins.int
     """The larger size."""
-    @property
-    def consistency_path(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    @_builtins.property
+    def consistency_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The proof (RFC 6962, section 2.1.2); empty if the sizes are the same."""
 
     def __init__(
         self,
         *,
-        consistency_path: collections.abc.Iterable[builtins.bytes] | None = ...,
-        second_size: builtins.int = ...,
+        consistency_path: _abc.Iterable[_builtins.bytes] | None = ...,
+        second_size: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["consistency_path", b"consistency_path", "second_size", b"second_size"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency_path", b"consistency_path", "second_size", b"second_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetConsistencyProofResponse: typing_extensions.TypeAlias = GetConsistencyProofResponse
+Global___GetConsistencyProofResponse: _TypeAlias = GetConsistencyProofResponse  # noqa: Y015
 
-@typing.final
-class GetInclusionProofRequest(google.protobuf.message.Message):
+@_typing.final
+class GetInclusionProofRequest(_message.Message):
     """Request of GetInclusionProof."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    STATEMENT_SHA256_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    STATEMENT_SHA256_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription that the statement is about."""
-    statement_sha256: builtins.bytes
+    statement_sha256: _builtins.bytes
     """The statement's digest; see Receipt."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
-        statement_sha256: builtins.bytes = ...,
+        prescription_number: _builtins.str = ...,
+        statement_sha256: _builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["prescription_number", b"prescription_number", "statement_sha256", b"statement_sha256"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription_number", b"prescription_number", "statement_sha256", b"statement_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetInclusionProofRequest: typing_extensions.TypeAlias = GetInclusionProofRequest
+Global___GetInclusionProofRequest: _TypeAlias = GetInclusionProofRequest  # noqa: Y015
 
-@typing.final
-class GetInclusionProofResponse(google.protobuf.message.Message):
+@_typing.final
+class GetInclusionProofResponse(_message.Message):
     """Response of GetInclusionProof."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    RECEIPT_FIELD_NUMBER: builtins.int
-    @property
-    def receipt(self) -> rxoutflow.v1.statement_pb2.Receipt:
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _statement_pb2.Receipt:
         """The receipt."""
 
     def __init__(
         self,
         *,
-        receipt: rxoutflow.v1.statement_pb2.Receipt | None = ...,
+        receipt: _statement_pb2.Receipt | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["receipt", b"receipt"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["receipt", b"receipt"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetInclusionProofResponse: typing_extensions.TypeAlias = GetInclusionProofResponse
+Global___GetInclusionProofResponse: _TypeAlias = GetInclusionProofResponse  # noqa: Y015
 
-@typing.final
-class ListLogEntriesRequest(google.protobuf.message.Message):
+@_typing.final
+class ListLogEntriesRequest(_message.Message):
     """Request of ListLogEntries."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    START_INDEX_FIELD_NUMBER: builtins.int
-    PAGE_SIZE_FIELD_NUMBER: builtins.int
-    start_index: builtins.int
+    START_INDEX_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    start_index: _builtins.int
     """The first leaf that is wanted, from 0."""
-    page_size: builtins.int
+    page_size: _builtins.int
     """How many at most, 1 to 1000; 0 for 1000."""
     def __init__(
         self,
         *,
-        start_index: builtins.int = ...,
-        page_size: builtins.int = ...,
+        start_index: _builtins.int = ...,
+        page_size: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "start_index", b"start_index"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "start_index", b"start_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListLogEntriesRequest: typing_extensions.TypeAlias = ListLogEntriesRequest
+Global___ListLogEntriesRequest: _TypeAlias = ListLogEntriesRequest  # noqa: Y015
 
-@typing.final
-class ListLogEntriesResponse(google.protobuf.message.Message):
+@_typing.final
+class ListLogEntriesResponse(_message.Message):
     """Response of ListLogEntries."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ENTRIES_FIELD_NUMBER: builtins.int
-    @property
-    def entries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
         """Leaves in the order of the log, without gaps. Fewer than asked for: the log ends there."""
 
     def __init__(
         self,
         *,
-        entries: collections.abc.Iterable[Global___LogEntry] | None = ...,
+        entries: _abc.Iterable[Global___LogEntry] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["entries", b"entries"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListLogEntriesResponse: typing_extensions.TypeAlias = ListLogEntriesResponse
+Global___ListLogEntriesResponse: _TypeAlias = ListLogEntriesResponse  # noqa: Y015
 
-@typing.final
-class LogEntry(google.protobuf.message.Message):
+@_typing.final
+class LogEntry(_message.Message):
     """A leaf of the log: what its hash is made of; see Receipt."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    LEAF_INDEX_FIELD_NUMBER: builtins.int
-    STATEMENT_SHA256_FIELD_NUMBER: builtins.int
-    PAYLOAD_TYPE_FIELD_NUMBER: builtins.int
-    KEEP_TIME_FIELD_NUMBER: builtins.int
-    leaf_index: builtins.int
+    LEAF_INDEX_FIELD_NUMBER: _builtins.int
+    STATEMENT_SHA256_FIELD_NUMBER: _builtins.int
+    PAYLOAD_TYPE_FIELD_NUMBER: _builtins.int
+    KEEP_TIME_FIELD_NUMBER: _builtins.int
+    leaf_index: _builtins.int
     """Position in the log, from 0."""
-    statement_sha256: builtins.bytes
+    statement_sha256: _builtins.bytes
     """Digest of the statement."""
-    payload_type: builtins.str
+    payload_type: _builtins.str
     """What kind of statement it is."""
-    @property
-    def keep_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def keep_time(self) -> _timestamp_pb2.Timestamp:
         """When the platform kept it."""
 
     def __init__(
         self,
         *,
-        leaf_index: builtins.int = ...,
-        statement_sha256: builtins.bytes = ...,
-        payload_type: builtins.str = ...,
-        keep_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        leaf_index: _builtins.int = ...,
+        statement_sha256: _builtins.bytes = ...,
+        payload_type: _builtins.str = ...,
+        keep_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["keep_time", b"keep_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["keep_time", b"keep_time", "leaf_index", b"leaf_index", "payload_type", b"payload_type", "statement_sha256", b"statement_sha256"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_time", b"keep_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_time", b"keep_time", "leaf_index", b"leaf_index", "payload_type", b"payload_type", "statement_sha256", b"statement_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___LogEntry: typing_extensions.TypeAlias = LogEntry
+Global___LogEntry: _TypeAlias = LogEntry  # noqa: Y015
 
-@typing.final
-class TracePrescriptionRequest(google.protobuf.message.Message):
+@_typing.final
+class TracePrescriptionRequest(_message.Message):
     """Request of TracePrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PRESCRIPTION_NUMBER_FIELD_NUMBER: builtins.int
-    prescription_number: builtins.str
+    PRESCRIPTION_NUMBER_FIELD_NUMBER: _builtins.int
+    prescription_number: _builtins.str
     """The prescription."""
     def __init__(
         self,
         *,
-        prescription_number: builtins.str = ...,
+        prescription_number: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["prescription_number", b"prescription_number"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prescription_number", b"prescription_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TracePrescriptionRequest: typing_extensions.TypeAlias = TracePrescriptionRequest
+Global___TracePrescriptionRequest: _TypeAlias = TracePrescriptionRequest  # noqa: Y015
 
-@typing.final
-class TracePrescriptionResponse(google.protobuf.message.Message):
+@_typing.final
+class TracePrescriptionResponse(_message.Message):
     """Response of TracePrescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    EVENTS_FIELD_NUMBER: builtins.int
-    @property
-    def events(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[rxoutflow.v1.trace_pb2.TraceEvent]:
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_trace_pb2.TraceEvent]:
         """The events, in order."""
 
     def __init__(
         self,
         *,
-        events: collections.abc.Iterable[rxoutflow.v1.trace_pb2.TraceEvent] | None = ...,
+        events: _abc.Iterable[_trace_pb2.TraceEvent] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["events", b"events"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TracePrescriptionResponse: typing_extensions.TypeAlias = TracePrescriptionResponse
+Global___TracePrescriptionResponse: _TypeAlias = TracePrescriptionResponse  # noqa: Y015

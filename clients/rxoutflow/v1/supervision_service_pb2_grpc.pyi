@@ -3,299 +3,149 @@
 isort:skip_file
 What a regional platform shows to supervision."""
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import rxoutflow.v1.supervision_service_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from rxoutflow.v1 import supervision_service_pb2 as _supervision_service_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_SupervisionServiceTracePrescriptionType = typing_extensions.TypeVar(
-    '_SupervisionServiceTracePrescriptionType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.TracePrescriptionRequest,
-        rxoutflow.v1.supervision_service_pb2.TracePrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.TracePrescriptionRequest,
-        rxoutflow.v1.supervision_service_pb2.TracePrescriptionResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.TracePrescriptionRequest,
-        rxoutflow.v1.supervision_service_pb2.TracePrescriptionResponse,
-    ],
-)
 
-_SupervisionServiceExportEvidenceType = typing_extensions.TypeVar(
-    '_SupervisionServiceExportEvidenceType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.ExportEvidenceRequest,
-        rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.ExportEvidenceRequest,
-        rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.ExportEvidenceRequest,
-        rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse,
-    ],
-)
-
-_SupervisionServiceGetCheckpointType = typing_extensions.TypeVar(
-    '_SupervisionServiceGetCheckpointType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
-        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
-        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
-        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse,
-    ],
-)
-
-_SupervisionServiceGetConsistencyProofType = typing_extensions.TypeVar(
-    '_SupervisionServiceGetConsistencyProofType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofRequest,
-        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofRequest,
-        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofRequest,
-        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse,
-    ],
-)
-
-_SupervisionServiceGetInclusionProofType = typing_extensions.TypeVar(
-    '_SupervisionServiceGetInclusionProofType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.GetInclusionProofRequest,
-        rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.GetInclusionProofRequest,
-        rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.GetInclusionProofRequest,
-        rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse,
-    ],
-)
-
-_SupervisionServiceListLogEntriesType = typing_extensions.TypeVar(
-    '_SupervisionServiceListLogEntriesType',
-    grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.ListLogEntriesRequest,
-        rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.ListLogEntriesRequest,
-        rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.ListLogEntriesRequest,
-        rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse,
-    ],
-)
-
-class SupervisionServiceStub(typing.Generic[_SupervisionServiceTracePrescriptionType, _SupervisionServiceExportEvidenceType, _SupervisionServiceGetCheckpointType, _SupervisionServiceGetConsistencyProofType, _SupervisionServiceGetInclusionProofType, _SupervisionServiceListLogEntriesType]):
+class SupervisionServiceStub:
     """For the supervising authority of the region. Each platform tells what it stored itself; the traces
     of home, dispensing and payer region together are the whole life of a prescription.
     """
 
-    @typing.overload
-    def __init__(self: SupervisionServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.supervision_service_pb2.TracePrescriptionRequest,
-            rxoutflow.v1.supervision_service_pb2.TracePrescriptionResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.supervision_service_pb2.ExportEvidenceRequest,
-            rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
-            rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.supervision_service_pb2.GetConsistencyProofRequest,
-            rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.supervision_service_pb2.GetInclusionProofRequest,
-            rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            rxoutflow.v1.supervision_service_pb2.ListLogEntriesRequest,
-            rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
-
-    @typing.overload
-    def __init__(self: SupervisionServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.supervision_service_pb2.TracePrescriptionRequest,
-            rxoutflow.v1.supervision_service_pb2.TracePrescriptionResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.supervision_service_pb2.ExportEvidenceRequest,
-            rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
-            rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.supervision_service_pb2.GetConsistencyProofRequest,
-            rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.supervision_service_pb2.GetInclusionProofRequest,
-            rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            rxoutflow.v1.supervision_service_pb2.ListLogEntriesRequest,
-            rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    TracePrescription: _SupervisionServiceTracePrescriptionType
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> SupervisionServiceAsyncStub: ...
+    TracePrescription: _grpc.UnaryUnaryMultiCallable[_supervision_service_pb2.TracePrescriptionRequest, _supervision_service_pb2.TracePrescriptionResponse]
     """Everything that this region knows of a prescription, in the order in which it happened: who did
     what, when, with which signature; which money moved; where the goods are.
     """
-
-    ExportEvidence: _SupervisionServiceExportEvidenceType
+    ExportEvidence: _grpc.UnaryUnaryMultiCallable[_supervision_service_pb2.ExportEvidenceRequest, _supervision_service_pb2.ExportEvidenceResponse]
     """Everything that this region keeps about a prescription as one sheet that proves itself: the
     statements byte for byte, each with its proof of inclusion in the region's log, and the trust
     lists of their signers. Needs no database to verify: `rxoutflow verify-bundle`.
     """
-
-    GetCheckpoint: _SupervisionServiceGetCheckpointType
+    GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_supervision_service_pb2.SupervisionServiceGetCheckpointRequest, _supervision_service_pb2.SupervisionServiceGetCheckpointResponse]
     """The newest checkpoint of this region's log, and the newest that this platform saw of others.
     Keep it: whatever the log says later must be consistent with it.
     """
-
-    GetConsistencyProof: _SupervisionServiceGetConsistencyProofType
+    GetConsistencyProof: _grpc.UnaryUnaryMultiCallable[_supervision_service_pb2.GetConsistencyProofRequest, _supervision_service_pb2.GetConsistencyProofResponse]
     """That the log at one size is the beginning of the log at another: nothing was changed, removed or
     put in between.
     """
-
-    GetInclusionProof: _SupervisionServiceGetInclusionProofType
+    GetInclusionProof: _grpc.UnaryUnaryMultiCallable[_supervision_service_pb2.GetInclusionProofRequest, _supervision_service_pb2.GetInclusionProofResponse]
     """That the log keeps a statement: a receipt under the newest checkpoint."""
-
-    ListLogEntries: _SupervisionServiceListLogEntriesType
+    ListLogEntries: _grpc.UnaryUnaryMultiCallable[_supervision_service_pb2.ListLogEntriesRequest, _supervision_service_pb2.ListLogEntriesResponse]
     """The leaves of the log in order, for an auditor who computes the root for himself."""
 
-SupervisionServiceAsyncStub: typing_extensions.TypeAlias = SupervisionServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.TracePrescriptionRequest,
-        rxoutflow.v1.supervision_service_pb2.TracePrescriptionResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.ExportEvidenceRequest,
-        rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
-        rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofRequest,
-        rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.GetInclusionProofRequest,
-        rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        rxoutflow.v1.supervision_service_pb2.ListLogEntriesRequest,
-        rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse,
-    ],
-]
-
-class SupervisionServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class SupervisionServiceAsyncStub(SupervisionServiceStub):
     """For the supervising authority of the region. Each platform tells what it stored itself; the traces
     of home, dispensing and payer region together are the whole life of a prescription.
     """
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    TracePrescription: _aio.UnaryUnaryMultiCallable[_supervision_service_pb2.TracePrescriptionRequest, _supervision_service_pb2.TracePrescriptionResponse]  # type: ignore[assignment]
+    """Everything that this region knows of a prescription, in the order in which it happened: who did
+    what, when, with which signature; which money moved; where the goods are.
+    """
+    ExportEvidence: _aio.UnaryUnaryMultiCallable[_supervision_service_pb2.ExportEvidenceRequest, _supervision_service_pb2.ExportEvidenceResponse]  # type: ignore[assignment]
+    """Everything that this region keeps about a prescription as one sheet that proves itself: the
+    statements byte for byte, each with its proof of inclusion in the region's log, and the trust
+    lists of their signers. Needs no database to verify: `rxoutflow verify-bundle`.
+    """
+    GetCheckpoint: _aio.UnaryUnaryMultiCallable[_supervision_service_pb2.SupervisionServiceGetCheckpointRequest, _supervision_service_pb2.SupervisionServiceGetCheckpointResponse]  # type: ignore[assignment]
+    """The newest checkpoint of this region's log, and the newest that this platform saw of others.
+    Keep it: whatever the log says later must be consistent with it.
+    """
+    GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_supervision_service_pb2.GetConsistencyProofRequest, _supervision_service_pb2.GetConsistencyProofResponse]  # type: ignore[assignment]
+    """That the log at one size is the beginning of the log at another: nothing was changed, removed or
+    put in between.
+    """
+    GetInclusionProof: _aio.UnaryUnaryMultiCallable[_supervision_service_pb2.GetInclusionProofRequest, _supervision_service_pb2.GetInclusionProofResponse]  # type: ignore[assignment]
+    """That the log keeps a statement: a receipt under the newest checkpoint."""
+    ListLogEntries: _aio.UnaryUnaryMultiCallable[_supervision_service_pb2.ListLogEntriesRequest, _supervision_service_pb2.ListLogEntriesResponse]  # type: ignore[assignment]
+    """The leaves of the log in order, for an auditor who computes the root for himself."""
+
+class SupervisionServiceServicer(metaclass=_abc_1.ABCMeta):
+    """For the supervising authority of the region. Each platform tells what it stored itself; the traces
+    of home, dispensing and payer region together are the whole life of a prescription.
+    """
+
+    @_abc_1.abstractmethod
     def TracePrescription(
         self,
-        request: rxoutflow.v1.supervision_service_pb2.TracePrescriptionRequest,
+        request: _supervision_service_pb2.TracePrescriptionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.supervision_service_pb2.TracePrescriptionResponse, collections.abc.Awaitable[rxoutflow.v1.supervision_service_pb2.TracePrescriptionResponse]]:
+    ) -> _typing.Union[_supervision_service_pb2.TracePrescriptionResponse, _abc.Awaitable[_supervision_service_pb2.TracePrescriptionResponse]]:
         """Everything that this region knows of a prescription, in the order in which it happened: who did
         what, when, with which signature; which money moved; where the goods are.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ExportEvidence(
         self,
-        request: rxoutflow.v1.supervision_service_pb2.ExportEvidenceRequest,
+        request: _supervision_service_pb2.ExportEvidenceRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse, collections.abc.Awaitable[rxoutflow.v1.supervision_service_pb2.ExportEvidenceResponse]]:
+    ) -> _typing.Union[_supervision_service_pb2.ExportEvidenceResponse, _abc.Awaitable[_supervision_service_pb2.ExportEvidenceResponse]]:
         """Everything that this region keeps about a prescription as one sheet that proves itself: the
         statements byte for byte, each with its proof of inclusion in the region's log, and the trust
         lists of their signers. Needs no database to verify: `rxoutflow verify-bundle`.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetCheckpoint(
         self,
-        request: rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
+        request: _supervision_service_pb2.SupervisionServiceGetCheckpointRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse, collections.abc.Awaitable[rxoutflow.v1.supervision_service_pb2.SupervisionServiceGetCheckpointResponse]]:
+    ) -> _typing.Union[_supervision_service_pb2.SupervisionServiceGetCheckpointResponse, _abc.Awaitable[_supervision_service_pb2.SupervisionServiceGetCheckpointResponse]]:
         """The newest checkpoint of this region's log, and the newest that this platform saw of others.
         Keep it: whatever the log says later must be consistent with it.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetConsistencyProof(
         self,
-        request: rxoutflow.v1.supervision_service_pb2.GetConsistencyProofRequest,
+        request: _supervision_service_pb2.GetConsistencyProofRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse, collections.abc.Awaitable[rxoutflow.v1.supervision_service_pb2.GetConsistencyProofResponse]]:
+    ) -> _typing.Union[_supervision_service_pb2.GetConsistencyProofResponse, _abc.Awaitable[_supervision_service_pb2.GetConsistencyProofResponse]]:
         """That the log at one size is the beginning of the log at another: nothing was changed, removed or
         put in between.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetInclusionProof(
         self,
-        request: rxoutflow.v1.supervision_service_pb2.GetInclusionProofRequest,
+        request: _supervision_service_pb2.GetInclusionProofRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse, collections.abc.Awaitable[rxoutflow.v1.supervision_service_pb2.GetInclusionProofResponse]]:
+    ) -> _typing.Union[_supervision_service_pb2.GetInclusionProofResponse, _abc.Awaitable[_supervision_service_pb2.GetInclusionProofResponse]]:
         """That the log keeps a statement: a receipt under the newest checkpoint."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ListLogEntries(
         self,
-        request: rxoutflow.v1.supervision_service_pb2.ListLogEntriesRequest,
+        request: _supervision_service_pb2.ListLogEntriesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse, collections.abc.Awaitable[rxoutflow.v1.supervision_service_pb2.ListLogEntriesResponse]]:
+    ) -> _typing.Union[_supervision_service_pb2.ListLogEntriesResponse, _abc.Awaitable[_supervision_service_pb2.ListLogEntriesResponse]]:
         """The leaves of the log in order, for an auditor who computes the root for himself."""
 
-def add_SupervisionServiceServicer_to_server(servicer: SupervisionServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_SupervisionServiceServicer_to_server(servicer: SupervisionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,37 +3,37 @@
 isort:skip_file
 Steps in the life of a prescription, each with the statement behind it."""
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import rxoutflow.v1.settlement_pb2
-import rxoutflow.v1.statement_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from rxoutflow.v1 import settlement_pb2 as _settlement_pb2
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class TraceEvent(google.protobuf.message.Message):
+@_typing.final
+class TraceEvent(_message.Message):
     """One step in the life of a prescription."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Flow:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _FlowEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[TraceEvent._Flow.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _FlowEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TraceEvent._Flow.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         FLOW_UNSPECIFIED: TraceEvent._Flow.ValueType  # 0
         """Never valid."""
         FLOW_INFORMATION: TraceEvent._Flow.ValueType  # 1
@@ -56,11 +56,11 @@ class TraceEvent(google.protobuf.message.Message):
     """Goods."""
 
     class _RegionRole:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _RegionRoleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[TraceEvent._RegionRole.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _RegionRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TraceEvent._RegionRole.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         REGION_ROLE_UNSPECIFIED: TraceEvent._RegionRole.ValueType  # 0
         """Never valid."""
         REGION_ROLE_HOME: TraceEvent._RegionRole.ValueType  # 1
@@ -82,85 +82,92 @@ class TraceEvent(google.protobuf.message.Message):
     REGION_ROLE_PAYER: TraceEvent.RegionRole.ValueType  # 3
     """Insured there."""
 
-    EVENT_TIME_FIELD_NUMBER: builtins.int
-    REGION_CODE_FIELD_NUMBER: builtins.int
-    REGION_ROLE_FIELD_NUMBER: builtins.int
-    FLOW_FIELD_NUMBER: builtins.int
-    ACTION_FIELD_NUMBER: builtins.int
-    ACTOR_CODE_FIELD_NUMBER: builtins.int
-    SIGNERS_FIELD_NUMBER: builtins.int
-    STATEMENT_SHA256_FIELD_NUMBER: builtins.int
-    STATEMENT_FIELD_NUMBER: builtins.int
-    AMOUNTS_FIELD_NUMBER: builtins.int
-    region_code: builtins.str
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    REGION_CODE_FIELD_NUMBER: _builtins.int
+    REGION_ROLE_FIELD_NUMBER: _builtins.int
+    FLOW_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    ACTOR_CODE_FIELD_NUMBER: _builtins.int
+    SIGNERS_FIELD_NUMBER: _builtins.int
+    STATEMENT_SHA256_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    AMOUNTS_FIELD_NUMBER: _builtins.int
+    region_code: _builtins.str
     """This region."""
     region_role: Global___TraceEvent.RegionRole.ValueType
     """The role in which this region stored it."""
     flow: Global___TraceEvent.Flow.ValueType
     """Which flow it belongs to."""
-    action: builtins.str
+    action: _builtins.str
     """What happened, in one word, for instance `registered`, `claimed`, `held`, `posted`."""
-    actor_code: builtins.str
+    actor_code: _builtins.str
     """The institution whose act it was; the region code for a platform's own decision."""
-    statement_sha256: builtins.bytes
+    statement_sha256: _builtins.bytes
     """SHA-256 of the statement."""
-    @property
-    def event_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
         """When it was stored, by this region's clock."""
 
-    @property
-    def signers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TraceSigner]:
+    @_builtins.property
+    def signers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceSigner]:
         """Who signed the statement behind it, in order."""
 
-    @property
-    def statement(self) -> rxoutflow.v1.statement_pb2.SignedStatement:
+    @_builtins.property
+    def statement(self) -> _statement_pb2.SignedStatement:
         """The statement, exactly as it was received or given."""
 
-    @property
-    def amounts(self) -> rxoutflow.v1.settlement_pb2.Amounts:
+    @_builtins.property
+    def amounts(self) -> _settlement_pb2.Amounts:
         """The amounts that moved, on events of the money flow."""
 
     def __init__(
         self,
         *,
-        event_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        region_code: builtins.str = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+        region_code: _builtins.str = ...,
         region_role: Global___TraceEvent.RegionRole.ValueType = ...,
         flow: Global___TraceEvent.Flow.ValueType = ...,
-        action: builtins.str = ...,
-        actor_code: builtins.str = ...,
-        signers: collections.abc.Iterable[Global___TraceSigner] | None = ...,
-        statement_sha256: builtins.bytes = ...,
-        statement: rxoutflow.v1.statement_pb2.SignedStatement | None = ...,
-        amounts: rxoutflow.v1.settlement_pb2.Amounts | None = ...,
+        action: _builtins.str = ...,
+        actor_code: _builtins.str = ...,
+        signers: _abc.Iterable[Global___TraceSigner] | None = ...,
+        statement_sha256: _builtins.bytes = ...,
+        statement: _statement_pb2.SignedStatement | None = ...,
+        amounts: _settlement_pb2.Amounts | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["amounts", b"amounts", "event_time", b"event_time", "statement", b"statement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["action", b"action", "actor_code", b"actor_code", "amounts", b"amounts", "event_time", b"event_time", "flow", b"flow", "region_code", b"region_code", "region_role", b"region_role", "signers", b"signers", "statement", b"statement", "statement_sha256", b"statement_sha256"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amounts", b"amounts", "event_time", b"event_time", "statement", b"statement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor_code", b"actor_code", "amounts", b"amounts", "event_time", b"event_time", "flow", b"flow", "region_code", b"region_code", "region_role", b"region_role", "signers", b"signers", "statement", b"statement", "statement_sha256", b"statement_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TraceEvent: typing_extensions.TypeAlias = TraceEvent
+Global___TraceEvent: _TypeAlias = TraceEvent  # noqa: Y015
 
-@typing.final
-class TraceSigner(google.protobuf.message.Message):
+@_typing.final
+class TraceSigner(_message.Message):
     """A signer of a statement."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ROLE_FIELD_NUMBER: builtins.int
-    DISPLAY_NAME_FIELD_NUMBER: builtins.int
-    INSTITUTION_CODE_FIELD_NUMBER: builtins.int
-    role: rxoutflow.v1.statement_pb2.SignerRole.ValueType
+    ROLE_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    INSTITUTION_CODE_FIELD_NUMBER: _builtins.int
+    role: _statement_pb2.SignerRole.ValueType
     """In what capacity."""
-    display_name: builtins.str
+    display_name: _builtins.str
     """Name as on the trust list."""
-    institution_code: builtins.str
+    institution_code: _builtins.str
     """The institution."""
     def __init__(
         self,
         *,
-        role: rxoutflow.v1.statement_pb2.SignerRole.ValueType = ...,
-        display_name: builtins.str = ...,
-        institution_code: builtins.str = ...,
+        role: _statement_pb2.SignerRole.ValueType = ...,
+        display_name: _builtins.str = ...,
+        institution_code: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["display_name", b"display_name", "institution_code", b"institution_code", "role", b"role"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "institution_code", b"institution_code", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TraceSigner: typing_extensions.TypeAlias = TraceSigner
+Global___TraceSigner: _TypeAlias = TraceSigner  # noqa: Y015

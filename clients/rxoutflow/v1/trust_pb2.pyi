@@ -8,121 +8,124 @@ list of their region. Regions are never merged: a certificate is checked against
 the region that it names and of no other.
 """
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import rxoutflow.v1.annotations_pb2
-import rxoutflow.v1.prescription_pb2
-import rxoutflow.v1.statement_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from rxoutflow.v1 import annotations_pb2 as _annotations_pb2
+from rxoutflow.v1 import prescription_pb2 as _prescription_pb2
+from rxoutflow.v1 import statement_pb2 as _statement_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class TrustList(google.protobuf.message.Message):
+@_typing.final
+class TrustList(_message.Message):
     """Payload type `application/vnd.rxoutflow.trust-list.v1+protobuf`, signed by the region's registry."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    REGION_CODE_FIELD_NUMBER: builtins.int
-    REGION_NAME_FIELD_NUMBER: builtins.int
-    SEQUENCE_FIELD_NUMBER: builtins.int
-    ISSUE_TIME_FIELD_NUMBER: builtins.int
-    EXPIRE_TIME_FIELD_NUMBER: builtins.int
-    TRANSPORT_ANCHORS_FIELD_NUMBER: builtins.int
-    SIGNING_ANCHORS_FIELD_NUMBER: builtins.int
-    ALGORITHMS_FIELD_NUMBER: builtins.int
-    INSTITUTIONS_FIELD_NUMBER: builtins.int
-    SIGNERS_FIELD_NUMBER: builtins.int
-    ENDPOINTS_FIELD_NUMBER: builtins.int
-    DENIED_CERTIFICATE_SHA256_FIELD_NUMBER: builtins.int
-    region_code: builtins.str
+    REGION_CODE_FIELD_NUMBER: _builtins.int
+    REGION_NAME_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    ISSUE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    TRANSPORT_ANCHORS_FIELD_NUMBER: _builtins.int
+    SIGNING_ANCHORS_FIELD_NUMBER: _builtins.int
+    ALGORITHMS_FIELD_NUMBER: _builtins.int
+    INSTITUTIONS_FIELD_NUMBER: _builtins.int
+    SIGNERS_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    DENIED_CERTIFICATE_SHA256_FIELD_NUMBER: _builtins.int
+    region_code: _builtins.str
     """The region that vouches, six digits."""
-    region_name: builtins.str
+    region_name: _builtins.str
     """The region's name, for people."""
-    sequence: builtins.int
+    sequence: _builtins.int
     """Rises by at least one with each list. A receiver refuses a lower one."""
-    @property
-    def issue_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def issue_time(self) -> _timestamp_pb2.Timestamp:
         """When the list was issued."""
 
-    @property
-    def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the list lapses. A receiver asks for a new one before, and trusts nothing of this region
         after a stated grace.
         """
 
-    @property
-    def transport_anchors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    @_builtins.property
+    def transport_anchors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Anchors of the TLS PKI, DER."""
 
-    @property
-    def signing_anchors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    @_builtins.property
+    def signing_anchors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Anchors of the signing PKI, DER. The two PKIs are never mixed."""
 
-    @property
-    def algorithms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[rxoutflow.v1.statement_pb2.SignatureAlgorithm.ValueType]:
+    @_builtins.property
+    def algorithms(self) -> _containers.RepeatedScalarFieldContainer[_statement_pb2.SignatureAlgorithm.ValueType]:
         """Algorithms that statements of this region may use."""
 
-    @property
-    def institutions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Institution]:
+    @_builtins.property
+    def institutions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Institution]:
         """Institutions of the region."""
 
-    @property
-    def signers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Signer]:
+    @_builtins.property
+    def signers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Signer]:
         """Certificates that may sign for the region's people, institutions and platform."""
 
-    @property
-    def endpoints(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
         """Where peers reach the region's platform."""
 
-    @property
-    def denied_certificate_sha256(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    @_builtins.property
+    def denied_certificate_sha256(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """SHA-256 of certificates, of either PKI, that are no longer trusted."""
 
     def __init__(
         self,
         *,
-        region_code: builtins.str = ...,
-        region_name: builtins.str = ...,
-        sequence: builtins.int = ...,
-        issue_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        transport_anchors: collections.abc.Iterable[builtins.bytes] | None = ...,
-        signing_anchors: collections.abc.Iterable[builtins.bytes] | None = ...,
-        algorithms: collections.abc.Iterable[rxoutflow.v1.statement_pb2.SignatureAlgorithm.ValueType] | None = ...,
-        institutions: collections.abc.Iterable[Global___Institution] | None = ...,
-        signers: collections.abc.Iterable[Global___Signer] | None = ...,
-        endpoints: collections.abc.Iterable[Global___Endpoint] | None = ...,
-        denied_certificate_sha256: collections.abc.Iterable[builtins.bytes] | None = ...,
+        region_code: _builtins.str = ...,
+        region_name: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        issue_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        transport_anchors: _abc.Iterable[_builtins.bytes] | None = ...,
+        signing_anchors: _abc.Iterable[_builtins.bytes] | None = ...,
+        algorithms: _abc.Iterable[_statement_pb2.SignatureAlgorithm.ValueType] | None = ...,
+        institutions: _abc.Iterable[Global___Institution] | None = ...,
+        signers: _abc.Iterable[Global___Signer] | None = ...,
+        endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
+        denied_certificate_sha256: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["expire_time", b"expire_time", "issue_time", b"issue_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["algorithms", b"algorithms", "denied_certificate_sha256", b"denied_certificate_sha256", "endpoints", b"endpoints", "expire_time", b"expire_time", "institutions", b"institutions", "issue_time", b"issue_time", "region_code", b"region_code", "region_name", b"region_name", "sequence", b"sequence", "signers", b"signers", "signing_anchors", b"signing_anchors", "transport_anchors", b"transport_anchors"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "issue_time", b"issue_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithms", b"algorithms", "denied_certificate_sha256", b"denied_certificate_sha256", "endpoints", b"endpoints", "expire_time", b"expire_time", "institutions", b"institutions", "issue_time", b"issue_time", "region_code", b"region_code", "region_name", b"region_name", "sequence", b"sequence", "signers", b"signers", "signing_anchors", b"signing_anchors", "transport_anchors", b"transport_anchors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TrustList: typing_extensions.TypeAlias = TrustList
+Global___TrustList: _TypeAlias = TrustList  # noqa: Y015
 
-@typing.final
-class Institution(google.protobuf.message.Message):
+@_typing.final
+class Institution(_message.Message):
     """An institution (机构) that a region vouches for."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Status:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _StatusEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Institution._Status.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Institution._Status.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         STATUS_UNSPECIFIED: Institution._Status.ValueType  # 0
         """Never valid."""
         STATUS_ACTIVE: Institution._Status.ValueType  # 1
@@ -144,72 +147,75 @@ class Institution(google.protobuf.message.Message):
     STATUS_WITHDRAWN: Institution.Status.ValueType  # 3
     """Left: nothing at all."""
 
-    INSTITUTION_CODE_FIELD_NUMBER: builtins.int
-    KIND_FIELD_NUMBER: builtins.int
-    NAME_FIELD_NUMBER: builtins.int
-    PHONE_FIELD_NUMBER: builtins.int
-    DESIGNATED_FIELD_NUMBER: builtins.int
-    TIER_FIELD_NUMBER: builtins.int
-    STATUS_FIELD_NUMBER: builtins.int
-    SCOPE_FIELD_NUMBER: builtins.int
-    AGREEMENT_FIELD_NUMBER: builtins.int
-    institution_code: builtins.str
+    INSTITUTION_CODE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    DESIGNATED_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    institution_code: _builtins.str
     """`H` or `P`, six-digit region, five-digit serial; or the code of a regulator or operator."""
-    kind: rxoutflow.v1.annotations_pb2.CallerKind.ValueType
+    kind: _annotations_pb2.CallerKind.ValueType
     """The kind that its TLS certificate must name."""
-    name: builtins.str
+    name: _builtins.str
     """Name, for people."""
-    phone: builtins.str
+    phone: _builtins.str
     """Telephone that other institutions are shown, for instance by "held by ..."."""
-    designated: builtins.bool
+    designated: _builtins.bool
     """Whether the institution is designated (定点) for insurance."""
-    tier: builtins.int
+    tier: _builtins.int
     """Hospital tier 1, 2 or 3; 0 for others."""
     status: Global___Institution.Status.ValueType
     """What the institution may do at present."""
-    @property
-    def scope(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[rxoutflow.v1.prescription_pb2.Prescription.OutflowBasis.ValueType]:
+    @_builtins.property
+    def scope(self) -> _containers.RepeatedScalarFieldContainer[_prescription_pb2.Prescription.OutflowBasis.ValueType]:
         """What its agreement with the insurance covers: prescriptions on these bases may be issued, or
         filled, by it. Empty: all of them.
         """
 
-    @property
+    @_builtins.property
     def agreement(self) -> Global___Agreement:
         """Its supplementary agreement, if that fixes a quota."""
 
     def __init__(
         self,
         *,
-        institution_code: builtins.str = ...,
-        kind: rxoutflow.v1.annotations_pb2.CallerKind.ValueType = ...,
-        name: builtins.str = ...,
-        phone: builtins.str = ...,
-        designated: builtins.bool = ...,
-        tier: builtins.int = ...,
+        institution_code: _builtins.str = ...,
+        kind: _annotations_pb2.CallerKind.ValueType = ...,
+        name: _builtins.str = ...,
+        phone: _builtins.str = ...,
+        designated: _builtins.bool = ...,
+        tier: _builtins.int = ...,
         status: Global___Institution.Status.ValueType = ...,
-        scope: collections.abc.Iterable[rxoutflow.v1.prescription_pb2.Prescription.OutflowBasis.ValueType] | None = ...,
+        scope: _abc.Iterable[_prescription_pb2.Prescription.OutflowBasis.ValueType] | None = ...,
         agreement: Global___Agreement | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["agreement", b"agreement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agreement", b"agreement", "designated", b"designated", "institution_code", b"institution_code", "kind", b"kind", "name", b"name", "phone", b"phone", "scope", b"scope", "status", b"status", "tier", b"tier"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "designated", b"designated", "institution_code", b"institution_code", "kind", b"kind", "name", b"name", "phone", b"phone", "scope", b"scope", "status", b"status", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Institution: typing_extensions.TypeAlias = Institution
+Global___Institution: _TypeAlias = Institution  # noqa: Y015
 
-@typing.final
-class Agreement(google.protobuf.message.Message):
+@_typing.final
+class Agreement(_message.Message):
     """A supplementary agreement (补充协议) of an institution with its region's insurance: how much
     funds and accounts are to pay for it in a period. Whatever is above is paid all the same, and
     raises an alert.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Period:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _PeriodEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Agreement._Period.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _PeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Agreement._Period.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         PERIOD_UNSPECIFIED: Agreement._Period.ValueType  # 0
         """Never valid."""
         PERIOD_YEAR: Agreement._Period.ValueType  # 1
@@ -227,12 +233,12 @@ class Agreement(google.protobuf.message.Message):
     PERIOD_MONTH: Agreement.Period.ValueType  # 2
     """On the first day of each month."""
 
-    DOCUMENT_FIELD_NUMBER: builtins.int
-    QUOTA_FEN_FIELD_NUMBER: builtins.int
-    PERIOD_FIELD_NUMBER: builtins.int
-    document: builtins.str
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    QUOTA_FEN_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    document: _builtins.str
     """Reference of the document, for people."""
-    quota_fen: builtins.int
+    quota_fen: _builtins.int
     """Total quota (总额) of a period in fen, at least 1: postings less reversals, without cash. Of a
     pharmacy: of what it dispensed. Of a hospital: of what was dispensed for its prescriptions.
     """
@@ -241,66 +247,78 @@ class Agreement(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        document: builtins.str = ...,
-        quota_fen: builtins.int = ...,
+        document: _builtins.str = ...,
+        quota_fen: _builtins.int = ...,
         period: Global___Agreement.Period.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["document", b"document", "period", b"period", "quota_fen", b"quota_fen"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "period", b"period", "quota_fen", b"quota_fen"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Agreement: typing_extensions.TypeAlias = Agreement
+Global___Agreement: _TypeAlias = Agreement  # noqa: Y015
 
-@typing.final
-class Signer(google.protobuf.message.Message):
+@_typing.final
+class Signer(_message.Message):
     """A certificate that may sign, and as what."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    CERTIFICATE_SHA256_FIELD_NUMBER: builtins.int
-    INSTITUTION_CODE_FIELD_NUMBER: builtins.int
-    ROLES_FIELD_NUMBER: builtins.int
-    PERSON_CODE_FIELD_NUMBER: builtins.int
-    DISPLAY_NAME_FIELD_NUMBER: builtins.int
-    certificate_sha256: builtins.bytes
+    CERTIFICATE_SHA256_FIELD_NUMBER: _builtins.int
+    INSTITUTION_CODE_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    PERSON_CODE_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    certificate_sha256: _builtins.bytes
     """SHA-256 of the signing certificate in DER."""
-    institution_code: builtins.str
+    institution_code: _builtins.str
     """The institution for which it signs; the region code for the platform."""
-    person_code: builtins.str
+    person_code: _builtins.str
     """The person's code within the region, empty for seals and platforms. Two certificates of one
     person carry the same code: "different people" is judged by it.
     """
-    display_name: builtins.str
+    display_name: _builtins.str
     """The person's name as other parties see it, or the name of the seal."""
-    @property
-    def roles(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[rxoutflow.v1.statement_pb2.SignerRole.ValueType]:
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[_statement_pb2.SignerRole.ValueType]:
         """Capacities in which it may sign."""
 
     def __init__(
         self,
         *,
-        certificate_sha256: builtins.bytes = ...,
-        institution_code: builtins.str = ...,
-        roles: collections.abc.Iterable[rxoutflow.v1.statement_pb2.SignerRole.ValueType] | None = ...,
-        person_code: builtins.str = ...,
-        display_name: builtins.str = ...,
+        certificate_sha256: _builtins.bytes = ...,
+        institution_code: _builtins.str = ...,
+        roles: _abc.Iterable[_statement_pb2.SignerRole.ValueType] | None = ...,
+        person_code: _builtins.str = ...,
+        display_name: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["certificate_sha256", b"certificate_sha256", "display_name", b"display_name", "institution_code", b"institution_code", "person_code", b"person_code", "roles", b"roles"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_sha256", b"certificate_sha256", "display_name", b"display_name", "institution_code", b"institution_code", "person_code", b"person_code", "roles", b"roles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Signer: typing_extensions.TypeAlias = Signer
+Global___Signer: _TypeAlias = Signer  # noqa: Y015
 
-@typing.final
-class Endpoint(google.protobuf.message.Message):
+@_typing.final
+class Endpoint(_message.Message):
     """An address of a platform."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    TARGET_FIELD_NUMBER: builtins.int
-    target: builtins.str
+    TARGET_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
     """gRPC target, for instance `platform.350200.example:8443`."""
     def __init__(
         self,
         *,
-        target: builtins.str = ...,
+        target: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["target", b"target"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Endpoint: typing_extensions.TypeAlias = Endpoint
+Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015

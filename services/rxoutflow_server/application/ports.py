@@ -301,8 +301,8 @@ class Journal(Protocol):
     ) -> bool:
         """Keep a statement byte for byte; false if it was kept before, which changes nothing.
 
-        A platform makes a leaf of its log of every statement that it did not keep before: use
-        ``exchange.evidence.keep``.
+        A platform makes a leaf of its log of every statement that it did not keep before: there,
+        use ``exchange.evidence.keep``.
         """
 
     def statements(self, number: str) -> Sequence[tuple[bytes, SignedStatement]]:
@@ -345,11 +345,28 @@ class Journal(Protocol):
     def notices(self, institution_code: str, after: int, limit: int) -> Sequence[NoticeRecord]:
         """Notices for an institution after a sequence number, oldest first."""
 
+    def count_notices(self) -> int:
+        """How many notices there are, for all institutions."""
+
     def add_event(self, event: OutgoingEvent) -> None:
         """Put a fact into the outbox."""
 
     def due_events(self, peer: str, now: datetime, limit: int) -> Sequence[OutgoingEvent]:
         """Events for a peer that are to be sent now, oldest first."""
+
+    def take_events(
+        self, peer: str, now: datetime, until: datetime, limit: int
+    ) -> Sequence[OutgoingEvent]:
+        """The same, for one of several senders: no other is given them before ``until``.
+
+        There may be more than ``limit``, because those of a prescription are taken together.
+        """
+
+    def event_let_go(self, event: OutgoingEvent, now: datetime) -> None:
+        """Let anybody take an event again that was taken and not sent."""
+
+    def take_turn(self, task: str, holder: str, until: datetime, now: datetime) -> bool:
+        """Have a task to oneself for a while, or for longer; false if somebody else has it."""
 
     def peers_with_due_events(self, now: datetime) -> Sequence[str]:
         """Regions for which something is to be sent now."""
@@ -709,6 +726,12 @@ class LogRecords(Protocol):
 
 class Transaction(Protocol):
     """Everything that one command sees and changes; committed as a whole or not at all."""
+
+    def keep(self, number: str, sha256: bytes, statement: SignedStatement, time: datetime) -> None:
+        """Keep a statement byte for byte; one that was not kept before becomes a leaf of the log.
+
+        Keeping it again changes nothing. Use ``exchange.evidence.keep``.
+        """
 
     @property
     def journal(self) -> Journal:

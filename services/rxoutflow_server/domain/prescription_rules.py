@@ -17,7 +17,6 @@ from datetime import date, datetime, time, timedelta, timezone
 from enum import StrEnum, unique
 
 from stdnum.cn import ric, uscc
-from stdnum.exceptions import ValidationError
 
 from rxoutflow_server.domain.catalogue import DrugFlag
 
@@ -216,15 +215,20 @@ def _as_catalogued(
     catalogue_flags: Mapping[str, frozenset[DrugFlag]],
     limited_drugs: frozenset[str],
 ) -> PrescriptionFacts:
-    lines = tuple(
-        replace(
-            line,
-            flags=line.flags | catalogue_flags.get(line.drug_code, frozenset()),
-            is_limited=line.is_limited or line.drug_code in limited_drugs,
-        )
-        for line in facts.lines
-    )
-    return replace(facts, lines=lines)
+    lines = tuple(_line_as_catalogued(line, catalogue_flags, limited_drugs) for line in facts.lines)
+    return facts if lines == facts.lines else replace(facts, lines=lines)
+
+
+def _line_as_catalogued(
+    line: PrescribedLine,
+    catalogue_flags: Mapping[str, frozenset[DrugFlag]],
+    limited_drugs: frozenset[str],
+) -> PrescribedLine:
+    flags = line.flags | catalogue_flags.get(line.drug_code, frozenset())
+    is_limited = line.is_limited or line.drug_code in limited_drugs
+    if (flags, is_limited) == (line.flags, line.is_limited):
+        return line
+    return replace(line, flags=flags, is_limited=is_limited)
 
 
 def _validity(facts: PrescriptionFacts, parameters: Parameters) -> Iterator[Problem]:
@@ -501,8 +505,8 @@ def is_resident_number(number: str) -> bool:
     if not _RESIDENT_NUMBER.fullmatch(number) or number[-1] != ric.calc_check_digit(number):
         return False
     try:
-        ric.get_birth_date(number)
-    except ValidationError:
+        date(int(number[6:10]), int(number[10:12]), int(number[12:14]))
+    except ValueError:
         return False
     return True
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hmac
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from hashlib import sha256
+from typing import Any
 
 from rxoutflow.identity import CallerKind, CallerName
 from rxoutflow.statements import Verifier
@@ -59,7 +60,7 @@ from rxoutflow_server.reference.insured import load_insured
 from rxoutflow_server.reference.rules import load_rules
 from rxoutflow_server.reference.tariffs import load_tariffs
 from rxoutflow_server.registry.fetching import keep_trust, peers_of
-from rxoutflow_server.storage.platform_stores import commits_alone, open_platform
+from rxoutflow_server.storage.platform_stores import commits_alone, open_when_free
 from rxoutflow_server.transport.channels import PeerChannels
 from rxoutflow_server.transport.interceptor import CallLimits
 from rxoutflow_server.transport.rates import Rate
@@ -73,6 +74,7 @@ from rxoutflow_server.wiring import (
     running,
     utc_now,
 )
+from rxoutflow_server.workers import Line
 
 
 async def serve_platform(config: PlatformConfig) -> None:
@@ -86,9 +88,16 @@ async def serve_platform(config: PlatformConfig) -> None:
     async with AsyncExitStack() as stack:
         region = build_region(config, load_trust(config))
         failure = StoreFailure()
-        disk = open_platform(config.records, on_failure=failure, before_commit=growing(region))
+        shared = not commits_alone(config.records)
+        disk = await open_when_free(
+            config.records,
+            on_failure=failure,
+            before_commit=growing(region),
+            with_commit=region.log.grow_with if region.log is not None else None,
+        )
         changes = Changes()
-        store = AnnouncingStore(await stack.enter_async_context(disk), changes)
+        plain = await stack.enter_async_context(disk)
+        store = AnnouncingStore(plain, changes)
         await _admit_insured(store, config)
         channels = PeerChannels(region.trust, config.tls, utc_now)
         stack.push_async_callback(channels.close)
@@ -104,23 +113,44 @@ async def serve_platform(config: PlatformConfig) -> None:
             place=config.place,
             clock=utc_now,
             limits=_limits(config),
+            share_port=shared,
         )
+        turns = tasks.Turns(plain, fresh_id(utc_now()), utc_now) if shared else None
+        line = Line.of_this_process()
+        if line is not None:
+            line.when_broken(failure.happened.set)
         async with running(
-            tasks.repeat("outbox", lambda: tasks.deliver_facts(exchange, _jitter, pauses), changes),
-            tasks.repeat("work_for_people", tasks.WorkForPeople(exchange).tell),
-            tasks.repeat("leases", lambda: tasks.end_leases(exchange)),
             tasks.repeat(
-                "logs", lambda: tasks.watch_logs(exchange), seconds=tasks.WATCHING_SECONDS
+                "outbox",
+                lambda: tasks.deliver_facts(exchange, _jitter, pauses, shared=shared),
+                changes,
             ),
-            tasks.repeat("commitments", lambda: tasks.finish_commitments(exchange)),
-            tasks.repeat("boxes", lambda: tasks.finish_boxes(exchange)),
-            tasks.repeat(
-                "quotas", lambda: tasks.look_at_quotas(exchange), seconds=tasks.QUOTAS_SECONDS
-            ),
+            *_tasks_in_turn(exchange, turns),
+            *([tasks.repeat("others", tasks.Others(plain, changes).look)] if shared else []),
             keep_trust(config, region.trust, peers_of(config, region.trust, channels), utc_now),
         ):
-            await serve(server, failure.happened)
+            await serve(server, failure.happened, line.say_ready if line else lambda: None)
         failure.raise_if_happened()
+
+
+def _tasks_in_turn(
+    exchange: Exchange, turns: tasks.Turns | None
+) -> list[Coroutine[Any, Any, None]]:
+    """What one process does for all, if there are several."""
+    work: dict[str, tuple[tasks.Round, float]] = {
+        "work_for_people": (tasks.WorkForPeople(exchange).tell, tasks.TICK_SECONDS),
+        "leases": (lambda: tasks.end_leases(exchange), tasks.TICK_SECONDS),
+        "logs": (lambda: tasks.watch_logs(exchange), tasks.WATCHING_SECONDS),
+        "commitments": (lambda: tasks.finish_commitments(exchange), tasks.TICK_SECONDS),
+        "boxes": (lambda: tasks.finish_boxes(exchange), tasks.TICK_SECONDS),
+        "quotas": (lambda: tasks.look_at_quotas(exchange), tasks.QUOTAS_SECONDS),
+    }
+    return [
+        tasks.repeat(
+            name, turns.of(name, each, seconds) if turns is not None else each, seconds=seconds
+        )
+        for name, (each, seconds) in work.items()
+    ]
 
 
 def build_region(config: PlatformConfig, trust: TrustStore) -> Region:
@@ -130,11 +160,12 @@ def build_region(config: PlatformConfig, trust: TrustStore) -> Region:
         ReferenceDataError: tariffs, catalogue, rules or authorisations cannot be used.
     """
     key, signer = read_pickup_key(config.pickup_key_file), load_signer(config.signing)
+    verifier = Verifier(trust)
     return Region(
         code=config.region_code,
         trust=trust,
-        verifier=Verifier(trust),
-        seal=platform_seal(signer),
+        verifier=verifier,
+        seal=platform_seal(signer, verifier),
         now=utc_now,
         new_id=fresh_id,
         hash_pickup_secret=pickup_hasher(key),
@@ -159,8 +190,12 @@ def growing(region: Region) -> Callable[[Transaction], None]:
 
 
 def _limits(config: PlatformConfig) -> CallLimits:
-    """The configured rate of an institution, and twice as much at once after a pause."""
-    rate = Rate(config.calls_per_second, 2 * config.calls_per_second)
+    """The configured rate of an institution, and twice as much at once after a pause.
+
+    Each of several processes counts for itself what reaches it, so each has its share.
+    """
+    share = max(1, config.calls_per_second // config.workers)
+    rate = Rate(share, 2 * share)
     return CallLimits(institution_rate=rate)
 
 

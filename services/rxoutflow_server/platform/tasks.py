@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -18,12 +18,17 @@ from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.exchange import outbox
 from rxoutflow_server.application.home import attempts
 from rxoutflow_server.application.log import witnessing
-from rxoutflow_server.application.ports import Transaction
+from rxoutflow_server.application.ports import Store, Transaction
 from rxoutflow_server.domain.dispense import Dispense
 from rxoutflow_server.platform.changes import Changes, wait
 from rxoutflow_server.transport.errors import reason_of
 
 TICK_SECONDS = 1.0
+TURN = timedelta(seconds=15)
+"""For how long a process has a task to itself, at least; another one goes on that long after it
+ended. For what is done rarely it is twice the time between."""
+GATHERING_SECONDS = 0.03
+"""After a round that a change has caused: what comes meanwhile goes together in the next."""
 WATCHING_SECONDS = 60.0
 """Between two looks at the logs of other regions."""
 QUOTAS_SECONDS = 600.0
@@ -50,6 +55,61 @@ async def repeat(
         except Exception as error:  # a defect in one round must not end the task
             log.warning("task_failed", component=name, reason=reason_of(error))
         await wait(expected, seconds)
+        if changes is not None:
+            await asyncio.sleep(GATHERING_SECONDS)
+
+
+class Turns:
+    """Tasks that one of several processes does at a time, each whichever has it.
+
+    What a task does is safe to be done twice; turns save the work. A process that is healthy keeps
+    a task; when it ends, another one takes it once the time is over.
+    """
+
+    def __init__(self, store: Store, holder: str, now: Callable[[], datetime]) -> None:
+        """``holder`` is a name that no other process has."""
+        self._store = store
+        self._holder = holder
+        self._now = now
+        self._known: dict[str, tuple[bool, datetime]] = {}
+        """Of each task whether it is this process's, and when to look again."""
+
+    def of(self, task: str, work: Round, seconds: float) -> Round:
+        """The work, which is done every so many seconds, only while it is this process's."""
+        turn = max(TURN, timedelta(seconds=2 * seconds))
+
+        async def in_turn() -> None:
+            if await self._has(task, turn):
+                await work()
+
+        return in_turn
+
+    async def _has(self, task: str, turn: timedelta) -> bool:
+        now = self._now()
+        ours, look_again = self._known.get(task, (False, now))
+        if now < look_again:
+            return ours
+        ours = await self._store.transact(
+            lambda tx: tx.journal.take_turn(task, self._holder, now + turn, now)
+        )
+        self._known[task] = (ours, now + turn / 3)
+        return ours
+
+
+class Others:
+    """Wakes whoever waits here when another process has stored notices."""
+
+    def __init__(self, store: Store, changes: Changes) -> None:
+        self._store = store
+        self._changes = changes
+        self._given = 0
+
+    async def look(self) -> None:
+        """Announce a change if there are more notices than at the last look."""
+        given = await self._store.read(lambda tx: tx.journal.count_notices())
+        if given != self._given:
+            self._given = given
+            self._changes.announce()
 
 
 async def watch_logs(exchange: Exchange) -> None:
@@ -67,18 +127,29 @@ async def _watch(exchange: Exchange, peer: str) -> None:
 
 
 async def deliver_facts(
-    exchange: Exchange, jitter: outbox.Jitter, pauses: outbox.Pauses | None = None
+    exchange: Exchange,
+    jitter: outbox.Jitter,
+    pauses: outbox.Pauses | None = None,
+    *,
+    shared: bool = False,
 ) -> None:
-    """Send everything that is due to every region that answers, to all regions at once."""
+    """Send everything that is due to every region that answers, to all regions at once.
+
+    ``shared`` is whether other processes deliver from the same outbox.
+    """
     due = await outbox.peers_with_events(exchange.region, exchange.store)
-    await asyncio.gather(*(_deliver_all(exchange, peer, jitter, pauses) for peer in due))
+    await asyncio.gather(*(_deliver_all(exchange, peer, jitter, pauses, shared) for peer in due))
 
 
 async def _deliver_all(
-    exchange: Exchange, peer: str, jitter: outbox.Jitter, pauses: outbox.Pauses | None
+    exchange: Exchange,
+    peer: str,
+    jitter: outbox.Jitter,
+    pauses: outbox.Pauses | None,
+    shared: bool,
 ) -> None:
     region, store, peers = exchange.region, exchange.store, exchange.peers
-    while await outbox.deliver(region, store, peers, peer, jitter, pauses):
+    while await outbox.deliver(region, store, peers, peer, jitter, pauses, shared=shared):
         """Call by call, for as long as the region takes something."""
 
 

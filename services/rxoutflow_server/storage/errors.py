@@ -9,3 +9,7 @@ from __future__ import annotations
 
 class StoreError(Exception):
     """A store cannot be opened or copied as asked. The message names the file and the remedy."""
+
+
+class StoreInUse(StoreError):
+    """Another process has the store open."""

@@ -19,8 +19,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar, cast
@@ -158,21 +158,33 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _serve_unary(
         self, method: str, handler: _Unary, read: _Read, context: _Context
     ) -> object:
-        async with self._call(method, context) as call:
+        call = _Call(method)
+        try:
             caller = self._admit(call, context.auth_context())
             with self._unary_load.slot(caller):
                 request = call.read(read)
                 return await _within(_own_limit(context), handler(request, context))
+        except BaseException as error:
+            await call.end(error, context)
+            raise
+        finally:
+            call.log()
 
     async def _serve_stream(
         self, method: str, handler: _Stream, read: _Read, context: _Context
     ) -> None:
-        async with self._call(method, context) as call:
+        call = _Call(method)
+        try:
             connection = context.auth_context()
             caller = self._admit(call, connection)
             stream = _LiveStream(lambda: self._check(method, connection))
             with self._stream_load.slot(caller), self._living(stream):
                 await stream.run(handler(call.read(read), context), context)
+        except BaseException as error:
+            await call.end(error, context)
+            raise
+        finally:
+            call.log()
 
     def _admit(self, call: _Call, connection: AuthContext) -> Caller:
         caller = call.caller = self._authenticator.authenticate(connection)
@@ -191,26 +203,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             yield
         finally:
             self._streams.discard(stream)
-
-    @asynccontextmanager
-    async def _call(self, method: str, context: _Context) -> AsyncIterator[_Call]:
-        """Turn what the call raises into its status, and log what came of it."""
-        call = _Call(method)
-        try:
-            yield call
-        except asyncio.CancelledError:
-            call.code = grpc.StatusCode.CANCELLED.name
-            raise
-        except grpc.aio.BaseError:
-            call.code = _code_of(context)
-            raise
-        except (_OutOfTime, _Stopping) as end:
-            call.code = end.code.name
-            await context.abort(end.code, end.advice)
-        except Exception as error:
-            await call.fail(status_of(error), context)
-        finally:
-            call.log()
 
 
 @dataclass(slots=True)
@@ -237,8 +229,20 @@ class _Call:
         self.request_id = getattr(request, "request_id", None)
         return request
 
-    async def fail(self, status: status_pb2.Status, context: _Context) -> None:
-        """End the call with this status."""
+    async def end(self, error: BaseException, context: _Context) -> None:
+        """Turn what the call raised into its status, unless it is to be raised further."""
+        match error:
+            case asyncio.CancelledError():
+                self.code = grpc.StatusCode.CANCELLED.name
+            case grpc.aio.BaseError():
+                self.code = _code_of(context)
+            case _End():
+                self.code = error.code.name
+                await context.abort(error.code, error.advice)
+            case Exception():
+                await self._fail(status_of(error), context)
+
+    async def _fail(self, status: status_pb2.Status, context: _Context) -> None:
         self.code = _CODES[status.code]
         info = error_details_pb2.ErrorInfo()
         status.details[0].Unpack(info)
@@ -328,8 +332,7 @@ class _Load:
         self._total = 0
         self._by_caller: Counter[str] = Counter()
 
-    @contextmanager
-    def slot(self, caller: Caller) -> Iterator[None]:
+    def slot(self, caller: Caller) -> _Slot:
         """Hold a place for as long as a call takes.
 
         Raises:
@@ -340,13 +343,28 @@ class _Load:
             raise Refusal(Reason.OVERLOADED, "too many calls at once: wait, then repeat")
         self._total += 1
         self._by_caller[code] += 1
-        try:
-            yield
-        finally:
-            self._total -= 1
-            self._by_caller[code] -= 1
-            if not self._by_caller[code]:
-                del self._by_caller[code]
+        return _Slot(self, code)
+
+    def leave(self, code: str) -> None:
+        """Give a place back."""
+        self._total -= 1
+        self._by_caller[code] -= 1
+        if not self._by_caller[code]:
+            del self._by_caller[code]
+
+
+class _Slot:
+    """A place among the calls under way. A class, because generators cost more for each call."""
+
+    def __init__(self, load: _Load, code: str) -> None:
+        self._load = load
+        self._code = code
+
+    def __enter__(self) -> None:
+        """It was taken when it was given."""
+
+    def __exit__(self, *error: object) -> None:
+        self._load.leave(self._code)
 
 
 def _read(deserialize: Callable[[bytes], object] | None, data: bytes) -> object:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
@@ -107,6 +108,7 @@ def build_server(
     clock: Clock,
     limits: CallLimits | None = None,
     recheck_seconds: float = RECHECK_SECONDS,
+    share_port: bool = False,
 ) -> Server:
     """Build a server and open its address. Call it inside a running event loop.
 
@@ -119,6 +121,7 @@ def build_server(
         clock: present time, aware.
         limits: how much to take on at once.
         recheck_seconds: how often callers of streams are checked.
+        share_port: whether other processes may listen there too; the kernel spreads connections.
 
     Raises:
         PolicyError: the contract does not say who may call a method.
@@ -130,26 +133,35 @@ def build_server(
     interceptor = CallInterceptor(Authenticator(trust, clock), gate, limits, recheck_seconds)
     credentials = _Credentials(tls, trust, clock).dynamic()
     server = grpc.aio.server(
-        interceptors=[interceptor], options=_OPTIONS, maximum_concurrent_rpcs=limits.hard
+        interceptors=[interceptor],
+        options=[*_OPTIONS, ("grpc.so_reuseport", int(share_port))],
+        maximum_concurrent_rpcs=limits.hard,
     )
     for service in services:
         service.add(service.servicer, server)
-    address = _open(server, listen, credentials)
+    address = _open(server, listen, credentials, share_port)
     names = [service.descriptor.full_name for service in services]
     return Server(server, interceptor, names, address)
 
 
-async def serve(server: Server, stop: asyncio.Event | None = None) -> None:
+async def serve(
+    server: Server,
+    stop: asyncio.Event | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
     """Start, log that the server is ready, and stop with grace on SIGTERM or SIGINT.
 
-    ``stop`` is another way to be told to stop, for a service whose store has failed.
+    ``stop`` is another way to be told to stop, for a service whose store has failed. ``on_ready``
+    is called once, when calls are answered.
     """
     loop = asyncio.get_running_loop()
     told_to_stop = stop or asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told_to_stop.set)
     await server.start()
+    gc.freeze()  # code, trust and reference data stay: no collection need look at them again
     log.info("ready", address=server.address)
+    on_ready()
     try:
         await told_to_stop.wait()
     finally:
@@ -159,6 +171,9 @@ async def serve(server: Server, stop: asyncio.Event | None = None) -> None:
 
 def run(main: Coroutine[Any, Any, _T]) -> _T:
     """Run an entry point's coroutine to its end on uvloop."""
+    # Messages come and go by the thousand and hold no cycles: looking for some at the usual rate
+    # takes several per cent of a busy server's time.
+    gc.set_threshold(*_GC_THRESHOLDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 
@@ -209,10 +224,12 @@ class _Credentials:
         return roots
 
 
-def _open(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials) -> str:
+def _open(
+    server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredentials, share_port: bool
+) -> str:
     """Open the address and return it with the port that it got."""
     host, _, _ = listen.rpartition(":")
-    _probe(listen)
+    _probe(listen, share_port)
     try:
         port = server.add_secure_port(listen, credentials)
     except RuntimeError:
@@ -220,7 +237,7 @@ def _open(server: grpc.aio.Server, listen: str, credentials: grpc.ServerCredenti
     return f"{host}:{port}"
 
 
-def _probe(listen: str) -> None:
+def _probe(listen: str, share_port: bool) -> None:
     """Try the address with a plain socket first, because gRPC does not say what is wrong."""
     host, _, port = listen.rpartition(":")
     try:
@@ -229,8 +246,11 @@ def _probe(listen: str) -> None:
         ):
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if share_port:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 probe.bind(address)
-                probe.listen(1)
+                if not share_port:  # a shared port would give it connections, and lose them
+                    probe.listen(1)
     except OSError as error:
         raise _cannot_listen(listen, error.strerror or "unknown host") from None
 
@@ -242,8 +262,9 @@ def _cannot_listen(listen: str, problem: str) -> ListenError:
     )
 
 
+_GC_THRESHOLDS: Final = (50_000, 20, 50)
+
 _OPTIONS: Final = [
-    ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
     ("grpc.max_concurrent_streams", 1024),
@@ -258,4 +279,4 @@ _OPTIONS: Final = [
     ("grpc.max_connection_age_ms", 60 * 60_000),
     ("grpc.max_connection_age_grace_ms", 60_000),
 ]
-"""One process a port; no message without bound; dead, idle and old connections are closed."""
+"""No message without bound; dead, idle and old connections are closed."""

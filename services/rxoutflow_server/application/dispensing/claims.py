@@ -40,7 +40,6 @@ from rxoutflow_server.application.ports import (
     ClaimCopy,
     Flow,
     RegionRole,
-    StoredOutcome,
     Transaction,
 )
 from rxoutflow_server.application.region import Region, opened
@@ -117,11 +116,8 @@ async def claim(
     region, now = exchange.region, exchange.region.now()
     number = unverified_number(request.claim, attempt_pb2.Claim)
     key = RequestKey(number, str(caller), request.request_id, CLAIM_PRESCRIPTION)
-    before = await exchange.store.read(lambda tx: _stored(tx, key))
-    if before is None:
-        region.require_active(region.code, caller.institution_code)
-        verified = region.verified(request.claim, attempt_pb2.Claim, now, decides=False)
-        require_own(caller, verified.content.pharmacy_code)
+    is_kept = await exchange.store.read(lambda tx: _is_kept(tx, region, caller, request, key, now))
+    if not is_kept:
         granted = await exchange.home_of(number).grant_claim(
             _with_proof(
                 GrantClaimRequest(request_id=request.request_id, claim=request.claim), request
@@ -257,9 +253,22 @@ def _with_proof(
     return granting
 
 
-def _stored(tx: Transaction, key: RequestKey) -> StoredOutcome | None:
+def _is_kept(
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    request: ClaimPrescriptionRequest,
+    key: RequestKey,
+    now: datetime,
+) -> bool:
+    """Whether the claim was granted and kept before; if not, the caller must be able to claim."""
     require_uncorrected(tx.journal, key.prescription_number, key.caller, key.request_id)
-    return tx.journal.outcome(key.prescription_number, key.caller, key.request_id)
+    if tx.journal.outcome(key.prescription_number, key.caller, key.request_id) is not None:
+        return True
+    region.require_active(region.code, caller.institution_code)
+    verified = region.verified(request.claim, attempt_pb2.Claim, now, decides=False)
+    require_own(caller, verified.content.pharmacy_code)
+    return False
 
 
 def _keep_claim(

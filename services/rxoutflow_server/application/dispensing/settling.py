@@ -1,14 +1,17 @@
 """Quote and commit: the payer holds, then the home region commits, each answer stored in between.
 
-``drive`` brings a dispense from any stored step to its decision. The call of the pharmacy and the
+``_drive`` brings a dispense from any stored step to its decision. The call of the pharmacy and the
 recovery after a crash both use it, and every request it makes is idempotent at its receiver: by
-settlement at the payer, by request at home.
+settlement at the payer, by request at home. A transaction stores one answer and loads the next
+request, so that a commitment costs no more of them than it has steps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeAlias, TypeVar
 
 from rxoutflow.identity import CallerName
 from rxoutflow.statements import StatementError
@@ -44,6 +47,9 @@ from rxoutflow_server.application.validation import (
 from rxoutflow_server.domain.dispense import Dispense, DispenseState, advanced
 from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
 
+R = TypeVar("R")
+_Step: TypeAlias = tuple[Dispense, HoldBenefitRequest | CommitAttemptRequest | None]
+
 _INSURANCE = settlement_pb2.SETTLEMENT_MODE_INSURANCE
 
 COMMIT_CLAIM = "/rxoutflow.v1.PharmacyService/CommitClaim"
@@ -61,8 +67,26 @@ async def quote(
         Refusal: see PharmacyService.QuoteSettlement.
         Unavailable: home or payer cannot be reached.
     """
-    region, now = exchange.region, exchange.region.now()
-    statement = await _visible_prescription(exchange, caller, request)
+    region = exchange.region
+    if request.WhichOneof("right") == "attempt_id":
+        payer, asked = await exchange.store.read(
+            lambda tx: _quote_request(region, caller, request, _claimed(tx, caller, request))
+        )
+    else:
+        opened = await open_at_home(exchange, caller, request)
+        payer, asked = _quote_request(region, caller, request, opened.prescription)
+    quoted = await exchange.peers.region(payer).quote_benefit(asked)
+    return QuoteSettlementResponse(quote=quoted.quote, pricing=asked.pricing)
+
+
+def _quote_request(
+    region: Region,
+    caller: CallerName,
+    request: QuoteSettlementRequest,
+    statement: SignedStatement,
+) -> tuple[str, QuoteBenefitRequest]:
+    """The payer region of a prescription, and what to ask it."""
+    now = region.now()
     prescription = region.verified(
         statement, prescription_pb2.Prescription, now, decides=False
     ).content
@@ -77,9 +101,8 @@ async def quote(
         attempt_id=request.attempt_id,
         now=now,
     )
-    payer = exchange.peers.region(prescription.patient.payer_region_code)
-    quoted = await payer.quote_benefit(QuoteBenefitRequest(prescription=statement, pricing=pricing))
-    return QuoteSettlementResponse(quote=quoted.quote, pricing=pricing)
+    payer = prescription.patient.payer_region_code
+    return payer, QuoteBenefitRequest(prescription=statement, pricing=pricing)
 
 
 async def commit(
@@ -92,13 +115,14 @@ async def commit(
         Refusal: see PharmacyService.CommitClaim; the claim is as it was.
         Unavailable: home or payer cannot be reached; repeat with the same request id.
     """
-    dispense = await exchange.store.transact(
-        lambda tx: _intend(tx, exchange.region, caller, request)
+    region = exchange.region
+    step = await exchange.store.transact(lambda tx: _next(tx, _intend(tx, region, caller, request)))
+    answer = await _drive(
+        exchange, step, lambda tx, dispense: _commit_answer(tx, region, caller, request, dispense)
     )
-    dispense = await drive(exchange, dispense)
-    return await exchange.store.transact(
-        lambda tx: _commit_answer(tx, exchange.region, caller, request, dispense)
-    )
+    if isinstance(answer, Refusal):
+        raise answer
+    return answer
 
 
 def _require_permitted(dispense: Dispense) -> None:
@@ -113,7 +137,7 @@ def _require_permitted(dispense: Dispense) -> None:
         )
 
 
-async def drive(exchange: Exchange, dispense: Dispense) -> Dispense:
+async def drive(exchange: Exchange, dispense: Dispense) -> None:
     """Bring a dispense from its stored step to its decision.
 
     Raises:
@@ -121,16 +145,44 @@ async def drive(exchange: Exchange, dispense: Dispense) -> Dispense:
         StatementError: likewise, where this region is home or payer itself.
         Unavailable: home or payer cannot be reached; the dispense stays where it is.
     """
+    step = await exchange.store.read(lambda tx: _next(tx, dispense))
+    await _drive(exchange, step, lambda _tx, _dispense: None)
+
+
+async def _drive(
+    exchange: Exchange, step: _Step, answer: Callable[[Transaction, Dispense], R]
+) -> R:
+    """Take the steps that are left; ``answer`` is called in the transaction of the last one."""
+    region, store, (dispense, request) = exchange.region, exchange.store, step
     try:
-        if dispense.state is DispenseState.COMMITTING:
-            dispense = await _hold(exchange, dispense)
-        if dispense.state is DispenseState.HELD:
-            dispense = await _commit_at_home(exchange, dispense)
+        if isinstance(request, HoldBenefitRequest):
+            held = await exchange.peers.region(dispense.payer_region_code).hold_benefit(request)
+            before = dispense
+            dispense, request = await store.transact(
+                lambda tx: _next(tx, _keep_hold(tx, region, before, held.settlement))
+            )
+        if isinstance(request, CommitAttemptRequest):
+            home = exchange.home_of(dispense.prescription_number)
+            committed = await home.commit_attempt(request)
+            return await store.transact(
+                lambda tx: answer(tx, _keep_commit(tx, region, dispense, committed.attempt))
+            )
     except (Refusal, StatementError) as refusal:
         if _is_decision(refusal, dispense):
-            await exchange.store.transact(lambda tx: _refused(tx, exchange.region, dispense))
+            await store.transact(lambda tx: _refused(tx, region, dispense))
         raise
-    return dispense
+    return await store.transact(lambda tx: answer(tx, dispense))
+
+
+def _next(tx: Transaction, dispense: Dispense) -> _Step:
+    """A dispense with what is to be asked for it next; nothing if it is decided."""
+    match dispense.state:
+        case DispenseState.COMMITTING:
+            return dispense, _hold_request(tx, dispense)
+        case DispenseState.HELD:
+            return dispense, _commit_request(tx, dispense)
+        case _:
+            return dispense, None
 
 
 def _is_decision(refusal: Refusal | StatementError, dispense: Dispense) -> bool:
@@ -158,16 +210,12 @@ def _touch(tx: Transaction, region: Region, dispense: Dispense) -> None:
         tx.dispensing.save_dispense(replace(current, update_time=region.now()))
 
 
-async def _visible_prescription(
-    exchange: Exchange, caller: CallerName, request: QuoteSettlementRequest
+def _claimed(
+    tx: Transaction, caller: CallerName, request: QuoteSettlementRequest
 ) -> SignedStatement:
-    """The prescription, by the caller's own attempt or by a proof of the right to collect."""
+    """The prescription that the caller holds by an attempt of its own."""
     number = request.prescription_number
-    if request.WhichOneof("right") == "attempt_id":
-        return await exchange.store.read(
-            lambda tx: _copy(tx, require_claim(tx, caller, number, request.attempt_id))
-        )
-    return (await open_at_home(exchange, caller, request)).prescription
+    return _copy(tx, require_claim(tx, caller, number, request.attempt_id))
 
 
 def _copy(tx: Transaction, claim: ClaimCopy) -> SignedStatement:
@@ -295,15 +343,6 @@ def _new_dispense(
     )
 
 
-async def _hold(exchange: Exchange, dispense: Dispense) -> Dispense:
-    request = await exchange.store.read(lambda tx: _hold_request(tx, dispense))
-    payer = exchange.peers.region(dispense.payer_region_code)
-    held = await payer.hold_benefit(request)
-    return await exchange.store.transact(
-        lambda tx: _keep_hold(tx, exchange.region, dispense, held.settlement)
-    )
-
-
 def _hold_request(tx: Transaction, dispense: Dispense) -> HoldBenefitRequest:
     number = dispense.prescription_number
     claim = _claim_of(tx, dispense)
@@ -336,14 +375,6 @@ def _keep_hold(
     tx.dispensing.save_dispense(held)
     _step(tx, held, Flow.MONEY, "hold confirmed", payer, digest, now)
     return held
-
-
-async def _commit_at_home(exchange: Exchange, dispense: Dispense) -> Dispense:
-    request = await exchange.store.read(lambda tx: _commit_request(tx, dispense))
-    committed = await exchange.home_of(dispense.prescription_number).commit_attempt(request)
-    return await exchange.store.transact(
-        lambda tx: _keep_commit(tx, exchange.region, dispense, committed.attempt)
-    )
 
 
 def _commit_request(tx: Transaction, dispense: Dispense) -> CommitAttemptRequest:
@@ -403,11 +434,16 @@ def _commit_answer(
     caller: CallerName,
     request: CommitClaimRequest,
     dispense: Dispense,
-) -> CommitClaimResponse:
+) -> CommitClaimResponse | Refusal:
+    """The answer. A refusal is given back, not raised: what home has answered is to be kept."""
     now, number = region.now(), dispense.prescription_number
     key = _key(caller, request, number)
-    _require_uncorrected(tx, caller, request, number)
-    _require_permitted(_current(tx, dispense))
+    try:
+        _require_uncorrected(tx, caller, request, number)
+        _require_permitted(_current(tx, dispense))
+        require_unused(tx.journal, key, request)
+    except Refusal as refusal:
+        return refusal
     claim = _claim_of(tx, dispense)
     response = CommitClaimResponse(attempt=tx.journal.statement(number, claim.attempt_sha256))
     if dispense.settlement_sha256:

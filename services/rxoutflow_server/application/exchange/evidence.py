@@ -22,8 +22,7 @@ from rxoutflow_server.application.region import Region
 def keep(tx: Transaction, number: str, statement: SignedStatement, now: datetime) -> bytes:
     """Keep a statement and return its digest. What a platform keeps is a leaf of its log, once."""
     digest = statement_sha256(statement)
-    if tx.journal.keep_statement(number, digest, statement, now):
-        tx.log.append(number, digest, statement.payload_type, now)
+    tx.keep(number, digest, statement, now)
     return digest
 
 

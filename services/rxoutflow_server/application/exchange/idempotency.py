@@ -55,7 +55,15 @@ def once(
     stored = journal.outcome(key.prescription_number, key.caller, key.request_id)
     if stored is not None:
         return _replayed(stored, key, digest, response_type)
-    response = carry_out()
+    try:
+        response = carry_out()
+    except Refusal:
+        # Where commands run beside each other, the same request may have taken effect while this
+        # one waited for a lock: then that is its answer, and not a refusal for what it did itself.
+        stored = journal.outcome(key.prescription_number, key.caller, key.request_id)
+        if stored is None:
+            raise
+        return _replayed(stored, key, digest, response_type)
     journal.keep_outcome(
         key.prescription_number,
         key.caller,

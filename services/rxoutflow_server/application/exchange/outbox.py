@@ -6,6 +6,10 @@ because its copy of a trust list may be older than a signer, its clock behind th
 earlier fact still on its way from somebody else. What it refuses otherwise, and what could not be
 delivered for too long, is set aside for an operator, and the rest goes on.
 
+Several processes may share the work. Each takes events for a while before it sends them, so that no
+other sends the same or what is behind them on its prescription; what a process took that ended
+meanwhile is due again after that while.
+
 A region that does not answer is left alone for a growing pause: it costs one call, however many
 events wait for it.
 """
@@ -40,6 +44,9 @@ BATCH_BYTES = 512 * 1024
 
 FIRST_PAUSE = timedelta(milliseconds=200)
 LONGEST_PAUSE = timedelta(seconds=60)
+
+LEASE = timedelta(seconds=60)
+"""For how long a process has events to itself that it took: longer than a call may last."""
 
 Jitter = Callable[[], float]
 """A random factor, at least 0.5 and below 1.5, so that regions do not knock all at once."""
@@ -83,12 +90,20 @@ async def deliver(
     peer: str,
     jitter: Jitter,
     pauses: Pauses | None = None,
+    *,
+    shared: bool = False,
 ) -> int:
-    """Send what is due to a region, one call; the number of events that left the outbox."""
+    """Send what is due to a region, one call; the number of events that left the outbox.
+
+    ``shared`` is whether other processes deliver from the same outbox.
+    """
     pauses = Pauses() if pauses is None else pauses
     if pauses.holds(peer, region.now()):
         return 0
-    events, request = await store.read(lambda tx: _next_batch(tx, peer, region.now()))
+    if shared:
+        events, request = await store.transact(lambda tx: _taken_batch(tx, peer, region.now()))
+    else:
+        events, request = await store.read(lambda tx: _next_batch(tx, peer, region.now()))
     if not events:
         return 0
     try:
@@ -104,9 +119,25 @@ async def deliver(
 def _next_batch(
     tx: Transaction, peer: str, now: datetime
 ) -> tuple[Sequence[OutgoingEvent], DeliverEventsRequest]:
-    events = tx.journal.due_events(peer, now, BATCH)
+    return _batch(tx, tx.journal.due_events(peer, now, BATCH))
+
+
+def _taken_batch(
+    tx: Transaction, peer: str, now: datetime
+) -> tuple[Sequence[OutgoingEvent], DeliverEventsRequest]:
+    taken = tx.journal.take_events(peer, now, now + LEASE, BATCH)
+    events, request = _batch(tx, taken)
+    for event in taken[len(events) :]:
+        tx.journal.event_let_go(event, now)
+    return events, request
+
+
+def _batch(
+    tx: Transaction, events: Sequence[OutgoingEvent]
+) -> tuple[Sequence[OutgoingEvent], DeliverEventsRequest]:
+    """As many of the events as go into one call."""
     request, size = DeliverEventsRequest(), 0
-    for event in events:
+    for event in events[:BATCH]:
         message = _message(tx, event)
         size += message.ByteSize()
         if request.events and size > BATCH_BYTES:

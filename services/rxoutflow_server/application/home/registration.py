@@ -373,7 +373,15 @@ def _new_prescription(
     pickup_secret: str,
     now: datetime,
 ) -> Prescription:
-    content = verified.content
+    number = verified.content.prescription_number
+    pickup_hash = region.hash_pickup_secret(number, pickup_secret)
+    return prescribed(verified.content, verified.sha256, pickup_hash, now)
+
+
+def prescribed(
+    content: prescription_pb2.Prescription, sha256: bytes, pickup_hash: bytes, now: datetime
+) -> Prescription:
+    """A prescription as it is when it has just been registered."""
     return Prescription(
         number=content.prescription_number,
         issuer_code=content.issuer.institution_code,
@@ -384,8 +392,8 @@ def _new_prescription(
         expire_time=instant(content.expire_time),
         register_time=now,
         update_time=now,
-        statement_sha256=verified.sha256,
-        pickup_hash=region.hash_pickup_secret(content.prescription_number, pickup_secret),
+        statement_sha256=sha256,
+        pickup_hash=pickup_hash,
         lines=tuple(LineUse(line.line_id, line.quantity) for line in content.lines),
         plan=plan_of(content),
     )

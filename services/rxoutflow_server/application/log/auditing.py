@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
+from google.protobuf.message import DecodeError
+
 from rxoutflow.log.checkpoint import CheckpointWrong, verify_checkpoint
 from rxoutflow.log.merkle import Growth, covering, leaf_hash
 from rxoutflow.log.receipts import leaf_data
@@ -87,7 +89,11 @@ def _leaf(tx: Transaction, leaf: LogLeaf, growth: Growth) -> Iterator[str]:
     if [stored.get(each) for each in subtrees] != completed:
         yield f"leaf {leaf.index} is not what it was when it was placed"
     number, sha256 = leaf.prescription_number, leaf.statement_sha256
-    statement = tx.journal.find_statement(number, sha256)
+    try:
+        statement = tx.journal.find_statement(number, sha256)
+    except DecodeError:
+        yield f"leaf {leaf.index}: what is kept as a statement of {number} is none any more"
+        return
     if statement is None:
         yield f"leaf {leaf.index}: statement {sha256.hex()} of {number} is not kept any more"
     elif statement_sha256(statement) != sha256 or statement.payload_type != leaf.payload_type:

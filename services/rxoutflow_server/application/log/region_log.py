@@ -2,9 +2,10 @@
 
 Commands append leaves to those that wait. A store with one writer calls :meth:`RegionLog.grow_now`
 once for each commit, inside its transaction, so that leaves, tree and signed head are on the disk
-together with what they are about. A store with many writers has the tree grow in transactions of
-its own, by whoever needs a receipt first. Either way a leaf is appended with what it is about, or
-not at all.
+together with what they are about. A store with many writers calls :meth:`RegionLog.grow_with`
+likewise, which waits for its turn; what was appended without that, has the tree grow in a
+transaction of its own, by whoever needs a receipt first. Either way a leaf is appended with what
+it is about, or not at all.
 
 Receipts of leaves that were placed just now are made from memory, all others from the stored tree.
 A receipt never fails an answer: if the key cannot sign at the moment, answers go without, and the
@@ -105,6 +106,14 @@ class RegionLog:
         if size != self._known_size(tx.log):
             self._remember(self._sign(tx.log, size, growth, leaves))
 
+    def grow_with(self, tx: Transaction) -> Callable[[], None]:
+        """Let the tree grow in a transaction of one of many writers, which may be undone.
+
+        What is returned is to be called on the event loop once the transaction is committed.
+        """
+        grown = self._grow(tx)
+        return lambda: self._remember(grown)
+
     async def receipt(self, store: Store, statement: SignedStatement) -> Receipt | None:
         """The receipt of a statement that a command has kept; none if no head is signed over it."""
         sha256 = statement_sha256(statement)
@@ -152,7 +161,7 @@ class RegionLog:
         """Let the tree grow in a transaction of its own, which may be undone and tried again."""
         size, growth, leaves = _grown(tx.log)
         newest = tx.log.checkpoint()
-        if newest is not None and newest.size == size:
+        if size == (newest.size if newest is not None else 0):
             return None
         return self._sign(tx.log, size, growth, leaves)
 

@@ -3,6 +3,6 @@
 The same tables, statements and promises as on SQLite; what differs is below ``transact``.
 """
 
-from rxoutflow_server.storage.postgres.store import PostgresStore
+from rxoutflow_server.storage.postgres.store import Options, PostgresStore
 
-__all__ = ["PostgresStore"]
+__all__ = ["Options", "PostgresStore"]

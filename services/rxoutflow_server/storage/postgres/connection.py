@@ -1,4 +1,4 @@
-"""A PostgreSQL connection as the tables want it: ``?`` placeholders, integers for truth values.
+"""How a connection to PostgreSQL is opened: one schema, durable, patient within limits.
 
 What was committed is on the disk of the server: ``synchronous_commit`` is asserted when a
 connection is opened, not assumed. Statements that wait for a lock give up after a while, and
@@ -7,16 +7,13 @@ connections that a partition cut off are noticed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.sql import SQL, Identifier
 
 from rxoutflow_server.storage.errors import StoreError
-from rxoutflow_server.storage.tables.connection import Cursor, Value
 
 LOCK_TIMEOUT_MS = 5_000
 """Waiting longer for another command's lock means that something hangs: try the command again."""
@@ -26,18 +23,6 @@ _SETTINGS = (
     " tcp_user_timeout=20000 connect_timeout=5 application_name=rxoutflow"
 )
 """How libpq notices a server that is gone. What the address says itself comes first."""
-
-
-class Statements:
-    """The port ``Connection`` of the tables, on a psycopg connection."""
-
-    def __init__(self, connection: psycopg.Connection) -> None:
-        self._connection = connection
-
-    def execute(self, sql: str, parameters: Sequence[Value] = (), /) -> Cursor:
-        """Run one statement with ``?`` placeholders."""
-        values = [int(value) if isinstance(value, bool) else value for value in parameters]
-        return self._connection.execute(_placeholders(sql), values)
 
 
 def connect(address: str, schema: str) -> psycopg.Connection:
@@ -72,10 +57,3 @@ def _require_durable(connection: psycopg.Connection) -> None:
                 f"the database has {setting} = {row and row[0]}; a platform needs"
                 f" {' or '.join(allowed)}, so that what it acknowledged survives a crash"
             )
-
-
-@lru_cache(maxsize=512)
-def _placeholders(sql: str) -> LiteralString:
-    """The same statement with psycopg's placeholders; our statements hold no other ``?``."""
-    # Every statement is a constant of storage/tables: nothing of a caller's is ever part of it.
-    return sql.replace("%", "%%").replace("?", "%s")

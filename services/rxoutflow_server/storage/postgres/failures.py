@@ -21,6 +21,9 @@ _CONFLICTS = frozenset(
 _UNIQUE_VIOLATION = "23505"
 """Most likely another command was faster: seen again, this one replays its outcome or refuses."""
 
+_CONSTRAINT = "23"
+"""Class: integrity constraints, which may be deferred to the commit."""
+
 _GONE = ("08", "57P0", "53")
 """Classes: connection exceptions, the server shuts down or recovers, it has no resources."""
 
@@ -33,6 +36,11 @@ def is_worth_another_try(error: BaseException) -> bool:
 
 def _is_conflict(error: BaseException) -> bool:
     return isinstance(error, psycopg.Error) and error.sqlstate in _CONFLICTS
+
+
+def is_undone(error: psycopg.Error) -> bool:
+    """Whether an error in answer to COMMIT says that nothing was committed; others do not tell."""
+    return _is_conflict(error) or (error.sqlstate or "").startswith(_CONSTRAINT)
 
 
 def is_gone(error: BaseException) -> bool:

@@ -14,9 +14,11 @@ import psycopg
 
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.storage.errors import StoreError
-from rxoutflow_server.storage.postgres.connection import Statements, connect
+from rxoutflow_server.storage.postgres.appends import Arrays
+from rxoutflow_server.storage.postgres.connection import connect
 from rxoutflow_server.storage.postgres.failures import described
 from rxoutflow_server.storage.postgres.schema import require_present
+from rxoutflow_server.storage.postgres.session import QUERIES, Session
 from rxoutflow_server.storage.tables.transaction import PlatformTables
 
 T = TypeVar("T")
@@ -25,17 +27,12 @@ T = TypeVar("T")
 class ReportReader:
     """The port ``Reader`` on a database that other processes work on."""
 
-    def __init__(self, connection: psycopg.Connection) -> None:
-        self._connection = connection
-        self._tables = PlatformTables(Statements(connection))
+    def __init__(self, session: Session[Transaction]) -> None:
+        self._session = session
 
     async def read(self, query: Callable[[Transaction], T]) -> T:
         """Run a query on a consistent snapshot. Blocks: a report has nothing else to do."""
-        self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        try:
-            return query(self._tables)
-        finally:
-            self._connection.execute("ROLLBACK")
+        return self._session.run(lambda: query(self._session.tables))
 
 
 @contextmanager
@@ -48,7 +45,7 @@ def reading_platform(address: str, schema: str) -> Iterator[ReportReader]:
     try:
         with closing(connect(address, schema)) as connection:
             require_present(connection, schema, "platform")
-            yield ReportReader(connection)
+            yield ReportReader(Session(connection, PlatformTables, QUERIES, Arrays()))
     except psycopg.Error as error:
         raise StoreError(
             f"schema {schema} cannot be read: {described(error)};"

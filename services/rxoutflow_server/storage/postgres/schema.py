@@ -1,8 +1,8 @@
 """The schema in PostgreSQL: the migrations of the tables, in the words of this engine.
 
-There is one description of the tables, that of SQLite, and what differs is differences of words:
-types, byte order of text, and options of storage that PostgreSQL does not have. So a table cannot
-exist on one engine and not on the other. Keys are text in byte order on both.
+There is one description of the tables, in the words of SQLite, and what differs is words: types,
+byte order of text, and options of storage that PostgreSQL does not have. So a table cannot exist
+on one engine and not on the other. Keys are text in byte order on both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from rxoutflow_server.storage.errors import StoreError
-from rxoutflow_server.storage.sqlite.schema import MIGRATIONS, Kind
+from rxoutflow_server.storage.tables.schema import MIGRATIONS, Kind
 
 _WORDS = (
     (re.compile(r"\)\s*(STRICT|WITHOUT ROWID)(\s*,\s*(STRICT|WITHOUT ROWID))*\s*$"), ")"),

@@ -1,7 +1,8 @@
 """Opening the file: one process, safe settings, and a refusal to work without them.
 
-A file is locked for one process through a lock file beside it. The writer's connection is the only
-one that checkpoints: SQLite before 3.51.3 can corrupt a WAL database when one connection
+A file is locked for one process through a lock file beside it. What a killed process left in the
+machine's memory is made durable before anybody is answered from it. The writer's connection is the
+only one that checkpoints: SQLite before 3.51.3 can corrupt a WAL database when one connection
 checkpoints while another writes. Every setting that durability rests on is read back, because
 SQLite ignores what a file system cannot do.
 """
@@ -14,7 +15,7 @@ import sqlite3
 from pathlib import Path
 from typing import TypeAlias
 
-from rxoutflow_server.storage.errors import StoreError
+from rxoutflow_server.storage.errors import StoreError, StoreInUse
 
 _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables; RETURNING came with 3.35
 _CACHED_STATEMENTS = 256
@@ -25,7 +26,7 @@ _WRITER_SETTINGS: _Settings = {
     "synchronous": 2,  # FULL: an acknowledged commit survives a power cut
     "foreign_keys": 1,
     "busy_timeout": 10_000,  # milliseconds; only an operator's own tools can be in the way
-    "wal_autocheckpoint": 4_000,  # pages of 4 KiB
+    "wal_autocheckpoint": 0,  # the writer does it where it hears of errors
     "cache_size": -64_000,  # KiB
     "temp_store": 2,  # in memory, so that savepoints never spill into files
 }
@@ -58,7 +59,7 @@ class FileLock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._descriptor)
-            raise StoreError(
+            raise StoreInUse(
                 f"{database} is open in another process, which holds {path};"
                 " stop that process, or give this one a database of its own"
             ) from None
@@ -79,8 +80,10 @@ def open_writer(path: Path) -> sqlite3.Connection:
             f"this Python has SQLite {sqlite3.sqlite_version}; use one with 3.37 or newer"
         )
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    _sync_what_was_left(path)
     connection = _connected(path, "rw")
     _apply(connection, path, _WRITER_SETTINGS)
+    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # waits for nobody
     return connection
 
 
@@ -89,6 +92,27 @@ def open_reader(path: Path) -> sqlite3.Connection:
     connection = _connected(path, "ro")
     _apply(connection, path, _READER_SETTINGS)
     return connection
+
+
+def _sync_what_was_left(path: Path) -> None:
+    """Sync the files of a process that was killed between writing a commit and syncing it.
+
+    SQLite takes such a commit for made, and answers to repeated requests would rest on it. It also
+    takes a log that it finds for one that has its name in the directory for certain. No connection
+    is open yet: closing a file ends all locks that the process has on it.
+    """
+    log = path.with_name(path.name + "-wal")
+    for each in (log, path, path.parent):
+        if each.exists():
+            _sync(each)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _connected(path: Path, mode: str) -> sqlite3.Connection:

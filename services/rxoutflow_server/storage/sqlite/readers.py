@@ -79,8 +79,19 @@ class Readers(Generic[X]):
             self._idle.put((connection, tables))
 
 
-def copy_database(connection: sqlite3.Connection, target: Path) -> None:
+Progress = Callable[[int, int], None]
+"""Told while something is copied: how much is done, of how much."""
+
+_PAGES_AT_ONCE = 4096
+
+
+def copy_database(
+    connection: sqlite3.Connection, target: Path, progress: Progress | None = None
+) -> None:
     """Copy a database into a new file, which appears only when it is complete and on the disk.
+
+    With ``progress`` it is copied in parts, so the connection must be in a transaction: a copy
+    begins anew whenever its source has changed between two parts.
 
     Raises:
         StoreError: ``target`` exists or cannot be written.
@@ -89,7 +100,7 @@ def copy_database(connection: sqlite3.Connection, target: Path) -> None:
     if target.exists():
         raise StoreError(f"{target} exists; name a file that does not")
     try:
-        _copy_into(partial, connection)
+        _copy_into(partial, connection, progress)
         partial.rename(target)
         _sync_directory(target.parent)
     except (OSError, sqlite3.Error) as error:
@@ -100,11 +111,18 @@ def copy_database(connection: sqlite3.Connection, target: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _copy_into(partial: Path, connection: sqlite3.Connection) -> None:
+def _copy_into(partial: Path, connection: sqlite3.Connection, progress: Progress | None) -> None:
     partial.unlink(missing_ok=True)
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with closing(sqlite3.connect(partial)) as copy:
-        connection.backup(copy)
+        if progress is None:
+            connection.backup(copy)
+        else:
+            connection.backup(
+                copy,
+                pages=_PAGES_AT_ONCE,
+                progress=lambda _, left, pages: progress(pages - left, pages),
+            )
         copy.execute("PRAGMA journal_mode = DELETE")
 
 

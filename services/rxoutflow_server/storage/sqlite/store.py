@@ -29,8 +29,9 @@ from rxoutflow_server.storage.sqlite.failures import (
     unavailable,
 )
 from rxoutflow_server.storage.sqlite.readers import Readers
-from rxoutflow_server.storage.sqlite.schema import Kind, migrate
+from rxoutflow_server.storage.sqlite.schema import migrate
 from rxoutflow_server.storage.sqlite.writer import Job, Writer
+from rxoutflow_server.storage.tables.schema import Kind
 from rxoutflow_server.storage.tables.transaction import EdgeTransactionTables, PlatformTables
 
 X = TypeVar("X")

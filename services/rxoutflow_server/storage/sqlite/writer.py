@@ -21,8 +21,14 @@ from rxoutflow_server.storage.sqlite.failures import for_caller, is_trouble, una
 
 X = TypeVar("X")
 
+CHECKPOINT_ROWS = 10_000
+"""Changed rows after which the log is moved into the database: some 16 MiB of log."""
+
 MAX_BATCH = 256
 """Most commands in one commit: bounds how long the first of them waits for the last."""
+
+
+_LEFT_OPEN: list[sqlite3.Connection] = []
 
 
 @dataclass(slots=True)
@@ -70,6 +76,7 @@ class Writer(Generic[X]):
         self._on_commit = on_commit
         self._queue: SimpleQueue[Job[X] | None] = SimpleQueue()
         self._failure: BaseException | None = None
+        self._moved_at = connection.total_changes
         # A daemon, so that a process can end without closing: what was answered is on the disk.
         self._thread = Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -89,6 +96,8 @@ class Writer(Generic[X]):
             jobs, closing = self._take()
             self._carry_out(jobs)
             self._answer(jobs)
+            if jobs and self._moved_at + CHECKPOINT_ROWS <= self._connection.total_changes:
+                self._move_log(jobs[0].future.get_loop())
         self._close_connection()
 
     def _take(self) -> tuple[list[Job[X]], bool]:
@@ -143,8 +152,26 @@ class Writer(Generic[X]):
         with suppress(RuntimeError):  # the event loop is closed: nobody listens any more
             jobs[0].future.get_loop().call_soon_threadsafe(self._on_batch, jobs, self._failure)
 
+    def _move_log(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Move the log into the database, after everybody was answered.
+
+        SQLite would do it by itself within a commit, but would not tell when the disk fails there.
+        """
+        self._moved_at = self._connection.total_changes
+        if self._failure is not None:
+            return
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # waits for nobody
+        except sqlite3.Error as error:
+            self._failure = error
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._on_batch, [], error)
+
     def _close_connection(self) -> None:
+        if self._failure is not None:
+            # SQLite moves the log when the last connection closes; a failing disk is left alone.
+            _LEFT_OPEN.append(self._connection)
+            return
         with suppress(sqlite3.Error):  # the write-ahead log holds whatever is not checkpointed
-            if self._failure is None:
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()

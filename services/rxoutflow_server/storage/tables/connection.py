@@ -7,6 +7,7 @@ locked.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -37,11 +38,28 @@ class Connection(Protocol):
         """Run one statement with ``?`` placeholders."""
 
 
+class LateCursor(ABC):
+    """A result that is not there yet, and that an expectation need not wait for."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def expect_one(self, what: str) -> None:
+        """Break the transaction before it is committed, unless the change touched one row."""
+
+
+def not_the_one(what: str) -> InvariantBroken:
+    """The row of a change is not there, or a newer state has been stored since it was loaded."""
+    return InvariantBroken(f"{what} was saved, but is not there or was changed since")
+
+
 def require_one(cursor: Cursor, what: str) -> None:
     """Hold a change to the one row that it was meant for.
 
     Raises:
         InvariantBroken: the row is not there, or a newer state has been stored since it was loaded.
     """
-    if cursor.rowcount != 1:
-        raise InvariantBroken(f"{what} was saved, but is not there or was changed since")
+    if isinstance(cursor, LateCursor):
+        cursor.expect_one(what)
+    elif cursor.rowcount != 1:
+        raise not_the_one(what)

@@ -57,17 +57,19 @@ FROM steps WHERE prescription_number = ? ORDER BY sequence
 _NEXT_NOTICE = """
 INSERT INTO notice_counters (institution_code, sequence) VALUES (?, 1)
 ON CONFLICT (institution_code) DO UPDATE SET sequence = notice_counters.sequence + 1
-RETURNING sequence
 """
 _ADD_NOTICE = """
 INSERT INTO notices (institution_code, sequence, kind, prescription_number,
                      other_institution_code, statement_sha256, summary, time)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, (SELECT sequence FROM notice_counters WHERE institution_code = ?), ?, ?, ?, ?, ?, ?)
 """
 _NOTICES = """
 SELECT institution_code, kind, prescription_number, other_institution_code, statement_sha256,
        summary, time, sequence
 FROM notices WHERE institution_code = ? AND sequence > ? ORDER BY sequence LIMIT ?
+"""
+_SWEEP_COUNT_NOTICES = """
+SELECT COALESCE(SUM(sequence), 0) FROM notice_counters WHERE institution_code > ''
 """
 _ADD_EVENT = """
 INSERT INTO outbox (prescription_number, peer_region_code, event_id, sequence, insured_person_id,
@@ -99,6 +101,30 @@ WHERE peer_region_code = ? AND state = 'pending' AND next_try_time <= ?
       AND earlier.state <> 'dead' AND earlier.sequence < due.sequence
       AND earlier.next_try_time > due.next_try_time)
 ORDER BY next_try_time, create_time, prescription_number, sequence LIMIT ?
+"""
+# Whoever takes events of a prescription holds its first one locked meanwhile, so that nobody else
+# takes those behind it; what is locked is left to whoever locked it.
+_FIRST_EVENT = """
+SELECT event_id FROM outbox
+WHERE prescription_number = ? AND peer_region_code = ? AND state = 'pending'
+  AND sequence = (SELECT MIN(sequence) FROM outbox WHERE prescription_number = ?
+                  AND peer_region_code = ? AND state = 'pending')
+"""
+_TAKE_EVENTS = """
+UPDATE outbox SET next_try_time = ?
+WHERE prescription_number = ? AND peer_region_code = ? AND state = 'pending'
+  AND next_try_time <= ?
+  AND NOT EXISTS (
+    SELECT 1 FROM outbox AS earlier
+    WHERE earlier.prescription_number = ? AND earlier.peer_region_code = ?
+      AND earlier.state <> 'dead' AND earlier.sequence < outbox.sequence
+      AND earlier.next_try_time > outbox.next_try_time)
+RETURNING event_id, peer_region_code, prescription_number, insured_person_id, statement_sha256,
+          create_time, tries, pending_since, sequence
+"""
+_EVENT_LET_GO = """
+UPDATE outbox SET next_try_time = ?
+WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ?
 """
 # From one region to the next through the index, however many events wait for each.
 _SWEEP_DUE_PEERS = """
@@ -146,6 +172,11 @@ _EVENT_REVIVED = """
 UPDATE outbox SET state = 'pending', error = '', next_try_time = ?, pending_since = ?
 WHERE prescription_number = ? AND peer_region_code = ? AND event_id = ? AND state = 'dead'
 """
+_TAKE_TURN = """
+INSERT INTO task_turns (code, holder, until) VALUES (?, ?, ?)
+ON CONFLICT (code) DO UPDATE SET holder = excluded.holder, until = excluded.until
+WHERE task_turns.holder = excluded.holder OR task_turns.until <= ?
+"""
 _RECEIVE_EVENT = """
 INSERT INTO inbox (prescription_number, origin, event_id, receive_time) VALUES (?, ?, ?, ?)
 ON CONFLICT (prescription_number, origin, event_id) DO NOTHING
@@ -155,8 +186,9 @@ ON CONFLICT (prescription_number, origin, event_id) DO NOTHING
 class JournalTables:
     """The port ``Journal`` in SQL."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, lock: str = "") -> None:
         self._connection = connection
+        self._lock = lock
 
     def keep_statement(
         self, number: str, sha256: bytes, statement: SignedStatement, time: datetime
@@ -249,12 +281,12 @@ class JournalTables:
     def add_notice(self, notice: NoticeRecord) -> None:
         """Append a notice for an institution under that institution's next number."""
         institution = notice.institution_code
-        ((sequence,),) = self._connection.execute(_NEXT_NOTICE, (institution,)).fetchall()
+        self._connection.execute(_NEXT_NOTICE, (institution,))
         self._connection.execute(
             _ADD_NOTICE,
             (
                 institution,
-                sequence,
+                institution,
                 notice.kind,
                 notice.prescription_number,
                 notice.other_institution_code,
@@ -268,6 +300,11 @@ class JournalTables:
         """Notices for an institution after a sequence number, oldest first."""
         rows = self._connection.execute(_NOTICES, (institution_code, after, limit)).fetchall()
         return [_notice(row) for row in rows]
+
+    def count_notices(self) -> int:
+        """How many notices there are, for all institutions."""
+        ((count,),) = self._connection.execute(_SWEEP_COUNT_NOTICES).fetchall()
+        return int(count)
 
     def add_event(self, event: OutgoingEvent) -> None:
         """Put a fact into the outbox, after all that wait there for the same prescription."""
@@ -292,6 +329,35 @@ class JournalTables:
         """Events for a peer that are to be sent now: those first whose turn came first."""
         rows = self._connection.execute(_SWEEP_DUE_EVENTS, (peer, micros(now), limit)).fetchall()
         return [_event(row) for row in rows]
+
+    def take_events(
+        self, peer: str, now: datetime, until: datetime, limit: int
+    ) -> Sequence[OutgoingEvent]:
+        """The same, for whoever takes them alone: nobody else is given them before ``until``."""
+        skip = f"{self._lock} SKIP LOCKED" if self._lock else ""
+        numbers = {event.prescription_number for event in self.due_events(peer, now, limit)}
+        firsts = [
+            (number, self._connection.execute(_FIRST_EVENT + skip, (number, peer, number, peer)))
+            for number in sorted(numbers)
+        ]
+        free = [number for number, first in firsts if first.fetchone() is not None]
+        taken = [
+            self._connection.execute(
+                _TAKE_EVENTS, (micros(until), number, peer, micros(now), number, peer)
+            )
+            for number in free
+        ]
+        rows = sorted((row for each in taken for row in each.fetchall()), key=_waited_longest)
+        return [_event(row[:-1]) for row in rows]
+
+    def event_let_go(self, event: OutgoingEvent, now: datetime) -> None:
+        """Let anybody take an event again that was taken and not sent."""
+        self._connection.execute(_EVENT_LET_GO, (micros(now), *_event_key(event)))
+
+    def take_turn(self, task: str, holder: str, until: datetime, now: datetime) -> bool:
+        """Have a task to oneself for a while, or for longer; false if somebody else has it."""
+        values = (task, holder, micros(until), micros(now))
+        return self._connection.execute(_TAKE_TURN, values).rowcount == 1
 
     def peers_with_due_events(self, now: datetime) -> Sequence[str]:
         """Regions for which something is to be sent now."""
@@ -338,6 +404,12 @@ class JournalTables:
         """Note an event of another region; false if it was noted before."""
         noted = self._connection.execute(_RECEIVE_EVENT, (number, origin, event_id, micros(time)))
         return noted.rowcount == 1
+
+
+def _waited_longest(row: Row) -> tuple[int, str, int]:
+    """In the order of creation, and on each prescription in its own order."""
+    _, _, number, _, _, create_time, _, _, sequence = row
+    return create_time, number, sequence
 
 
 def _event_key(event: OutgoingEvent) -> tuple[str, str, str]:

@@ -153,6 +153,11 @@ INSERT INTO account_openings (
     insured_person_id, own_account_fen, family_accounts_fen, held_fen, payable_fen, pool_fen)
 VALUES (?, ?, ?, ?, ?, ?)
 """
+_ADD_BENEFIT_OPENING = """
+INSERT INTO benefit_openings (insured_person_id, scheme_code, year, used_deductible_fen,
+                              used_cap_fen, since)
+VALUES (?, ?, ?, ?, ?, ?)
+"""
 _ACCOUNT_ENTRIES = """
 SELECT insured_person_id, settlement_id, movement, reversal_id, debit_account, credit_account, fen,
        time
@@ -219,6 +224,7 @@ class PayerTables:
             own, family = person.own_account_fen, amounts_text(person.family_accounts_fen)
             opening = (person.insured_person_id, own, family, 0, 0, 0)
             self._connection.execute(_ADD_OPENING, opening)
+            self._open_benefit(person)
             self._add_enrolments(person)
         return added
 
@@ -228,6 +234,17 @@ class PayerTables:
         require_one(saved, "an insured person")
         self._connection.execute(_FORGET_ENROLMENTS, (person.insured_person_id, person.year))
         self._add_enrolments(person)
+
+    def _open_benefit(self, person: InsuredPerson) -> None:
+        """Note what of the year's benefit was used before anything that this region decided."""
+        ordinary = ("", person.used_deductible_fen, person.used_cap_fen)
+        schemes = [
+            (each.scheme_code, each.used_deductible_fen, each.used_cap_fen)
+            for each in person.enrolments
+        ]
+        for scheme_code, deductible, cap in (ordinary, *schemes):
+            key = (person.insured_person_id, scheme_code, person.year)
+            self._connection.execute(_ADD_BENEFIT_OPENING, (*key, deductible, cap, 0))
 
     def _add_enrolments(self, person: InsuredPerson) -> None:
         for each in person.enrolments:

@@ -5,6 +5,9 @@ Holds no state of its own, so one value serves every transaction of its connecti
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.storage.tables.agreements import AgreementTables
 from rxoutflow_server.storage.tables.clearing import ClearingTables
 from rxoutflow_server.storage.tables.connection import Connection
@@ -24,7 +27,7 @@ class PlatformTables:
     """
 
     def __init__(self, connection: Connection, lock: str = "") -> None:
-        self.journal = JournalTables(connection)
+        self.journal = JournalTables(connection, lock)
         self.home = HomeTables(connection, lock)
         self.payer = PayerTables(connection, lock)
         self.dispensing = DispensingTables(connection, lock)
@@ -32,6 +35,11 @@ class PlatformTables:
         self.clearing = ClearingTables(connection)
         self.agreements = AgreementTables(connection)
         self.log = LogTables(connection, lock)
+
+    def keep(self, number: str, sha256: bytes, statement: SignedStatement, time: datetime) -> None:
+        """Keep a statement byte for byte; a leaf of the log, if it was not kept before."""
+        if self.journal.keep_statement(number, sha256, statement, time):
+            self.log.append(number, sha256, statement.payload_type, time)
 
 
 class EdgeTransactionTables:

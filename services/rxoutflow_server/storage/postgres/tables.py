@@ -1,0 +1,33 @@
+"""The records of a platform in PostgreSQL: the common tables, and what is gathered on top of them.
+
+Every command keeps statements, and each has a leaf in the log if it was not kept before. Asking for
+that one by one would be a round trip a statement, so both are sent together, for all of them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from rxoutflow.v1.statement_pb2 import SignedStatement
+from rxoutflow_server.storage.postgres.appends import KEEP_WITH_LEAF
+from rxoutflow_server.storage.postgres.pipeline import Pipeline
+from rxoutflow_server.storage.tables.transaction import PlatformTables
+from rxoutflow_server.storage.tables.values import micros
+
+
+class PostgresTables(PlatformTables):
+    """The port ``Transaction`` on a pipeline."""
+
+    def __init__(self, pipeline: Pipeline, lock: str = "") -> None:
+        """``lock`` is appended to the loads that precede a change."""
+        super().__init__(pipeline, lock)
+        self._pipeline = pipeline
+
+    def keep(self, number: str, sha256: bytes, statement: SignedStatement, time: datetime) -> None:
+        """Keep a statement byte for byte; one that was not kept before becomes a leaf."""
+        if not self._pipeline.gathered.takes(KEEP_WITH_LEAF):
+            super().keep(number, sha256, statement, time)
+            return
+        kept = statement.SerializeToString()
+        row = (number, sha256, statement.payload_type, kept, micros(time))
+        self._pipeline.gather(KEEP_WITH_LEAF, row)

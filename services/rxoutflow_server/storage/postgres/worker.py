@@ -1,0 +1,183 @@
+"""What a worker does with commands: together if it can, each alone if it must, again if it may."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import psycopg
+import structlog
+
+from rxoutflow_server.storage.errors import StoreError
+from rxoutflow_server.storage.postgres.failures import (
+    for_caller,
+    is_gone,
+    is_worth_another_try,
+    unavailable,
+)
+from rxoutflow_server.storage.postgres.session import Session, Unconfirmed, Unknown
+
+log = structlog.get_logger()
+
+X = TypeVar("X")
+T = TypeVar("T")
+
+TRIES = 8
+"""How often a command is run that meets conflicts. Each try sees what the others committed."""
+
+LOOKS = 2
+"""How often a command is run again whose connection was lost, to find out what became of it."""
+
+
+@dataclass(slots=True)
+class Job(Generic[X]):
+    """A command, the future of its caller, and what became of it."""
+
+    command: Callable[[X], Any]
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+    def resolve(self) -> None:
+        """Answer the caller, on the caller's event loop."""
+        if self.future.done():  # the caller has gone away
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+BeforeCommit: TypeAlias = Callable[[X], Callable[[], None]]
+"""Called in each transaction that changed something, after its commands. What it returns is called
+on the event loop once that is committed, before anybody is answered."""
+
+
+class _Apart(Exception):
+    """A command of a batch was refused after it had changed something."""
+
+
+class Worker(Generic[X]):
+    """One session at a time, opened anew when it is lost."""
+
+    def __init__(
+        self, session: Callable[[], Session[X]], before_commit: BeforeCommit[X] | None
+    ) -> None:
+        self._new_session = session
+        self._before_commit = before_commit
+        self._done: list[Callable[[], None]] = []
+        self._session: Session[X] | None = None
+
+    def carry_out(self, jobs: Sequence[Job[X]]) -> list[Callable[[], None]]:
+        """Run the commands, and note at each job what became of it.
+
+        Returns:
+            What is to be called now that they are committed.
+        """
+        self._done = []
+        if len(jobs) < 2 or not self._together(jobs):
+            for job in jobs:
+                self._safely(job)
+        return self._done
+
+    def close(self) -> None:
+        """Close the session."""
+        if self._session is not None:
+            self._session.close()
+
+    def _together(self, jobs: Sequence[Job[X]]) -> bool:
+        """Run all in one transaction; false if each has to be run again, alone."""
+        try:
+            self._opened()
+        except (psycopg.Error, StoreError):  # nor could any of them alone
+            return _refuse(jobs)
+        try:
+            self._commit(lambda session: _one_by_one(session, jobs))
+        except Exception as error:  # whatever it was: its own command meets it again, alone
+            for job in jobs:
+                job.result = job.error = None
+            return not self._is_replicated(error) and _refuse(jobs)
+        return True
+
+    def _safely(self, job: Job[X]) -> None:
+        """Run a command alone; whatever is wrong here, its caller is answered."""
+        try:
+            self._alone(job)
+        except Exception as error:  # a defect of this package: the worker goes on
+            log.exception("store_worker_failed", exception=type(error).__name__)
+            job.error = unavailable()
+
+    def _alone(self, job: Job[X]) -> None:
+        tries, looks = TRIES, LOOKS
+        while True:
+            try:
+                job.result = self._commit(lambda session: job.command(session.tables))
+            except Exception as error:
+                tries, looks = tries - _is_conflict(error), looks - _is_lost(error)
+                again = _is_conflict(error) or _is_lost(error)
+                if not again or not tries or looks < 0 or not self._is_replicated(error):
+                    unknown = isinstance(error, Unknown | StoreError)
+                    job.error = unavailable() if unknown else for_caller(error)
+                    return
+            else:
+                return
+
+    def _commit(self, work: Callable[[Session[X]], T]) -> T:
+        session = self._opened()
+        done: list[Callable[[], None]] = []
+
+        def all_of_it() -> T:
+            before = session.changes
+            result = work(session)
+            if self._before_commit is not None and session.changes != before:
+                done.append(self._before_commit(session.tables))
+            return result
+
+        result = session.run(all_of_it)
+        self._done += done
+        return result
+
+    def _is_replicated(self, error: BaseException) -> bool:
+        """Whether what a command may find now is as safe as what it commits."""
+        if not isinstance(error, Unconfirmed):
+            return True
+        try:
+            self._opened().confirm_replica()
+        except (Unknown, psycopg.Error, StoreError):
+            return False
+        return True
+
+    def _opened(self) -> Session[X]:
+        if self._session is None or not self._session.is_open:
+            self._session = self._new_session()
+        return self._session
+
+
+def _refuse(jobs: Sequence[Job[X]]) -> bool:
+    """Have every caller hear that it is not known; true, because that is the end of it."""
+    for job in jobs:
+        job.error = unavailable()
+    return True
+
+
+def _one_by_one(session: Session[X], jobs: Sequence[Job[X]]) -> None:
+    for job in jobs:
+        before = session.changes
+        try:
+            job.result = job.command(session.tables)
+        except psycopg.Error:
+            raise
+        except Exception as error:
+            if session.changes != before:
+                raise _Apart from error
+            job.error = for_caller(error)
+
+
+def _is_conflict(error: BaseException) -> bool:
+    return is_worth_another_try(error)
+
+
+def _is_lost(error: BaseException) -> bool:
+    return isinstance(error, Unknown) or is_gone(error)

@@ -1,0 +1,164 @@
+"""Several processes of a platform on one port and one database, over real mutual TLS.
+
+Each is replaced under load without a failed call; one that is killed is replaced by itself, while
+the clients' usual repetition covers what was under way; all end with the process that watches them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from benchmarks.exchange.site import Site
+from benchmarks.exchange.work import Job, read_draft
+from rxoutflow_server.sandbox.layout import prepare
+from rxoutflow_server.sandbox.running import server_command
+from rxoutflow_server.sandbox.wiring import Wiring, choose_ports, services
+from support.postgres import PostgresMissing, fresh_schema
+from support.sandbox import eventually
+
+REGION = "350500"
+SCHEMA = "workers"
+DRAFT = Path(__file__).parents[2] / "clients/prescriptions/one-region.json"
+WORKERS = 2
+AT_ONCE = 8
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@dataclass
+class Running:
+    """A platform of several processes, and a hospital that knows it."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    job: Job
+
+    def said(self, event: str) -> int:
+        """How often it has been said in the log."""
+        lines = self.log.read_text("utf-8").splitlines()
+        return sum(json.loads(each)["event"] == event for each in lines if each.startswith("{"))
+
+    def workers(self) -> set[int]:
+        """The processes that are watched."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return {int(each) for each in children.read_text("ascii").split()}
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Running]:
+    """A region's platform in two processes."""
+    try:
+        address = fresh_schema(SCHEMA)
+    except PostgresMissing as missing:
+        pytest.skip(str(missing))
+    prepared = prepare(folder, datetime.now(UTC))
+    layout, constellation = prepared.layout, prepared.constellation
+    all_of_them = services(layout, constellation)
+    wiring = Wiring(layout, constellation, choose_ports([each.name for each in all_of_them]))
+    wiring.write(datetime.now(UTC))
+    service = next(each for each in all_of_them if each.name == f"platform-{REGION}")
+    text = service.config.read_text("utf-8")
+    place = f'postgres = "{address}"\nschema = "{SCHEMA}"'
+    text = f"workers = {WORKERS}\n" + text.replace('path = "platform.db"', place)
+    service.config.write_text(text + "\n[limits]\ncalls_per_second = 100000\n", "utf-8")
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(server_command(service), stdout=output, stderr=output)
+    site = Site(prepared, wiring, {}, 0)
+    _, pharmacy = site.institution("quanzhou-pharmacy")
+    prices = json.loads(layout.prices(pharmacy).read_text("utf-8"))
+    job = Job(site, "quanzhou-hospital", "quanzhou-pharmacy", read_draft(DRAFT), prices, REGION)
+    started = Running(process, log, job)
+    try:
+        eventually(lambda: started.said("workers_ready"), "the workers are ready")
+        yield started
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+class Load:
+    """Registers prescriptions, one after the other in each of a few tasks, until told to end."""
+
+    def __init__(self, job: Job, repeats: int) -> None:
+        self._job = job
+        self._repeats = repeats
+        self._index = iter(range(1_000_000))
+        self.registered = 0
+        self.failures: list[grpc.aio.AioRpcError] = []
+        self.ending = False
+
+    async def work(self) -> None:
+        while not self.ending:
+            call = self._job.register(self._job.case(next(self._index)))
+            for repeats_left in reversed(range(self._repeats + 1)):
+                try:
+                    await call()
+                except grpc.aio.AioRpcError as error:
+                    if not repeats_left or error.code() is not grpc.StatusCode.UNAVAILABLE:
+                        self.failures.append(error)
+                        break
+                else:
+                    self.registered += 1
+                    break
+
+
+async def under_load(platform: Running, happening: Any, repeats: int) -> Load:
+    """What a load meets while something happens."""
+    load = Load(platform.job, repeats)
+    tasks = [asyncio.create_task(load.work()) for _ in range(AT_ONCE)]
+    try:
+        while load.registered < 5 * AT_ONCE:
+            await asyncio.sleep(0.05)
+        await happening()
+        seen = load.registered
+        while load.registered < seen + 5 * AT_ONCE and not load.failures:
+            await asyncio.sleep(0.05)
+    finally:
+        load.ending = True
+        await asyncio.gather(*tasks)
+    return load
+
+
+async def test_processes_are_replaced_under_load_without_a_failed_call_and_a_killed_one_too(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path) as platform:
+        before = platform.workers()
+        assert len(before) == WORKERS
+
+        async def replaced() -> None:
+            platform.process.send_signal(signal.SIGHUP)
+            while not platform.said("workers_replaced"):
+                await asyncio.sleep(0.05)
+
+        load = await under_load(platform, replaced, repeats=3)
+        assert load.failures == []
+        fresh = platform.workers()
+        assert len(fresh) == WORKERS
+        assert not before & fresh
+
+        async def killed() -> None:
+            os.kill(min(fresh), signal.SIGKILL)
+            while len(platform.workers() - {min(fresh)}) < WORKERS or platform.said("ready") < 5:
+                await asyncio.sleep(0.05)
+
+        load = await under_load(platform, killed, repeats=3)
+        assert load.failures == []
+        left = platform.workers()
+        platform.process.terminate()
+        assert platform.process.wait(30) == 0
+    assert not [pid for pid in left if Path(f"/proc/{pid}").exists()]
