@@ -25,10 +25,11 @@ PINNED: dict[str, Pinned] = {
     "an event signed ahead of the other region's clock was set aside for good": Pinned(
         Parameters(
             seed=64,
-            prescriptions=1,
+            prescriptions=2,
             visits=1,
+            horizon=90.0,
             faults=(2,),
-            without=frozenset({"clogs", "crashes", "cuts", "disk", "lost requests"}),
+            without=frozenset({"clogs", "crashes", "cuts", "disk", "lost requests", "stragglers"}),
         ),
         Plant(
             [

@@ -57,7 +57,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_INSTITUTION_NOT_ACTIVE: _ErrorReason.ValueType  # 7
     """PERMISSION_DENIED, definite. The institution is suspended, not designated, or not on its
-    region's trust list. Metadata: `institution`.
+    region's trust list. An earlier sending of the same request, when it still was, may have taken
+    effect: if that was never answered, correct it. Metadata: `institution`.
     """
     ERROR_REASON_INSTITUTION_OUT_OF_SCOPE: _ErrorReason.ValueType  # 8
     """PERMISSION_DENIED, definite. The institution's agreement with the insurance does not cover
@@ -282,7 +283,8 @@ own. Metadata: `region`.
 """
 ERROR_REASON_INSTITUTION_NOT_ACTIVE: ErrorReason.ValueType  # 7
 """PERMISSION_DENIED, definite. The institution is suspended, not designated, or not on its
-region's trust list. Metadata: `institution`.
+region's trust list. An earlier sending of the same request, when it still was, may have taken
+effect: if that was never answered, correct it. Metadata: `institution`.
 """
 ERROR_REASON_INSTITUTION_OUT_OF_SCOPE: ErrorReason.ValueType  # 8
 """PERMISSION_DENIED, definite. The institution's agreement with the insurance does not cover
