@@ -48,6 +48,7 @@ bench: $(READY) ## Measure a platform against a bare mTLS echo, on SQLite and on
 	@$(BIN)/python tests/benchmarks/bench_exchange.py --out build/bench-sqlite.json
 	@$(BIN)/python tests/benchmarks/bench_exchange.py --postgres --out build/bench-postgresql.json
 	@$(BIN)/python tests/benchmarks/plot_exchange.py build/bench.png build/bench-*.json
+	@$(BIN)/python tests/benchmarks/profile_exchange.py --out build/profile.json
 	@echo "results and plot: build/"
 
 check: $(READY) ## Check style, types, import rules, the contract and the committed stubs.

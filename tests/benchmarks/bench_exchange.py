@@ -10,17 +10,11 @@ round.
 from __future__ import annotations
 
 import asyncio
-import json
-import platform
-import sqlite3
-import subprocess
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,18 +27,20 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.exchange.load import Call, Measured, measure
+from benchmarks.exchange.setting import (
+    CONSTELLATIONS,
+    ECHO_BYTES,
+    documented,
+    echo_region,
+    job_of,
+    warm_up,
+    warning,
+)
 from benchmarks.exchange.site import Site, running_site
-from benchmarks.exchange.work import Case, Job, amounts_of, read_draft
+from benchmarks.exchange.work import Case, Job, amounts_of
 from support.postgres import Server
 
-ROOT = Path(__file__).resolve().parents[2]
-DRAFT = ROOT / "clients/prescriptions/one-region.json"
 BATCH = 32
-ECHO_BYTES = 1500
-JOBS = {
-    "one region": ("quanzhou-hospital", "quanzhou-pharmacy", "350500"),
-    "three regions": ("xiamen-hospital", "quanzhou-pharmacy", "320600"),
-}
 
 
 class Rounds:
@@ -119,25 +115,25 @@ def main(calls: int, rounds: int, concurrency: int, postgres: bool, out: Path) -
     console = Console(stderr=True)
     server = Server.start() if postgres else None
     address = server.address if server is not None else ""
-    results = {name: _run(name, calls, rounds, concurrency, address, console) for name in JOBS}
     engine = "postgresql" if postgres else "sqlite"
-    circumstances = _circumstances(calls, rounds, concurrency)
-    document = {**circumstances, "engine": engine, "results": results}
-    out.write_text(json.dumps(document, indent=2), "utf-8")
+    options = {"calls": calls, "rounds": rounds, "concurrency": concurrency, "engine": engine}
+    with documented(out, **options) as document:
+        results = document["results"] = {
+            name: _run(name, calls, rounds, concurrency, address, console)
+            for name in CONSTELLATIONS
+        }
     for name, figures in results.items():
         _show(Console(), name, figures)
+    console.print(warning(document), style="yellow")
 
 
 def _run(
     name: str, calls: int, rounds: int, concurrency: int, postgres: str, console: Console
 ) -> dict[str, dict[str, float]]:
-    hospital, pharmacy, payer = JOBS[name]
-
     async def work(site: Site) -> dict[str, list[Measured]]:
-        _, institution = site.institution(pharmacy)
-        prices = json.loads(site.layout.prices(institution).read_text("utf-8"))
-        job = Job(site, hospital, pharmacy, read_draft(DRAFT), prices, payer)
+        job = job_of(site, name)
         measuring = Rounds(site, job, name, concurrency, console)
+        await warm_up(job)
         await measuring.one(max(calls // 10, 2 * concurrency))  # connects, fills caches
         measuring.measured.clear()
         for _ in range(rounds):
@@ -145,11 +141,9 @@ def _run(
             await measuring.lone(max(calls // 10, 100))
         return measuring.measured
 
-    # The echo stands where the hospital connects to.
-    region = {"xiamen-hospital": "350200", "quanzhou-hospital": "350500"}[hospital]
     with (
         tempfile.TemporaryDirectory(prefix="rxbench-") as folder,
-        running_site(Path(folder) / "site", calls, region, postgres) as site,
+        running_site(Path(folder) / "site", calls, echo_region(name), postgres) as site,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         return _figures(runner.run(work(site)))
@@ -170,31 +164,6 @@ def _figures(measured: dict[str, list[Measured]]) -> dict[str, dict[str, float]]
             "p50_to_echo": median(each.p50_ms / base.p50_ms for each, base in pairs),
         }
     return figures
-
-
-def _circumstances(calls: int, rounds: int, concurrency: int) -> dict[str, object]:
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT
-    )
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip() or "unknown",
-        "machine": {"cores": _cores(), "system": platform.platform()},
-        "versions": {
-            "python": platform.python_version(),
-            "sqlite": sqlite3.sqlite_version,
-            **{each: version(each) for each in ("grpcio", "protobuf", "cryptography", "uvloop")},
-        },
-        "calls": calls,
-        "rounds": rounds,
-        "concurrency": concurrency,
-    }
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))
 
 
 def _show(console: Console, name: str, figures: dict[str, dict[str, float]]) -> None:

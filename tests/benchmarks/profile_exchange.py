@@ -2,13 +2,13 @@
 
     .venv/bin/python tests/benchmarks/profile_exchange.py --out profile.json [--seconds N]
 
-py-spy looks at every platform process 200 times a second, native frames included, while a load of
+py-spy looks at every platform process 100 times a second, native frames included, while a load of
 64 calls at once runs; the platforms themselves run as in production. The stacks say how each
 Python thread divides its CPU time, the kernel (``/proc``) how much CPU time each thread used; the
-two are multiplied. Threads without Python frames belong to gRPC. Waiting (for the interpreter lock,
-for a queue, for the disk) costs no CPU; the time that the writer waits for the disk is printed apart
-as a share of wall time. A profiler slows what it looks at: the shares count, and the CPU per call is
-taken from a run of the same calls without it.
+two are multiplied. Threads without Python frames belong to gRPC. Waiting (for the interpreter
+lock, for a queue, for the disk) costs no CPU; the time that the writer waits for the disk is
+printed apart, as a share of wall time. A profiler slows what it looks at: only the division within
+a thread is taken from it, the CPU of each thread from a run of like calls without it just before.
 
 Reading another process needs the right to trace it: on Linux run as root, or as the same user with
 ``kernel.yama.ptrace_scope`` 0.
@@ -41,12 +41,12 @@ from benchmarks.exchange.setting import (
     documented,
     echo_region,
     job_of,
+    warm_up,
     warning,
 )
 from benchmarks.exchange.site import Site, running_site
-from benchmarks.exchange.work import Job
 
-RATE = 200
+RATE = 100
 """Samples a second."""
 
 GRPC = "TLS, HTTP/2, gRPC"
@@ -140,6 +140,10 @@ def thread_seconds(pid: int) -> dict[int, float]:
 
 def read_stacks(path: Path) -> dict[int, Counter[str]]:
     """How often each thread was seen in each component."""
+    if not path.exists():
+        raise click.ClickException(
+            "py-spy could not read a platform: run as root, or set kernel.yama.ptrace_scope to 0"
+        )
     threads: dict[int, Counter[str]] = {}
     for line in path.read_text("utf-8").splitlines():
         stack, _, count = line.rpartition(" ")
@@ -161,12 +165,12 @@ class Observed:
     async def during(self, name: str, calls: list[Call], concurrency: int) -> Profile:
         """Make the calls twice over: the first half alone, the second half under the profiler."""
         half = len(calls) // 2
+        before = {pid: thread_seconds(pid) for pid in self._pids}
         alone, _ = await measure(name, calls[:half], concurrency, self._pids)
+        after = {pid: thread_seconds(pid) for pid in self._pids}
         profilers = [self._profiler(pid) for pid in self._pids]
         await asyncio.sleep(1)  # until the profilers have read the processes' symbols
-        before = {pid: thread_seconds(pid) for pid in self._pids}
         await measure(name, calls[half:], concurrency, self._pids)
-        after = {pid: thread_seconds(pid) for pid in self._pids}
         for each in profilers:
             each.send_signal(2)
             await asyncio.to_thread(each.wait)
@@ -176,45 +180,47 @@ class Observed:
 
     def _profiler(self, pid: int) -> subprocess.Popen[bytes]:
         target = self._folder / f"{pid}.raw"
-        options = ["--native", "--threads", "--nonblocking", "-f", "raw", "-r", str(RATE)]
+        options = ["--native", "--threads", "-f", "raw", "-r", str(RATE)]
         program = Path(sys.executable).with_name("py-spy")
-        command = [program, "record", "-p", str(pid), *options, "-d", str(self._seconds)]
+        command = [str(program), "record", "-p", str(pid), *options, "-d", str(self._seconds)]
         silent = subprocess.DEVNULL
-        return subprocess.Popen([*command, "-o", target], stdout=silent, stderr=silent)
+        return subprocess.Popen([*command, "-o", str(target)], stdout=silent, stderr=silent)
 
     def _shares(
         self, before: dict[int, dict[int, float]], after: dict[int, dict[int, float]]
-    ) -> tuple[Counter[str], float]:
+    ) -> tuple[dict[str, float], float]:
         """The share of each component in the CPU of all threads; the writers' wait for the disk."""
-        total: Counter[str] = Counter()
+        total: dict[str, float] = dict.fromkeys(COMPONENTS, 0.0)
         synced = seen = 0
         for pid in self._pids:
             stacks = read_stacks(self._folder / f"{pid}.raw")
             for thread, seconds in after[pid].items():
                 spent = seconds - before[pid].get(thread, 0.0)
-                found = stacks.get(thread, Counter())
+                found = stacks.get(thread)
+                if found is None:  # a thread of the library, without a Python frame
+                    total[GRPC] += spent
+                    continue
                 synced += found[DISK]
                 seen += sum(found.values()) if found[DISK] else 0
-                self._divide(total, spent, found)
+                _divide(total, spent, found)
         whole = sum(total.values()) or 1.0
-        shares = Counter({name: spent / whole for name, spent in total.items()})
+        shares = {name: spent / whole for name, spent in total.items()}
         return shares, synced / max(seen, 1)
 
-    def _divide(self, total: Counter[str], spent: float, found: Counter[str]) -> None:
-        busy = {name: count for name, count in found.items() if name not in (WAITING, DISK)}
-        whole = sum(busy.values())
-        if not whole:  # a thread of the library without a Python frame
-            total[GRPC] += spent  # type: ignore[assignment] # a Counter of seconds
-            return
-        for name, count in busy.items():
-            total[name] += spent * count / whole  # type: ignore[assignment] # as above
+
+def _divide(total: dict[str, float], spent: float, found: Counter[str]) -> None:
+    """Divide what a thread spent by what it was seen doing; one that only waited was a thread."""
+    busy = {name: count for name, count in found.items() if name not in (WAITING, DISK)}
+    whole = sum(busy.values())
+    for name, count in (busy or {LOOP: 1}).items():
+        total[name] += spent * count / (whole or 1)
 
 
 async def profiles(site: Site, name: str, calls: int, seconds: int) -> dict[str, Profile]:
     """The profile of each operation of a constellation."""
     job = job_of(site, name)
     pids = [pid for each, pid in site.pids.items() if each != "echo"]
-    await _warm(job)
+    await warm_up(job)
     found: dict[str, Profile] = {}
     with tempfile.TemporaryDirectory(prefix="rxprofile-") as folder:
         observed = Observed(pids, Path(folder), seconds)
@@ -231,11 +237,6 @@ async def profiles(site: Site, name: str, calls: int, seconds: int) -> dict[str,
         key = f"exchange, {name}"
         found[key] = await observed.during(key, exchanges, 32)
     return found
-
-
-async def _warm(job: Job) -> None:
-    for index in range(20):
-        await job.exchange(job.case(index))()
 
 
 @click.command()

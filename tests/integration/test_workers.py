@@ -90,6 +90,10 @@ def running(folder: Path) -> Iterator[Running]:
         process.wait(30)
 
 
+WORTH_REPEATING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+"""What a server that is about to end says of calls that reach it then."""
+
+
 class Load:
     """Registers prescriptions, one after the other in each of a few tasks, until told to end."""
 
@@ -108,7 +112,7 @@ class Load:
                 try:
                     await call()
                 except grpc.aio.AioRpcError as error:
-                    if not repeats_left or error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    if not repeats_left or error.code() not in WORTH_REPEATING:
                         self.failures.append(error)
                         break
                 else:

@@ -27,6 +27,7 @@ from support.invariants import Violation
 Quantities = tuple[tuple[int, int], ...]
 """Quantity by line id, in the order of the ids, without zeros."""
 
+_OF_STANDING = ("INSTITUTION_NOT_ACTIVE", "SIGNER_UNTRUSTED")
 UNKNOWN_ATTEMPT = "?"
 """Begins the name of an attempt whose grant was never answered."""
 
@@ -227,8 +228,13 @@ class Call:
         )
 
     def refused(self, reason: str) -> None:
-        """It was refused for good: it has no effect and will have none."""
-        self.recorder.answered(self.index, lambda asked: replace(asked, refused=reason))
+        """It was refused for good: it has no effect and will have none.
+
+        Unless it was refused for what became of the sender, or of trust in it: an earlier sending
+        of the same request may have taken effect before.
+        """
+        if reason not in _OF_STANDING:
+            self.recorder.answered(self.index, lambda asked: replace(asked, refused=reason))
 
 
 def quantities(lines: Mapping[int, int]) -> Quantities:
@@ -531,15 +537,9 @@ def _merged(operations: Iterable[Operation]) -> Iterator[Operation]:
     yield from requests.values()
 
 
-_OF_STANDING = ("INSTITUTION_NOT_ACTIVE",)
-"""Refusals for what became of the sender meanwhile: an earlier sending may have taken effect."""
-
-
 def _both(first: Operation, again: Operation) -> Operation:
     """One request that was sent twice. A refusal had no effect, so a later OK counts."""
     if again.returned is None or (again.refused and first.returned is not None):
-        return first
-    if again.refused in _OF_STANDING:
         return first
     if first.returned is None or first.refused:
         return replace(again, invoked=first.invoked)

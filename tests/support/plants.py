@@ -12,8 +12,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -327,14 +327,19 @@ def _personal_data_in_errors() -> None:
 
 
 def _errors_swallowed() -> None:
-    make = _get("rxoutflow_server.transport.interceptor:_Call")
+    """Errors are logged, and the call is answered as if there had been none."""
 
-    @asynccontextmanager
-    async def call(_self: Any, method: str, _context: Any) -> AsyncIterator[Any]:
+    async def end(_self: Any, _error: BaseException, _context: Any) -> None:
+        return None
+
+    async def serve(self: Any, method: str, handler: Any, read: Any, context: Any) -> Any:
         with suppress(Exception):
-            yield make(method)
+            return await honest(self, method, handler, read, context)
 
-    _set("rxoutflow_server.transport.interceptor:CallInterceptor._call", call)
+    interceptor = "rxoutflow_server.transport.interceptor"
+    honest = _get(f"{interceptor}:CallInterceptor._serve_unary")
+    _set(f"{interceptor}:_Call.end", end)
+    _set(f"{interceptor}:CallInterceptor._serve_unary", serve)
 
 
 def _read_before_known() -> None:

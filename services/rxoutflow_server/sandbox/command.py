@@ -179,7 +179,7 @@ def _exit_status(code: int) -> int:
 @contextmanager
 def _signals_as_interrupts() -> Iterator[None]:
     """Let a request to end, or a lost terminal, clean up as Ctrl-C does."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # also where a shell ignores some
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield

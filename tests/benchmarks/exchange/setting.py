@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import platform
@@ -13,6 +14,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import grpc
 
 from benchmarks.exchange.site import Site
 from benchmarks.exchange.work import Job, read_draft
@@ -39,6 +42,27 @@ def job_of(site: Site, constellation: str) -> Job:
     _, institution = site.institution(pharmacy)
     prices = json.loads(site.layout.prices(institution).read_text("utf-8"))
     return Job(site, hospital, pharmacy, read_draft(DRAFT), prices, payer)
+
+
+async def warm_up(job: Job, exchanges: int = 20) -> None:
+    """Whole exchanges one after the other, until the platforms have found each other.
+
+    Raises:
+        RuntimeError: they do not.
+    """
+    done = 0
+    for index in range(200):
+        try:
+            await job.exchange(job.case(index))()
+        except grpc.aio.AioRpcError as error:  # a peer that started later is dialled again soon
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            await asyncio.sleep(0.1)
+        else:
+            done += 1
+        if done == exchanges:
+            return
+    raise RuntimeError("the platforms do not reach each other; see their logs")
 
 
 def echo_region(constellation: str) -> str:

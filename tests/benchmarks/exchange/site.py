@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,13 @@ import grpc
 from rxoutflow.statements.signers import FileSigner
 from rxoutflow_server.devpki import KeyPair
 from rxoutflow_server.sandbox.constellation import Constellation, Institution, Region
-from rxoutflow_server.sandbox.layout import Layout, Prepared, prepare
+from rxoutflow_server.sandbox.layout import (
+    CONSTELLATION_FILE,
+    DATA,
+    Layout,
+    Prepared,
+    prepare,
+)
 from rxoutflow_server.sandbox.running import server_command
 from rxoutflow_server.sandbox.supervisor import Program, Supervisor
 from rxoutflow_server.sandbox.wiring import Wiring, choose_ports, platform_service, services
@@ -110,7 +117,7 @@ def running_site(folder: Path, people: int, echo_region: str, postgres: str) -> 
 
     ``postgres`` is the address of a database for their records; empty: a file each.
     """
-    prepared = prepare(folder, datetime.now(UTC))
+    prepared = prepare(folder / "site", datetime.now(UTC), data=_with_keys(folder / "data"))
     layout, constellation = prepared.layout, prepared.constellation
     for region in constellation.regions:
         with layout.insured(region).open("a", encoding="utf-8") as file:
@@ -134,6 +141,17 @@ def running_site(folder: Path, people: int, echo_region: str, postgres: str) -> 
         region = next(each for each in constellation.regions if each.code == echo_region)
         with _echo(layout, region) as (pid, port):
             yield Site(prepared, wiring, {**pids, "echo": pid}, port)
+
+
+def _with_keys(folder: Path) -> Path:
+    """The sandbox's data, with P-256 for everybody's signatures."""
+    shutil.copytree(DATA, folder)
+    file = folder / CONSTELLATION_FILE
+    text = file.read_text("utf-8").replace(
+        'institution_keys = "ed25519"', 'institution_keys = "p256"'
+    )
+    file.write_text(text, "utf-8")
+    return folder
 
 
 @contextmanager
