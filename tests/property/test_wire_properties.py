@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from rxoutflow.statements import StatementMalformed, check_wire
+from rxoutflow.statements import StatementMalformed, check_wire, wire
 from rxoutflow.v1.statement_pb2 import ProtectedHeader, SignedStatement
 from support.every_kind import every_kind
 from support.sheets import KINDS
@@ -197,3 +197,19 @@ def test_damaged_bytes_are_refused_or_such_as_every_parser_takes(
         return
     kind.FromString(bytes(damaged))
     parse(bytes(damaged), descriptor_of(kind))
+
+
+@patient
+@given(honest(), st.data())
+def test_the_short_way_accepts_nothing_that_the_walk_refuses(
+    example: Honest, data: st.DataObject
+) -> None:
+    kind, honest_bytes = example
+    descriptor, bounds = descriptor_of(kind), wire.DEFAULT_BOUNDS
+    spoil = data.draw(st.sampled_from([None, *SPOILS]))
+    some = honest_bytes if spoil is None else spoil(data.draw, parse(honest_bytes, descriptor))
+    with pytest.MonkeyPatch.context() as patch:
+        short = wire._is_as_written_by_a_library(some, descriptor, bounds)
+        patch.setattr(wire, "_is_as_written_by_a_library", lambda *_: False)
+        if short:
+            check_wire(some, descriptor)
