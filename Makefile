@@ -42,14 +42,19 @@ sim: $(READY) ## Replay one simulated run (SEED=7), or run many (SEEDS=2000 STAR
 	@cd tests && ../$(BIN)/python -m simulation $(if $(SEED),--seed $(SEED)) \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(START),--start $(START))
 
-bench: $(READY) ## Measure a platform against a bare mTLS echo, on SQLite and on PostgreSQL.
+BENCH := $(BIN)/python tests/benchmarks
+
+bench: $(READY) ## Measure calls, costs by component, a slow disk, growth and ten minutes; half an hour.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	@mkdir -p build
-	@$(BIN)/python tests/benchmarks/bench_exchange.py --out build/bench-sqlite.json
-	@$(BIN)/python tests/benchmarks/bench_exchange.py --postgres --out build/bench-postgresql.json
-	@$(BIN)/python tests/benchmarks/plot_exchange.py build/bench.png build/bench-*.json
-	@$(BIN)/python tests/benchmarks/profile_exchange.py --out build/profile.json
-	@echo "results and plot: build/"
+	@$(BENCH)/bench_exchange.py --out build/bench-sqlite.json
+	@$(BENCH)/bench_exchange.py --postgres --out build/bench-postgresql.json
+	@$(BENCH)/plot_exchange.py build/bench.png build/bench-sqlite.json build/bench-postgresql.json
+	@$(BENCH)/profile_exchange.py --out build/profile.json
+	@$(BENCH)/slow_disk.py --out build/slow-disk.json
+	@$(BENCH)/growth.py --out build/growth.json --plot build/growth.png
+	@$(BENCH)/soak.py --out build/soak.json --plot build/soak.png
+	@echo "results and plots: build/"
 
 check: $(READY) ## Check style, types, import rules, the contract and the committed stubs.
 	$(BIN)/ruff format --check .

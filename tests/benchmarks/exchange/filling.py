@@ -76,9 +76,8 @@ class Template:
         columns = [each[0] for each in cursor.description]
         rows = [row for row in cursor if not self.ids.isdisjoint(map(_hashable, row))]
         if table in _OF_PERSON:
-            rows = [
-                row for row in cursor.execute(f"SELECT * FROM {table}") if row[0] == self.person
-            ]  # noqa: S608 - as above
+            cursor.execute(f"SELECT * FROM {table}")  # noqa: S608 - as above
+            rows = [row for row in cursor if row[0] == self.person]
         for row in rows if table != "log_leaves" else ():
             copy = self._copy(table, columns, row)
             (self.notices if table == "notices" else self.copies).append(copy)

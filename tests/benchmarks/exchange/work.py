@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any, TypeVar
 
 import grpc
@@ -76,6 +76,7 @@ class Job:
         payer: str,
     ) -> None:
         self._site, self._draft, self._prices, self._payer = site, draft, prices, payer
+        self._index = count()  # not random: a load makes several numbers in a millisecond
         self._home, self._hospital = site.institution(hospital)
         self._dispensing, self._pharmacy = site.institution(pharmacy)
         self._keys = {
@@ -229,8 +230,8 @@ class Job:
         content = Prescription()
         content.CopyFrom(self._draft.content)
         issue, expire = self._draft.times(now)
+        serial, digits = self._hospital.code[-5:], f"{next(self._index) % 10**5:05}"
         milliseconds = int(now.timestamp() * 1000)
-        serial, digits = self._hospital.code[-5:], f"{secrets.randbelow(10**5):05}"
         number = PrescriptionNumber(self._home.code, milliseconds, serial, digits)
         content.prescription_number = str(number)
         content.hospital_prescription_number = f"BENCH-{_id()[:32]}"
