@@ -26,7 +26,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.exchange.load import Call, Measured, measure
+from benchmarks.exchange.load import Call, Measured, measure, until_idle
 from benchmarks.exchange.setting import (
     CONSTELLATIONS,
     ECHO_BYTES,
@@ -74,6 +74,7 @@ class Rounds:
     async def lone(self, calls: int) -> None:
         """What one caller alone sees."""
         job, concurrency = self._job, self._concurrency
+        await until_idle(self._platforms)  # what the load has left to deliver is not this caller's
         self._concurrency = 1
         echoes = [job.echo(bytes(ECHO_BYTES)) for _ in range(calls)]
         await self._measure("echo, alone", echoes)

@@ -70,6 +70,16 @@ async def measure(
     return measured, answers
 
 
+async def until_idle(servers: Iterable[int], busy: float = 0.1, most_seconds: float = 60) -> None:
+    """Wait until the servers take less than this share of a core, but not for ever."""
+    pids = tuple(servers)
+    for _ in range(int(most_seconds)):
+        before = _cpu_seconds(pids)
+        await asyncio.sleep(1)
+        if _cpu_seconds(pids) - before < busy:
+            return
+
+
 def _cpu_seconds(pids: Iterable[int]) -> float:
     """User and system time of processes so far."""
     ticks = 0
