@@ -56,8 +56,10 @@ def _bars(axes: Axes, documents: list[dict[str, Any]], name: str, key: str, titl
         axes.bar_label(bars, fmt="%.2f" if key == "rate_to_echo" else "%.0f", fontsize=7, padding=2)
     axes.set_yticks(range(len(OPERATIONS), 0, -1), OPERATIONS, fontsize=8)
     axes.set_title(title, fontsize=9)
-    axes.margins(x=0.12)
-    axes.legend(fontsize=7, loc="lower right")
+    axes.margins(x=0.14)
+    axes.spines[["top", "right"]].set_visible(False)
+    if key == "cpu_us":
+        axes.legend(fontsize=8, loc="upper right", frameon=False)
 
 
 def _circumstances(document: dict[str, Any]) -> str:
