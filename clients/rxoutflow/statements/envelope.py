@@ -32,7 +32,7 @@ MAX_CERTIFICATES = 4
 
 MAX_CERTIFICATE_BYTES = 16 * 1024
 
-_HEADER_BOUNDS = Bounds(max_bytes=2048, max_depth=2, max_elements=2048)
+_HEADER_BOUNDS = Bounds(max_bytes=2048, max_depth=2, max_elements=32)
 _REQUIRED = (
     "algorithm", "certificate_sha256", "role", "institution_code", "region_code", "audience"
 )  # fmt: skip

@@ -3,7 +3,7 @@
 Protobuf parsers accept a singular field twice (the last wins, or the two are merged), two members
 of one oneof, over-long varints, unknown fields and scattered lists. A signer could show one thing
 and another reader see a second one in the same signed bytes. So bytes are checked against the
-message's descriptor *before* they are parsed:
+message's descriptor before anything is done with what they say:
 
 - every field is known, has the wire type of its kind, and a singular one stands there once;
 - varints are as short as they can be and in the range of their kind; enum values are known;
