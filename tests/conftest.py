@@ -11,10 +11,19 @@ of its own.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 
+from support.board import Ran, reporter
+
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+
+@pytest.fixture
+def ran(record_property: Callable[[str, object], None]) -> Ran:
+    """Reports how much a test ran, and refuses less than the floor."""
+    return reporter(record_property)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -19,9 +19,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from rxoutflow.statements import Verifier
-from rxoutflow.trust import RegionNotTrusted, TrustListRefused
+from rxoutflow.trust import TrustListRefused
 from rxoutflow_server.application.log.auditing import audit
-from rxoutflow_server.application.recompute.payer import Formula, TierOf
+from rxoutflow_server.application.recompute.payer import Formula
 from rxoutflow_server.config import DEFAULT_SCHEMA, ConfigError, PlatformConfig, load_platform
 from rxoutflow_server.reference import ReferenceDataError
 from rxoutflow_server.reference.tariffs import load_tariffs
@@ -30,7 +30,7 @@ from rxoutflow_server.storage.errors import StoreError
 from rxoutflow_server.storage.maintenance import Records, looking, writing
 from rxoutflow_server.storage.platform_stores import driver_needed
 from rxoutflow_server.storage.recomputing import Finding, Recomputation, Report
-from rxoutflow_server.wiring import load_trust, utc_now
+from rxoutflow_server.wiring import hospital_tiers, load_trust, utc_now
 
 DIFFERENT = 1
 MOST_SHOWN = 200
@@ -152,7 +152,11 @@ def move(file: Path, address: str, schema: str) -> None:
 
 
 def _recomputed(records: Records, config: PlatformConfig, *, mending: bool = False) -> Report:
-    formula = Formula(config.region_code, load_tariffs(config.reference.tariffs), _tiers(config))
+    formula = Formula(
+        config.region_code,
+        load_tariffs(config.reference.tariffs),
+        hospital_tiers(load_trust(config), utc_now),
+    )
     with _progress("computing") as bar:
         task = bar.add_task("prescriptions", total=None)
         return Recomputation(
@@ -164,20 +168,6 @@ def _audited(records: Records, config: PlatformConfig) -> tuple[str, ...]:
     verifier = Verifier(load_trust(config))
     with records.snapshot():
         return audit(records.tables, config.region_code, verifier, utc_now()).problems
-
-
-def _tiers(config: PlatformConfig) -> TierOf:
-    """The tier of a hospital, as its region's trust list has it now."""
-    trust = load_trust(config)
-
-    def tier(home: str, institution_code: str) -> int | None:
-        try:
-            institution = trust.region(home, utc_now()).institution(institution_code)
-        except RegionNotTrusted:
-            return None
-        return institution.tier if institution is not None else None
-
-    return tier
 
 
 def _backup_before(config: PlatformConfig, target: Path | None, backed_up: bool) -> Path | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from rxoutflow.trust import RegionNotTrusted, TrustListRefused
+from rxoutflow.trust import TrustListRefused
 from rxoutflow_server.adjustment_report import page, write_csv
 from rxoutflow_server.application.payer.adjusting import Review, review
 from rxoutflow_server.application.region import LOCAL_TIME
@@ -37,7 +37,7 @@ from rxoutflow_server.reference.tariffs import (
 from rxoutflow_server.storage.errors import StoreError
 from rxoutflow_server.storage.platform_stores import reading_platform
 from rxoutflow_server.trust_folder import write_whole
-from rxoutflow_server.wiring import load_trust, utc_now
+from rxoutflow_server.wiring import hospital_tiers, load_trust, utc_now
 
 DIFFERENT = 1
 
@@ -175,15 +175,7 @@ def adjust(
 
 
 def _reviewed(config: PlatformConfig, tariffs: Tariffs, begin: date, end: date | None) -> Review:
-    trust = load_trust(config)
-
-    def tier(home: str, institution_code: str) -> int | None:
-        try:
-            institution = trust.region(home, utc_now()).institution(institution_code)
-        except RegionNotTrusted:
-            return None
-        return institution.tier if institution is not None else None
-
+    tier = hospital_tiers(load_trust(config), utc_now)
     with reading_platform(config.records) as books:
         return asyncio.run(
             books.read(lambda tx: review(tx, config.region_code, tariffs, tier, begin, end))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from rxoutflow.numbers import new_id
 from rxoutflow.statements import Signer, Verifier, new_statement
-from rxoutflow.trust import TrustStore
+from rxoutflow.trust import RegionNotTrusted, TrustStore
 from rxoutflow.v1.statement_pb2 import SIGNER_ROLE_PLATFORM, SignedStatement
 from rxoutflow_server.application.ports import Seal
 from rxoutflow_server.config import ServerConfig
@@ -38,6 +38,21 @@ def load_trust(config: ServerConfig) -> TrustStore:
     """The trust lists of a configuration that has been checked."""
     trust = config.trust
     return TrustStore.load(trust.folder, trust.registry_roots, utc_now(), trust.grace)
+
+
+def hospital_tiers(
+    trust: TrustStore, now: Callable[[], datetime]
+) -> Callable[[str, str], int | None]:
+    """The tier of a hospital, as its region's trust list has it now; none if it has not."""
+
+    def tier(home: str, institution_code: str) -> int | None:
+        try:
+            institution = trust.region(home, now()).institution(institution_code)
+        except RegionNotTrusted:
+            return None
+        return institution.tier if institution is not None else None
+
+    return tier
 
 
 def platform_seal(signer: Signer, verifier: Verifier) -> Seal:

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-import pytest_asyncio
-import structlog
 
-from support import doors
-from support.board import Ran, reporter
-from support.premises import Premises
-from support.ready import prepared
+from support.places import memory
+from support.started import _prepared, premises
 
-
-@pytest.fixture
-def ran(record_property: Callable[[str, object], None]) -> Ran:
-    return reporter(record_property)
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def _prepared() -> Premises:
-    doors.keep_quiet()
-    return await prepared()
-
-
-@pytest.fixture
-def premises(_prepared: Premises) -> Iterator[Premises]:
-    doors.keep_quiet()
-    _prepared.restore()
-    yield _prepared
-    _prepared.restore()
-    structlog.reset_defaults()
+__all__ = ["_prepared", "premises"]
 
 
 @pytest.fixture
@@ -42,6 +20,5 @@ def disks() -> Iterator[Path]:
 
     What is durable is decided here, and not by that file system.
     """
-    memory = Path("/dev/shm")  # noqa: S108 - the directory made there is ours alone
-    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+    with TemporaryDirectory(dir=memory()) as folder:
         yield Path(folder)

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from rxoutflow_server.cli import UNUSABLE
-from support.board import Ran, reporter
+from support.board import Ran
 from support.invariants import check_always, read_region
 from support.lone_platform import (
     REGION,
@@ -31,9 +31,9 @@ from support.lone_platform import (
     Customer,
     Platform,
     lone_platform,
-    memory,
     with_largest_file,
 )
+from support.places import memory
 from support.postgres import PostgresMissing, Server
 
 CYCLES = int(os.environ.get("RXOUTFLOW_CYCLES", "62"))
@@ -49,11 +49,6 @@ ROOM = 2_000_000
 """Bytes by which a file may grow until the disk is full."""
 
 pytestmark = pytest.mark.timeout(120 + 5 * CYCLES)
-
-
-@pytest.fixture
-def ran(record_property: Callable[[str, object], None]) -> Ran:
-    return reporter(record_property)
 
 
 @pytest.fixture

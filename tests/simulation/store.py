@@ -23,14 +23,15 @@ from random import Random
 from typing import Any, Protocol, TypeVar
 
 from rxoutflow_server.application.ports import Transaction
-from rxoutflow_server.storage.sqlite.failures import for_caller, is_trouble, unavailable
+from rxoutflow_server.storage.errors import unavailable
+from rxoutflow_server.storage.sqlite.failures import for_caller, is_trouble
 from rxoutflow_server.storage.sqlite.schema import migrate
 from rxoutflow_server.storage.tables.transaction import PlatformTables
 from simulation.loop import Process, VirtualLoop
+from support.places import memory
 
 T = TypeVar("T")
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 - the directory made there is ours alone
 _PREFIX = "rxoutflow-simulation-"
 _CACHED_STATEMENTS = 256
 
@@ -52,7 +53,7 @@ class Watcher(Protocol):
 
 
 def _place() -> Path:
-    return _MEMORY if _MEMORY.is_dir() else Path(tempfile.gettempdir())
+    return memory() or Path(tempfile.gettempdir())
 
 
 @cache

@@ -59,6 +59,7 @@ from rxoutflow_server.sandbox.wiring import (
     platform_service,
     services,
 )
+from support.insured import admit
 from support.invariants import Answer
 
 M = TypeVar("M", bound=Message)
@@ -76,14 +77,6 @@ _AGAIN = (
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.ABORTED,
 )
-_PERSON = {
-    "person_type": "active",
-    "area_status": "filed",
-    "own_account_fen": "100000000",
-    "used_deductible_fen": "0",
-    "used_cap_fen": "0",
-    "direct_settlement_suspended": "false",
-}
 
 
 def with_largest_file(size: int) -> list[str]:
@@ -103,7 +96,7 @@ class Platform:
         self.prepared: Prepared = prepare(folder, datetime.now(UTC))
         layout, constellation = self.prepared.layout, self.prepared.constellation
         self.region = next(each for each in constellation.regions if each.code == REGION)
-        _admit(layout.insured(self.region))
+        admit(layout.insured(self.region), map(_person_id, range(PEOPLE)))
         names = [each.name for each in services(layout, constellation)]
         self.wiring = Wiring(layout, constellation, choose_ports(names))
         self.wiring.write(datetime.now(UTC))
@@ -193,12 +186,6 @@ class Platform:
         pairs = {"seal": pki.seal(institution)}
         pairs |= {each.capacity: pki.person(each) for each in institution.people}
         return {name: FileSigner.load(each.certificate, each.key) for name, each in pairs.items()}
-
-
-def memory() -> Path | None:
-    """Where files outlive every process but are quick to write, if there is such a place."""
-    place = Path("/dev/shm")  # noqa: S108 - what is made there is ours alone
-    return place if place.is_dir() else None
 
 
 @contextmanager
@@ -509,15 +496,6 @@ class Customer:
 
 def _person_id(index: int) -> str:
     return f"LONE{index:07}"
-
-
-def _admit(file: Path) -> None:
-    """Add the insured people to a region's list."""
-    columns = file.read_text("utf-8").splitlines()[0].split(",")
-    with file.open("a", encoding="utf-8") as stream:
-        for index in range(PEOPLE):
-            values = {**_PERSON, "insured_person_id": _person_id(index)}
-            stream.write(",".join(values.get(column, "") for column in columns) + "\n")
 
 
 def _alone(service: Service, postgres: str) -> None:

@@ -329,7 +329,7 @@ def _personal_data_in_errors() -> None:
 def _errors_swallowed() -> None:
     """Errors are logged, and the call is answered as if there had been none."""
 
-    async def end(_self: Any, _error: BaseException, _context: Any) -> None:
+    async def end(_self: Any, _error: BaseException) -> None:
         return None
 
     async def serve(self: Any, method: str, handler: Any, read: Any, context: Any) -> Any:
@@ -338,7 +338,7 @@ def _errors_swallowed() -> None:
 
     interceptor = "rxoutflow_server.transport.interceptor"
     honest = _get(f"{interceptor}:CallInterceptor._serve_unary")
-    _set(f"{interceptor}:_Call.end", end)
+    _set(f"{interceptor}:_Call._end", end)
     _set(f"{interceptor}:CallInterceptor._serve_unary", serve)
 
 

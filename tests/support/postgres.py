@@ -23,9 +23,11 @@ from pathlib import Path
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from support.places import memory
+
 ADDRESS_VARIABLE = "RXOUTFLOW_TEST_POSTGRES"
 _USERS = ("postgres", "nobody")
-_MEMORY, _ROOM = Path("/dev/shm"), 2 << 30  # noqa: S108 - the folder made there is ours alone
+_ROOM = 2 << 30
 _SETTINGS = ("listen_addresses=", "max_connections=200", "shared_buffers=64MB")
 
 
@@ -126,8 +128,8 @@ def fresh_schema(*names: str) -> str:
 
 def _fast_place() -> Path | None:
     """Memory, if there is room: the server syncs as ever, and nobody waits for it."""
-    roomy = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM
-    return _MEMORY if roomy else None
+    place = memory()
+    return place if place is not None and shutil.disk_usage(place).free > _ROOM else None
 
 
 def _programs() -> Path:

@@ -11,7 +11,8 @@ import pytest
 import rxoutflow_server
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
-from rxoutflow_server.storage.memory import MAX_WAITING, MemoryStore
+from rxoutflow_server.storage.memory import MemoryStore
+from rxoutflow_server.storage.waiting import MAX_WAITING
 from support.records import NUMBER, prescription
 
 

@@ -218,7 +218,7 @@ def append(ran: list[int], number: int, tx: Transaction) -> None:
 async def test_too_many_waiting_commands_are_refused_without_being_run(
     path: Path, platform: SqliteStore[Transaction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "MAX_WAITING", 3)
+    monkeypatch.setattr("rxoutflow_server.storage.waiting.MAX_WAITING", 3)
     async with Hold(platform):
         waiting = [asyncio.ensure_future(platform.transact(adding(f"{i}"))) for i in range(2)]
         await asyncio.sleep(0)
@@ -233,7 +233,7 @@ async def test_too_many_waiting_commands_are_refused_without_being_run(
 async def test_too_many_waiting_queries_are_refused(
     platform: SqliteStore[Transaction], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "MAX_WAITING", 1)
+    monkeypatch.setattr("rxoutflow_server.storage.waiting.MAX_WAITING", 1)
     go = threading.Event()
     reading = asyncio.ensure_future(platform.read(lambda tx: go.wait(PATIENCE)))
     await asyncio.sleep(0)

@@ -22,21 +22,16 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from rxoutflow_server.application.edge_ports import EdgeTransaction
 from rxoutflow_server.application.ports import Transaction
-from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
-from rxoutflow_server.storage.sqlite.failures import (
-    for_caller,
-    is_write_in_query,
-    unavailable,
-)
+from rxoutflow_server.domain.errors import InvariantBroken
+from rxoutflow_server.storage.errors import unavailable
+from rxoutflow_server.storage.sqlite.failures import for_caller, is_write_in_query
 from rxoutflow_server.storage.sqlite.schema import migrate
 from rxoutflow_server.storage.tables.schema import Kind
 from rxoutflow_server.storage.tables.transaction import EdgeTransactionTables, PlatformTables
+from rxoutflow_server.storage.waiting import require_room
 
 X = TypeVar("X")
 T = TypeVar("T")
-
-MAX_WAITING = 4096
-"""Most commands, and most queries, that may wait before new ones are refused."""
 
 _CACHED_STATEMENTS = 256
 _TABLES: dict[Kind, Callable[[sqlite3.Connection], Any]] = {
@@ -185,11 +180,7 @@ class _Queue:
 
     async def turn(self) -> None:
         """Let others go first, unless too many do already."""
-        if self.waiting >= MAX_WAITING:
-            raise Refusal(
-                Reason.OVERLOADED,
-                "too many requests wait for the records; nothing was done, try again later",
-            )
+        require_room(self.waiting)
         self.waiting += 1
         try:
             await asyncio.sleep(0)

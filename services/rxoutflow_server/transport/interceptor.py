@@ -23,7 +23,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias, TypeVar, cast
 
 import grpc
 import structlog
@@ -158,33 +159,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _serve_unary(
         self, method: str, handler: _Unary, read: _Read, context: _Context
     ) -> object:
-        call = _Call(method)
-        try:
+        async with _Call(method, context) as call:
             caller = self._admit(call, context.auth_context())
             with self._unary_load.slot(caller):
                 request = call.read(read)
                 return await _within(_own_limit(context), handler(request, context))
-        except BaseException as error:
-            await call.end(error, context)
-            raise
-        finally:
-            call.log()
 
     async def _serve_stream(
         self, method: str, handler: _Stream, read: _Read, context: _Context
     ) -> None:
-        call = _Call(method)
-        try:
+        async with _Call(method, context) as call:
             connection = context.auth_context()
             caller = self._admit(call, connection)
             stream = _LiveStream(lambda: self._check(method, connection))
             with self._stream_load.slot(caller), self._living(stream):
                 await stream.run(handler(call.read(read), context), context)
-        except BaseException as error:
-            await call.end(error, context)
-            raise
-        finally:
-            call.log()
 
     def _admit(self, call: _Call, connection: AuthContext) -> Caller:
         caller = call.caller = self._authenticator.authenticate(connection)
@@ -207,9 +196,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 @dataclass(slots=True)
 class _Call:
-    """What the log line of a call is made of."""
+    """A call while it is handled: what its log line is made of, and the status of its failure.
+
+    A class and no generator, which would cost more for each call.
+    """
 
     method: str
+    context: _Context
     request_id: str | None = None
     caller: Caller | None = None
     code: str = grpc.StatusCode.OK.name
@@ -218,6 +211,22 @@ class _Call:
 
     def __post_init__(self) -> None:
         self.started = time.perf_counter()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Turn what the call raised into its status, and log what came of it."""
+        try:
+            if exc is not None:
+                await self._end(exc)
+        finally:
+            self._log()
 
     def read(self, read: _Read) -> object:
         """The request, once its caller has been let in.
@@ -229,28 +238,28 @@ class _Call:
         self.request_id = getattr(request, "request_id", None)
         return request
 
-    async def end(self, error: BaseException, context: _Context) -> None:
-        """Turn what the call raised into its status, unless it is to be raised further."""
+    async def _end(self, error: BaseException) -> None:
+        """End the call with a status, unless what it raised has one and is to be raised further."""
         match error:
             case asyncio.CancelledError():
                 self.code = grpc.StatusCode.CANCELLED.name
             case grpc.aio.BaseError():
-                self.code = _code_of(context)
+                self.code = _code_of(self.context)
             case _End():
                 self.code = error.code.name
-                await context.abort(error.code, error.advice)
+                await self.context.abort(error.code, error.advice)
             case Exception():
-                await self._fail(status_of(error), context)
+                await self._fail(status_of(error))
 
-    async def _fail(self, status: status_pb2.Status, context: _Context) -> None:
+    async def _fail(self, status: status_pb2.Status) -> None:
         self.code = _CODES[status.code]
         info = error_details_pb2.ErrorInfo()
         status.details[0].Unpack(info)
         self.reason = info.reason
         rich = rpc_status.to_status(status)
-        await context.abort(rich.code, rich.details, rich.trailing_metadata)
+        await self.context.abort(rich.code, rich.details, rich.trailing_metadata)
 
-    def log(self) -> None:
+    def _log(self) -> None:
         """Write the line."""
         caller = self.caller
         log.info(

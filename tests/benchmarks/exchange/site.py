@@ -26,16 +26,9 @@ from rxoutflow_server.sandbox.layout import (
 from rxoutflow_server.sandbox.running import server_command
 from rxoutflow_server.sandbox.supervisor import Program, Supervisor
 from rxoutflow_server.sandbox.wiring import Wiring, choose_ports, platform_service, services
+from support.insured import admit
 
 RATE = "\n[limits]\ncalls_per_second = 100000\n"
-_PERSON = {
-    "person_type": "active",
-    "area_status": "filed",
-    "own_account_fen": "100000000",
-    "used_deductible_fen": "0",
-    "used_cap_fen": "0",
-    "direct_settlement_suspended": "false",
-}
 CHANNELS = 4
 """HTTP/2 connections of the load to one server."""
 
@@ -120,11 +113,7 @@ def running_site(folder: Path, people: int, echo_region: str, postgres: str) -> 
     prepared = prepare(folder / "site", datetime.now(UTC), data=_with_keys(folder / "data"))
     layout, constellation = prepared.layout, prepared.constellation
     for region in constellation.regions:
-        with layout.insured(region).open("a", encoding="utf-8") as file:
-            columns = layout.insured(region).read_text("utf-8").splitlines()[0].split(",")
-            for index in range(people):
-                values = {**_PERSON, "insured_person_id": person_id(index)}
-                file.write(",".join(values.get(column, "") for column in columns) + "\n")
+        admit(layout.insured(region), map(person_id, range(people)))
     names = [each.name for each in services(layout, constellation)]
     wiring = Wiring(layout, constellation, choose_ports(names))
     wiring.write(datetime.now(UTC))

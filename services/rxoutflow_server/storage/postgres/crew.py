@@ -14,22 +14,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Thread
 from typing import Generic, TypeVar
 
-from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.storage.postgres.session import Session
-from rxoutflow_server.storage.postgres.worker import BeforeCommit, Job, Worker
+from rxoutflow_server.storage.postgres.worker import BeforeCommit, Worker
+from rxoutflow_server.storage.waiting import Job, require_room, take
 
 X = TypeVar("X")
 T = TypeVar("T")
 
 MAX_BATCH = 64
 """Most commands in one transaction: bounds how long the first of them waits for the last."""
-
-MAX_WAITING = 4096
-"""Most commands, and most queries, that may wait before new ones are refused."""
 
 
 class Crew(Generic[X]):
@@ -63,11 +60,7 @@ class Crew(Generic[X]):
         Raises:
             Refusal: OVERLOADED; nothing was done.
         """
-        if self._waiting >= MAX_WAITING:
-            raise Refusal(
-                Reason.OVERLOADED,
-                "too many requests wait for the records; nothing was done, try again later",
-            )
+        require_room(self._waiting)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting += 1
         self._queue.put(Job(command, future))
@@ -84,24 +77,10 @@ class Crew(Generic[X]):
         worker = Worker(session, self._before_commit)
         closing = False
         while not closing:
-            jobs, closing = self._take()
+            jobs, closing = take(self._queue, self._max_batch)
             done = worker.carry_out([job for job in jobs if not job.future.cancelled()])
             self._answer(jobs, done)
         worker.close()
-
-    def _take(self) -> tuple[list[Job[X]], bool]:
-        """All jobs that wait, at least one, and whether that was the end."""
-        jobs: list[Job[X]] = []
-        item = self._queue.get()
-        while item is not None:
-            jobs.append(item)
-            if len(jobs) == self._max_batch:
-                return jobs, False
-            try:
-                item = self._queue.get_nowait()
-            except Empty:
-                return jobs, False
-        return jobs, True
 
     def _answer(self, jobs: Sequence[Job[X]], done: Sequence[Callable[[], None]]) -> None:
         if not jobs:

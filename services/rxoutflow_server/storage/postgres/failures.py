@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import psycopg
 
-from rxoutflow_server.domain.errors import InvariantBroken, Reason, Unavailable
+from rxoutflow_server.domain.errors import InvariantBroken
+from rxoutflow_server.storage.errors import unavailable
 
 _CONFLICTS = frozenset(
     {
@@ -61,15 +62,6 @@ def for_caller(error: Exception) -> Exception:
         broken.__cause__ = error
         return broken
     return error
-
-
-def unavailable() -> Unavailable:
-    """What a caller hears whose command may or may not have taken effect."""
-    return Unavailable(
-        Reason.STORE_UNAVAILABLE,
-        "the records cannot be written or read at present, and whether this request took effect is"
-        " not known; repeat it later with the same request_id, or ask for its outcome",
-    )
 
 
 def described(error: psycopg.Error) -> str:

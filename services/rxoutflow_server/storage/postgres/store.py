@@ -18,11 +18,11 @@ import psycopg
 
 from rxoutflow_server.application.edge_ports import EdgeTransaction
 from rxoutflow_server.application.ports import Transaction
-from rxoutflow_server.storage.errors import StoreError
+from rxoutflow_server.storage.errors import StoreError, unavailable
 from rxoutflow_server.storage.postgres.appends import Arrays, Values
 from rxoutflow_server.storage.postgres.connection import connect
 from rxoutflow_server.storage.postgres.crew import MAX_BATCH, Crew
-from rxoutflow_server.storage.postgres.failures import described, unavailable
+from rxoutflow_server.storage.postgres.failures import described
 from rxoutflow_server.storage.postgres.pipeline import Pipeline
 from rxoutflow_server.storage.postgres.schema import migrate
 from rxoutflow_server.storage.postgres.session import QUERIES, Session, Way

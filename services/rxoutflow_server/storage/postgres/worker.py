@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import psycopg
 import structlog
 
-from rxoutflow_server.storage.errors import StoreError
+from rxoutflow_server.storage.errors import StoreError, unavailable
 from rxoutflow_server.storage.postgres.failures import (
     for_caller,
     is_gone,
     is_worth_another_try,
-    unavailable,
 )
 from rxoutflow_server.storage.postgres.session import Session, Unconfirmed, Unknown
+from rxoutflow_server.storage.waiting import Job
 
 log = structlog.get_logger()
 
@@ -29,25 +27,6 @@ TRIES = 8
 
 LOOKS = 2
 """How often a command is run again whose connection was lost, to find out what became of it."""
-
-
-@dataclass(slots=True)
-class Job(Generic[X]):
-    """A command, the future of its caller, and what became of it."""
-
-    command: Callable[[X], Any]
-    future: asyncio.Future[Any]
-    result: Any = None
-    error: BaseException | None = None
-
-    def resolve(self) -> None:
-        """Answer the caller, on the caller's event loop."""
-        if self.future.done():  # the caller has gone away
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
 
 
 BeforeCommit: TypeAlias = Callable[[X], Callable[[], None]]

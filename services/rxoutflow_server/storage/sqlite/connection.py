@@ -104,10 +104,11 @@ def _sync_what_was_left(path: Path) -> None:
     log = path.with_name(path.name + "-wal")
     for each in (log, path, path.parent):
         if each.exists():
-            _sync(each)
+            sync(each)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make what was written to a file, or the names in a directory, durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from rxoutflow_server.domain.errors import InvariantBroken, Reason, Unavailable
+from rxoutflow_server.domain.errors import InvariantBroken
 from rxoutflow_server.storage.errors import StoreError
 
 _DEFECTS = frozenset(
@@ -64,13 +64,4 @@ def not_a_store(path: Path, error: Exception) -> StoreError:
     return StoreError(
         f"{path} cannot be opened as a store: {error}; restore it from a backup,"
         " or name a file that the service may create"
-    )
-
-
-def unavailable() -> Unavailable:
-    """What every caller of a stopped store hears."""
-    return Unavailable(
-        Reason.STORE_UNAVAILABLE,
-        "the records cannot be written or read at present, and whether this request took effect is"
-        " not known; repeat it later with the same request_id, or ask for its outcome",
     )

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from rxoutflow_server.domain.errors import InvariantBroken
 from rxoutflow_server.storage.errors import StoreError
-from rxoutflow_server.storage.sqlite.connection import open_reader
+from rxoutflow_server.storage.sqlite.connection import open_reader, sync
 from rxoutflow_server.storage.sqlite.failures import is_write_in_query
 
 X = TypeVar("X")
@@ -102,7 +102,7 @@ def copy_database(
     try:
         _copy_into(partial, connection, progress)
         partial.rename(target)
-        _sync_directory(target.parent)
+        sync(target.parent)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(
             f"{partial}: {error}; there is no backup, choose a directory with enough free space"
@@ -124,11 +124,3 @@ def _copy_into(partial: Path, connection: sqlite3.Connection, progress: Progress
                 progress=lambda _, left, pages: progress(pages - left, pages),
             )
         copy.execute("PRAGMA journal_mode = DELETE")
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

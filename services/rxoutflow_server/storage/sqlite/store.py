@@ -18,27 +18,23 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from rxoutflow_server.application.edge_ports import EdgeTransaction
 from rxoutflow_server.application.ports import Transaction
-from rxoutflow_server.domain.errors import Reason, Refusal
-from rxoutflow_server.storage.errors import StoreError
+from rxoutflow_server.storage.errors import StoreError, unavailable
 from rxoutflow_server.storage.sqlite.connection import FileLock, open_writer
 from rxoutflow_server.storage.sqlite.failures import (
     for_caller,
     for_operator,
     is_trouble,
     not_a_store,
-    unavailable,
 )
 from rxoutflow_server.storage.sqlite.readers import Readers
 from rxoutflow_server.storage.sqlite.schema import migrate
-from rxoutflow_server.storage.sqlite.writer import Job, Writer
+from rxoutflow_server.storage.sqlite.writer import Writer
 from rxoutflow_server.storage.tables.schema import Kind
 from rxoutflow_server.storage.tables.transaction import EdgeTransactionTables, PlatformTables
+from rxoutflow_server.storage.waiting import Job, require_room
 
 X = TypeVar("X")
 T = TypeVar("T")
-
-MAX_WAITING = 4096
-"""Most commands, and most queries, that may wait before new ones are refused."""
 
 OnFailure = Callable[[StoreError], None]
 OnCommit = Callable[[int], None]
@@ -150,7 +146,7 @@ class SqliteStore(Generic[X]):
             InvariantBroken: the command broke a constraint; it was undone.
         """
         self._require_open()
-        _require_capacity(self._waiting_commands)
+        require_room(self._waiting_commands)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting_commands += 1
         self._writer.submit(Job(command, future))
@@ -165,7 +161,7 @@ class SqliteStore(Generic[X]):
             InvariantBroken: the query tried to write.
         """
         self._require_open()
-        _require_capacity(self._waiting_queries)
+        require_room(self._waiting_queries)
         self._waiting_queries += 1
         try:
             return await self._heard(self._readers.submit(query))
@@ -228,11 +224,3 @@ class SqliteStore(Generic[X]):
     def _require_open(self) -> None:
         if self._stopped or self._closed:
             raise unavailable()
-
-
-def _require_capacity(waiting: int) -> None:
-    if waiting >= MAX_WAITING:
-        raise Refusal(
-            Reason.OVERLOADED,
-            "too many requests wait for the records; nothing was done, try again later",
-        )

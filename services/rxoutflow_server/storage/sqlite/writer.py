@@ -12,12 +12,13 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from rxoutflow_server.storage.sqlite.failures import for_caller, is_trouble, unavailable
+from rxoutflow_server.storage.errors import unavailable
+from rxoutflow_server.storage.sqlite.failures import for_caller, is_trouble
+from rxoutflow_server.storage.waiting import Job, take
 
 X = TypeVar("X")
 
@@ -29,25 +30,6 @@ MAX_BATCH = 256
 
 
 _LEFT_OPEN: list[sqlite3.Connection] = []
-
-
-@dataclass(slots=True)
-class Job(Generic[X]):
-    """A command, the future of its caller, and what became of it."""
-
-    command: Callable[[X], Any]
-    future: asyncio.Future[Any]
-    result: Any = None
-    error: Exception | None = None
-
-    def resolve(self) -> None:
-        """Answer the caller, on the caller's event loop."""
-        if self.future.done():  # the caller has gone away
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
 
 
 class Writer(Generic[X]):
@@ -93,26 +75,12 @@ class Writer(Generic[X]):
     def _run(self) -> None:
         closing = False
         while not closing:
-            jobs, closing = self._take()
+            jobs, closing = take(self._queue, MAX_BATCH)
             self._carry_out(jobs)
             self._answer(jobs)
             if jobs and self._moved_at + CHECKPOINT_ROWS <= self._connection.total_changes:
                 self._move_log(jobs[0].future.get_loop())
         self._close_connection()
-
-    def _take(self) -> tuple[list[Job[X]], bool]:
-        """All jobs that wait, at least one, and whether that was the end."""
-        jobs: list[Job[X]] = []
-        item = self._queue.get()
-        while item is not None:
-            jobs.append(item)
-            if len(jobs) == MAX_BATCH:
-                return jobs, False
-            try:
-                item = self._queue.get_nowait()
-            except Empty:
-                return jobs, False
-        return jobs, True
 
     def _carry_out(self, jobs: list[Job[X]]) -> None:
         if self._failure is None and jobs:
