@@ -160,16 +160,23 @@ def _rendered(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     return _ENCODER.encode(event)
 
 
+_ANSWER_UNDELIVERED = "ExecuteBatchError"
+"""What gRPC raises where a connection ended under a call that was being answered. It logs it as an
+error; but a caller that went away is its own business, and it asks again when it comes back."""
+
+
 class _LibraryHandler(logging.Handler):
     """Tells that a library logged something, without its text."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log the library's name and level, and the type of the exception if there is one."""
-        exception = record.exc_info[0] if record.exc_info else None
+        raised = record.exc_info[0] if record.exc_info else None
+        exception = raised.__qualname__ if raised else None
+        gone = exception == _ANSWER_UNDELIVERED
         structlog.get_logger().log(
-            record.levelno,
+            logging.WARNING if gone else record.levelno,
             "library",
             library=record.name,
-            exception=exception.__qualname__ if exception else None,
+            exception=exception,
             trace=[f"{record.module}:{record.lineno}"],
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
+from grpc._cython import cygrpc
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,6 +89,13 @@ def test_exceptions_of_libraries_are_reduced_to_their_type(lines: Lines) -> None
         "error",
     )
     assert "张三丰" not in json.dumps(line, ensure_ascii=False)
+
+
+def test_an_answer_whose_caller_went_away_is_no_defect(lines: Lines) -> None:
+    gone = cygrpc.ExecuteBatchError("a connection ended under its call")
+    logging.getLogger("grpc._cython.cygrpc").error("raised in core", exc_info=gone)
+    (line,) = lines()
+    assert (line["exception"], line["level"]) == ("ExecuteBatchError", "warning")
 
 
 def test_what_is_below_the_level_is_not_written(lines: Lines) -> None:
