@@ -460,9 +460,10 @@ FREE_AT: Mapping[str, Mapping[str, Accepts]] = {
         "TakeBackTraceCodesRequest.codes": lambda value, _base: boxes(value),
     },
     "PeerService/DeliverEvents (boxes)": {
-        "TraceCodeSale.pharmacy_code": something,
+        "PeerEvent.trace_code_sales": lambda value, base: all(each in base for each in value),
         "TraceCodeSale.trace_codes": something,
         "TraceCodeSale.sell_time": time,
+        "DispenseRecord.fence": anything, "DispenseRecord.lines": something,
     },
     "PeerService/DeliverEvents (index)": {**_WORD, "PeerEvent.insured_person_id": anything},
     "PeerService/DeliverEvents (marked for revocation)": {

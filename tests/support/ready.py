@@ -427,7 +427,8 @@ async def _trace_codes(premises: Premises) -> None:
         event_id=world.request_id(),
         prescription_number=content.prescription_number,
         insured_person_id=person,
-        statement=answer.sale,
+        statement=world.record_request(DISPENSING, committed.commitment).dispense_record,
+        trace_code_sales=[answer.sale],
     )
     request = messages.DeliverEventsRequest(events=[event])
     _add(premises, PAYER, itself, "PeerService/DeliverEvents", request, "boxes")

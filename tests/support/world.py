@@ -503,6 +503,7 @@ class World:
         statement: SignedStatement,
         *,
         insured_person_id: str | None = None,
+        receipts: Sequence[SignedStatement] = (),
     ) -> str:
         """Bring one event from a region to another by hand; the reason if it is refused.
 
@@ -516,6 +517,7 @@ class World:
             prescription_number=number,
             insured_person_id=to_payer if insured_person_id is None else insured_person_id,
             statement=statement,
+            trace_code_sales=receipts,
         )
         request = peer_service_pb2.DeliverEventsRequest(events=[event])
         response = await self.platforms[peer].desk.deliver_events(caller, request)

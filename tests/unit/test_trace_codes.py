@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rxoutflow.v1 import attempt_pb2, dispense_pb2, peer_service_pb2
 from rxoutflow.v1.pharmacy_service_pb2 import CommitClaimRequest, RecordDispenseRequest
+from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.dispensing import boxes
 from rxoutflow_server.application.trace_codes import MAX_BOXES
 from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
@@ -384,73 +385,82 @@ async def settled(world: World, commit: CommitClaimRequest) -> str:
     return str(state)
 
 
+async def sale_by(world: World, registrar: str, request: Any) -> SignedStatement:
+    """The receipt of a registrar for what the dispensing region asks it."""
+    caller = world.platforms[DISPENSING].cast.region.platform
+    return (await world.platforms[registrar].desk.sell_trace_codes(caller, request)).sale
+
+
+def asking_for(world: World, commit: CommitClaimRequest, code: str, **changes: Any) -> Any:
+    """The request to note a box as sold by the attempt of a commitment."""
+    content = content_of(commit.commitment, attempt_pb2.Commitment)
+    attempt = {
+        "prescription_number": content.prescription_number,
+        "attempt_id": content.attempt_id,
+        "pharmacy_code": content.pharmacy_code,
+    }
+    return asking(world, code, **attempt, **changes)
+
+
 async def test_a_region_that_skips_the_registrar_is_not_paid(world: World) -> None:
     code = code_of(world, HOME)
     assert await sell(world, PAYER, code) == "OK"
     commit = await committed(world, DISPENSING)
     record = handing_over(world, DISPENSING, commit, code).dispense_record
     assert await world.tell(DISPENSING, HOME, record) == ""
-    assert await world.tell(DISPENSING, PAYER, record) == "EARLIER_FACT_MISSING"
+    assert await world.tell(DISPENSING, PAYER, record) == "TRACE_CODE_MISSING"
     await world.settle()
     assert await settled(world, commit) == "held"
 
 
 async def test_a_receipt_of_another_attempt_or_kind_of_sale_pays_nothing(world: World) -> None:
     mine, other = await committed(world, DISPENSING), await committed(world, DISPENSING)
-    code = code_of(world, HOME)
-    await world.record(DISPENSING, handing_over(world, DISPENSING, other, code, loose=True))
-    await world.settle()
-    assert await settled(world, other) == "posted"
+    code, another = code_of(world, HOME), code_of(world, HOME)
+    foreign = await sale_by(world, HOME, asking_for(world, other, another))
+    part = dispense_pb2.TraceCode(code=code, loose_sale=True)
+    loose = await sale_by(world, HOME, asking_for(world, mine, code, trace_codes=[part]))
     record = handing_over(world, DISPENSING, mine, code).dispense_record
-    assert await world.tell(DISPENSING, PAYER, record) == "EARLIER_FACT_MISSING"
-    content = content_of(mine.commitment, attempt_pb2.Commitment)
-    loose = asking(
-        world,
-        code,
-        prescription_number=content.prescription_number,
-        attempt_id=content.attempt_id,
-        trace_codes=[dispense_pb2.TraceCode(code=code, loose_sale=True)],
-    )
-    desk, caller = world.platforms[HOME].desk, world.platforms[DISPENSING].cast.region.platform
-    sale = (await desk.sell_trace_codes(caller, loose)).sale
-    assert await world.tell(DISPENSING, PAYER, sale) == ""
-    assert await world.tell(DISPENSING, PAYER, record) == "EARLIER_FACT_MISSING"
+    for receipts, answer in [
+        ([foreign], "SIGNED_CONTENT_MISMATCH"),
+        ([loose], "TRACE_CODE_MISSING"),
+        ([loose, loose], "SIGNED_CONTENT_MISMATCH"),
+    ]:
+        assert await world.tell(DISPENSING, PAYER, record, receipts=receipts) == answer
+    assert await settled(world, mine) == "held"
 
 
 async def test_a_receipt_that_the_registrar_did_not_sign_is_refused(world: World) -> None:
     commit = await committed(world, DISPENSING)
     content = content_of(commit.commitment, attempt_pb2.Commitment)
+    code = code_of(world, HOME)
     forged = dispense_pb2.TraceCodeSale(
         registrar_region_code=HOME,
         prescription_number=content.prescription_number,
         attempt_id=content.attempt_id,
         pharmacy_code=content.pharmacy_code,
-        trace_codes=[dispense_pb2.TraceCode(code=code_of(world, HOME))],
+        trace_codes=[dispense_pb2.TraceCode(code=code)],
     )
     forged.sell_time.FromDatetime(world.clock.now)
     sale = world.signed(DISPENSING, forged)
-    assert await world.tell(DISPENSING, PAYER, sale) == "SIGNED_CONTENT_MISMATCH"
+    record = handing_over(world, DISPENSING, commit, code).dispense_record
+    told = world.tell(DISPENSING, PAYER, record, receipts=[sale])
+    assert await told == "SIGNED_CONTENT_MISMATCH"
+
+
+async def test_receipts_go_with_a_record_to_the_payer_and_with_nothing_else(world: World) -> None:
+    commit = await committed(world, DISPENSING)
+    code = code_of(world, HOME)
+    sale = await sale_by(world, HOME, asking_for(world, commit, code))
+    record = handing_over(world, DISPENSING, commit, code).dispense_record
+    assert await world.tell(DISPENSING, PAYER, sale) == "STATEMENT_TYPE_UNEXPECTED"
+    assert await world.tell(DISPENSING, HOME, record, receipts=[sale]) == "FIELD_INVALID"
+    assert await world.tell(DISPENSING, PAYER, record, receipts=[sale]) == ""
 
 
 async def test_a_line_without_boxes_is_not_paid(world: World) -> None:
     commit = await committed(world, DISPENSING)
     record = handing_over(world, DISPENSING, commit).dispense_record
     assert await world.tell(DISPENSING, PAYER, record) == "TRACE_CODE_MISSING"
-
-
-async def test_receipts_are_for_whoever_holds_the_money(world: World) -> None:
-    commit = await committed(world, PAYER)
-    content = content_of(commit.commitment, attempt_pb2.Commitment)
-    code = code_of(world, HOME)
-    request = asking(
-        world,
-        code,
-        prescription_number=content.prescription_number,
-        attempt_id=content.attempt_id,
-    )
-    desk, caller = world.platforms[HOME].desk, world.platforms[DISPENSING].cast.region.platform
-    sale = (await desk.sell_trace_codes(caller, request)).sale
-    assert await world.tell(DISPENSING, PAYER, sale) == "SETTLEMENT_NOT_FOUND"
 
 
 async def test_a_region_by_itself_keeps_its_own_codes_and_needs_nobody() -> None:

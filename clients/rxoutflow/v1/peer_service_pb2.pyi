@@ -211,8 +211,6 @@ class PeerEvent(_message.Message):
     | attempt               | home       | payer            | dispensed: pay, with the record here;  |
     |                       |            |                  | released or expired: void the hold     |
     | dispense-record       | dispensing | home, payer      | handed over: book it; pay, once booked |
-    | trace-code-sale       | dispensing | payer            | before the record: its boxes are noted |
-    |                       |            |                  | as sold by their registrars            |
     | settlement            | payer      | home, dispensing | posted or voided                       |
     | dispense-return       | dispensing | home, payer      | came back: book it; reverse the money  |
     | prescription-status   | home       | dispensing       | the answer to a return: it is booked   |
@@ -229,6 +227,7 @@ class PeerEvent(_message.Message):
     INSURED_PERSON_ID_FIELD_NUMBER: _builtins.int
     STATEMENT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TRACE_CODE_SALES_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """UUIDv7 made by the sender. The receiver drops what it has seen."""
     prescription_number: _builtins.str
@@ -243,6 +242,13 @@ class PeerEvent(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the sender stored it."""
 
+    @_builtins.property
+    def trace_code_sales(self) -> _containers.RepeatedCompositeFieldContainer[_statement_pb2.SignedStatement]:
+        """With a dispense record to the payer, where regions keep a register of trace codes together: the
+        receipts (trace-code-sale) of all registrars of its boxes, one of each. They take effect with the
+        record, or not at all. No other fact has any.
+        """
+
     def __init__(
         self,
         *,
@@ -251,10 +257,11 @@ class PeerEvent(_message.Message):
         insured_person_id: _builtins.str = ...,
         statement: _statement_pb2.SignedStatement | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        trace_code_sales: _abc.Iterable[_statement_pb2.SignedStatement] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "statement", b"statement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "event_id", b"event_id", "insured_person_id", b"insured_person_id", "prescription_number", b"prescription_number", "statement", b"statement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "event_id", b"event_id", "insured_person_id", b"insured_person_id", "prescription_number", b"prescription_number", "statement", b"statement", "trace_code_sales", b"trace_code_sales"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,7 +20,7 @@ from rxoutflow.v1.peer_service_pb2 import SellTraceCodesRequest, TakeBackTraceCo
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application import trace_codes
 from rxoutflow_server.application.dispensing.exchange import Exchange, believed, require_asked
-from rxoutflow_server.application.exchange.evidence import keep, stated, tell_region
+from rxoutflow_server.application.exchange.evidence import keep, stated
 from rxoutflow_server.application.ports import OpenBox, Transaction
 from rxoutflow_server.application.region import Region
 from rxoutflow_server.domain.dispense import Dispense, DispenseState
@@ -135,7 +135,7 @@ def sell(
     sales: Sequence[SignedStatement],
     now: datetime,
 ) -> None:
-    """Note the boxes of a handover as sold, and put the receipts on their way to the payer.
+    """Note the boxes of a handover as sold, and keep the receipts, which go with its record.
 
     ``sales`` are the receipts of the other regions that were asked.
 
@@ -159,21 +159,21 @@ def sell(
     tx.dispensing.close_boxes(
         number, attempt_id, [box.code for asked in abroad.values() for box in asked]
     )
-    digests = [keep(tx, number, sale, now) for sale in sales]
+    for sale in sales:
+        keep(tx, number, sale, now)
     if own and region.registrars:
         content = trace_codes.receipt(region, number, attempt_id, pharmacy, own, now)
-        digests.append(stated(tx, region, number, content, now)[1])
-    if dispense.insured and region.registrars:
-        _tell_payer(tx, region, dispense, digests, now)
+        stated(tx, region, number, content, now)
 
 
-def _tell_payer(
-    tx: Transaction, region: Region, dispense: Dispense, digests: Iterable[bytes], now: datetime
-) -> None:
-    payer, person = dispense.payer_region_code, dispense.insured_person_id
-    for digest in digests:
-        number = dispense.prescription_number
-        tell_region(tx, region, payer, number, digest, now, insured_person_id=person)
+def receipts(tx: Transaction, record: DispenseRecord) -> list[SignedStatement]:
+    """What the registrars have stated of the boxes of a handover, for its payer."""
+    payload_type = rule_for(TraceCodeSale).payload_type
+    return [
+        statement
+        for statement in tx.journal.statements_of(record.prescription_number, payload_type)
+        if TraceCodeSale.FromString(statement.payload).attempt_id == record.attempt_id
+    ]
 
 
 def give_back(

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from rxoutflow.identity import CallerName
 from rxoutflow.statements.payloads import rule_for
 from rxoutflow.v1.attempt_pb2 import Adjudication, Attempt
-from rxoutflow.v1.dispense_pb2 import DispenseRecord, DispenseReturn, TraceCodeSale
+from rxoutflow.v1.dispense_pb2 import DispenseRecord, DispenseReturn
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
 from rxoutflow.v1.prescription_status_pb2 import PrescriptionStatus
 from rxoutflow.v1.settlement_pb2 import Reversal, Settlement
@@ -25,11 +25,16 @@ from rxoutflow_server.application.dispensing import returns as dispensing_return
 from rxoutflow_server.application.exchange.idempotency import unverified
 from rxoutflow_server.application.home import events as home
 from rxoutflow_server.application.home import returns as home_returns
-from rxoutflow_server.application.payer import boxes, reversals
 from rxoutflow_server.application.payer import events as payer
+from rxoutflow_server.application.payer import reversals
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.application.region import Region, routed
-from rxoutflow_server.application.validation import check_amounts, check_required, check_uuid
+from rxoutflow_server.application.validation import (
+    check_amounts,
+    check_required,
+    check_uuid,
+    invalid,
+)
 from rxoutflow_server.domain.errors import Reason, Refusal
 
 Handler = Callable[[Transaction, Region, CallerName, PeerEvent, datetime], None]
@@ -40,7 +45,6 @@ _TO_PAYER: dict[str, Handler] = {
     rule_for(DispenseRecord).payload_type: payer.post_settlement,
     rule_for(Adjudication).payload_type: payer.note_adjudication,
     rule_for(DispenseReturn).payload_type: reversals.reverse_settlement,
-    rule_for(TraceCodeSale).payload_type: boxes.note_sale,
 }
 _KINDS: dict[str, type[Message]] = {
     rule_for(kind).payload_type: kind
@@ -50,7 +54,6 @@ _KINDS: dict[str, type[Message]] = {
         DispenseRecord,
         Adjudication,
         DispenseReturn,
-        TraceCodeSale,
     )
 }
 _TO_OTHERS: dict[str, Handler] = {
@@ -108,7 +111,10 @@ def _handlers(region: Region, event: PeerEvent) -> list[Handler]:
             expected=", ".join(sorted(handlers)),
         )
     _check_content(event, unverified(event.statement, _KINDS[payload_type]))
-    return [handlers[payload_type]]
+    handler = handlers[payload_type]
+    if event.trace_code_sales and handler is not payer.post_settlement:
+        raise invalid("trace_code_sales", "only go with a dispense record to the payer")
+    return [handler]
 
 
 def _money_handlers(region: Region, event: PeerEvent) -> list[Handler]:

@@ -21,11 +21,14 @@ from datetime import datetime, timedelta
 
 from google.rpc import error_details_pb2, status_pb2
 
+from rxoutflow.statements.payloads import rule_for
+from rxoutflow.v1.dispense_pb2 import DispenseRecord
 from rxoutflow.v1.peer_service_pb2 import (
     DeliverEventsRequest,
     DeliverEventsResponse,
     PeerEvent,
 )
+from rxoutflow_server.application.dispensing import boxes
 from rxoutflow_server.application.messages import timestamp
 from rxoutflow_server.application.ports import (
     OutgoingEvent,
@@ -50,6 +53,8 @@ LEASE = timedelta(seconds=60)
 
 Jitter = Callable[[], float]
 """A random factor, at least 0.5 and below 1.5, so that regions do not knock all at once."""
+
+_RECORD = rule_for(DispenseRecord).payload_type
 
 _MAY_PASS = (Reason.SIGNER_UNTRUSTED, Reason.EARLIER_FACT_MISSING)
 """Refusals that may be other ones later: they are no decision on the event."""
@@ -148,13 +153,17 @@ def _batch(
 
 def _message(tx: Transaction, event: OutgoingEvent) -> PeerEvent:
     number = event.prescription_number
-    return PeerEvent(
+    message = PeerEvent(
         event_id=event.event_id,
         prescription_number=number,
         insured_person_id=event.insured_person_id,
         statement=tx.journal.statement(number, event.statement_sha256),
         create_time=timestamp(event.create_time),
     )
+    if message.insured_person_id and message.statement.payload_type == _RECORD:
+        record = DispenseRecord.FromString(message.statement.payload)
+        message.trace_code_sales.extend(boxes.receipts(tx, record))
+    return message
 
 
 def _settle(

@@ -8,60 +8,71 @@ paid, and neither is one that sells a box which another attempt has sold.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
-from rxoutflow.identity import CallerName
 from rxoutflow.statements.payloads import rule_for
 from rxoutflow.v1.dispense_pb2 import DispenseRecord, TraceCodeSale
-from rxoutflow.v1.peer_service_pb2 import PeerEvent
 from rxoutflow.v1.prescription_pb2 import Prescription
-from rxoutflow_server.application.exchange.evidence import keep
+from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.application.region import Region
+from rxoutflow_server.application.validation import mismatch
 from rxoutflow_server.domain.errors import Reason, Refusal
 
 
-def note_sale(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+def require_registered(
+    tx: Transaction, region: Region, record: DispenseRecord, sales: Iterable[TraceCodeSale]
 ) -> None:
-    """Keep a registrar's receipt for boxes of a handover for which money is held here.
-
-    Raises:
-        StatementError: the receipt does not verify, or another region signed it.
-        Refusal: SETTLEMENT_NOT_FOUND if nothing is held for that attempt of the caller's.
-    """
-    content = region.verified(event.statement, TraceCodeSale, now).content
-    held = tx.payer.settlements_of_attempt(event.insured_person_id, content.attempt_id)
-    ours = (content.prescription_number, caller.region_code)
-    if ours not in [(each.prescription_number, each.dispensing_region_code) for each in held]:
-        raise Refusal(Reason.SETTLEMENT_NOT_FOUND, "nothing is held for these boxes")
-    keep(tx, content.prescription_number, event.statement, now)
-
-
-def require_registered(tx: Transaction, region: Region, record: DispenseRecord) -> None:
     """The registrars have noted every box of a handover as sold by its attempt.
 
-    Where no register is kept together, nothing is asked for.
+    Where no register is kept together, nothing is asked for. ``sales`` are the verified receipts.
 
     Raises:
         Refusal: TRACE_CODE_MISSING for a line without boxes, unless it is a formula of herbs, or
-            EARLIER_FACT_MISSING while a receipt is missing here.
+            for a box without the receipt of its registrar.
     """
     if not region.registrars:
         return
     _require_scanned(tx, record)
-    receipted = _receipted(tx, record)
+    receipted = {
+        (sale.registrar_region_code, box.code, box.loose_sale)
+        for sale in sales
+        for box in sale.trace_codes
+    }
     for line in record.lines:
         for box in line.trace_codes:
             registrar = region.registrar_of(box.code)
             if (registrar, box.code, box.loose_sale) not in receipted:
                 raise Refusal(
-                    Reason.EARLIER_FACT_MISSING,
+                    Reason.TRACE_CODE_MISSING,
                     f"line {line.line_id}: the receipt of region {registrar}, which keeps the"
-                    " register of the box, is missing here; send it, then the record again",
+                    " register of the box, does not come with the record; have it noted there",
                     line_id=str(line.line_id),
                     region=registrar,
                 )
+
+
+def receipted(
+    region: Region, record: DispenseRecord, sales: Iterable[SignedStatement], now: datetime
+) -> list[TraceCodeSale]:
+    """What registrars have stated of a handover, verified: one receipt of each.
+
+    Raises:
+        StatementError: a receipt does not verify.
+        Refusal: SIGNED_CONTENT_MISMATCH for a receipt of another handover, or a second one of a
+            registrar.
+    """
+    found: dict[str, TraceCodeSale] = {}
+    handover = (record.prescription_number, record.attempt_id, record.pharmacy_code)
+    for index, statement in enumerate(sales):
+        sale = region.verified(statement, TraceCodeSale, now).content
+        if (sale.prescription_number, sale.attempt_id, sale.pharmacy_code) != handover:
+            raise mismatch(f"trace_code_sales[{index}]", "it is of another handover")
+        if sale.registrar_region_code in found:
+            raise mismatch(f"trace_code_sales[{index}]", "its registrar has given another")
+        found[sale.registrar_region_code] = sale
+    return list(found.values())
 
 
 def _require_scanned(tx: Transaction, record: DispenseRecord) -> None:
@@ -77,18 +88,3 @@ def _require_scanned(tx: Transaction, record: DispenseRecord) -> None:
                 f"line {line.line_id}: no fund pays for boxes that were not scanned",
                 line_id=str(line.line_id),
             )
-
-
-def _receipted(tx: Transaction, record: DispenseRecord) -> set[tuple[str, str, bool]]:
-    """The boxes of the attempt with their registrars, out of the receipts that are kept here."""
-    payload_type = rule_for(TraceCodeSale).payload_type
-    sales = (
-        TraceCodeSale.FromString(each.payload)  # verified before it was kept
-        for each in tx.journal.statements_of(record.prescription_number, payload_type)
-    )
-    return {
-        (sale.registrar_region_code, box.code, box.loose_sale)
-        for sale in sales
-        if (sale.attempt_id, sale.pharmacy_code) == (record.attempt_id, record.pharmacy_code)
-        for box in sale.trace_codes
-    }

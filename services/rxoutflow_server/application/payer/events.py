@@ -13,7 +13,7 @@ from rxoutflow_server.application.clearing.books import book_settlement, posting
 from rxoutflow_server.application.exchange.evidence import keep, step, tell_region
 from rxoutflow_server.application.messages import committed_lines, settlement_message
 from rxoutflow_server.application.payer.benefits import state_settlement
-from rxoutflow_server.application.payer.boxes import require_registered
+from rxoutflow_server.application.payer.boxes import receipted, require_registered
 from rxoutflow_server.application.ports import Flow, IndexEntry, RegionRole, Transaction
 from rxoutflow_server.application.region import Region, require_own_region
 from rxoutflow_server.application.validation import check_adjudication, check_dispense_record
@@ -42,7 +42,7 @@ def post_settlement(
         Refusal: SETTLEMENT_NOT_FOUND, SETTLEMENT_ENDED, DISPENSE_MISMATCH if something else was
             handed over than was held for, or than home has booked, EARLIER_FACT_MISSING if what
             home has booked is another statement, which is not here yet, or those of
-            ``boxes.require_registered``.
+            ``boxes.receipted`` and ``boxes.require_registered``.
     """
     verified = region.verified(event.statement, dispense_pb2.DispenseRecord, now)
     content = verified.content
@@ -51,17 +51,24 @@ def post_settlement(
     held = tx.payer.settlement(event.insured_person_id, content.settlement_id)
     if held is None or not _pays(held, content):
         raise Refusal(Reason.SETTLEMENT_NOT_FOUND, "nothing is held for this handover and attempt")
+    sales = receipted(region, content, event.trace_code_sales, now)
     if held.state is not SettlementState.HELD:
         transitions.post(held, cause_sha256=verified.sha256, now=now)  # paid before, or it says why
         if _as_priced(tx, held, content):
-            keep(tx, held.prescription_number, event.statement, now)
+            _keep_shown(tx, event, now)
         return
     if not _as_priced(tx, held, content):
         raise _mismatch()
-    require_registered(tx, region, content)
+    require_registered(tx, region, content, sales)
     _require_booked(tx, held, verified.sha256)
-    keep(tx, held.prescription_number, event.statement, now)
+    _keep_shown(tx, event, now)
     _pay_if_shown(tx, region, replace(held, record_sha256=verified.sha256), now)
+
+
+def _keep_shown(tx: Transaction, event: PeerEvent, now: datetime) -> None:
+    """Keep the record of a handover and the receipts of its boxes."""
+    for statement in (event.statement, *event.trace_code_sales):
+        keep(tx, event.prescription_number, statement, now)
 
 
 def note_attempt_end(
