@@ -70,9 +70,7 @@ def cleared(stage: Stage) -> list[Pair]:
         status, said = _clearing(stage, code, "export", "--period", period, "--csv", str(folder))
         stage.report.check(f"region {code} writes its lists", status in (0, 1), said)
     files = {path.name for path in (stage.folder / "lists").rglob("*.csv")}
-    return [
-        _pair(stage, *name.removesuffix(".csv").split("-")[-2:], name) for name in sorted(files)
-    ]
+    return [_pair(stage, name) for name in sorted(files)]
 
 
 def nets(pairs: Iterable[Pair]) -> Mapping[str, int]:
@@ -90,7 +88,8 @@ def month_is_open(stage: Stage) -> str:
     return said.removeprefix("Error: ") if status == 2 else ""
 
 
-def _pair(stage: Stage, payer: str, dispensing: str, name: str) -> Pair:
+def _pair(stage: Stage, name: str) -> Pair:
+    payer, dispensing = name.removesuffix(".csv").split("-")[-2:]
     lists = [stage.folder / "lists" / code / name for code in (payer, dispensing)]
     books = [file.read_bytes() if file.exists() else b"" for file in lists]
     rows = list(csv.DictReader(books[0].decode().splitlines()))

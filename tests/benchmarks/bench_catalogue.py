@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -45,7 +46,7 @@ from rxoutflow_server.reference.catalogues import COLUMNS, OPTIONAL_COLUMNS, loa
 
 DRUGS = 50_000
 CALLS = 20_000
-TERMS = {
+TERMS: dict[str, Any] = {
     "deductible": AnnualDeductible(ByPerson(80_000, 50_000)),
     "ratio_bp": ByTier(7_500, 6_500, 5_500),
     "retired_bonus_bp": 1_000,
@@ -114,7 +115,7 @@ def _timed(name: str, call: Callable[[], object]) -> None:
 
 
 def _tariff(*schemes: Scheme, accounts: AccountRules | None = None) -> Tariff:
-    changes = {} if accounts is None else {"accounts": accounts}
+    changes: dict[str, Any] = {} if accounts is None else {"accounts": accounts}
     return Tariff(
         version_id="bench",
         region_code="350500",

@@ -120,6 +120,20 @@ async def each_stored(store: Transacts[X_co], act: Callable[[X_co, R], T], *reco
     return [await store.transact(on(act, record)) for record in records]
 
 
+def adding(new: Prescription) -> Callable[[Transaction], bool]:
+    return lambda tx: tx.home.add_prescription(new)
+
+
+def barring(number: BarredNumber) -> Callable[[Transaction], bool]:
+    return lambda tx: tx.home.bar(number)
+
+
+def looking_up(
+    number: str,
+) -> Callable[[Transaction], tuple[Prescription | None, BarredNumber | None]]:
+    return lambda tx: (tx.home.prescription(number), tx.home.barred(number))
+
+
 async def add(store: Store, *new: Prescription) -> None:
     assert all(await each_stored(store, lambda tx, each: tx.home.add_prescription(each), *new))
 
@@ -177,7 +191,7 @@ async def test_a_barred_number_is_never_registered(store: Store) -> None:
 async def test_a_number_that_is_barred_again_stays_as_it_was(store: Store) -> None:
     again = replace(BARRED, revocation_sha256=digest("another"), time=later(days=1))
     for each in (BARRED, again):
-        assert await store.transact(lambda tx, each=each: tx.home.bar(each))
+        assert await store.transact(barring(each))
     assert await store.read(lambda tx: tx.home.barred(NUMBER)) == BARRED
 
 
@@ -200,22 +214,15 @@ async def test_of_a_registration_and_a_bar_at_the_same_time_one_finds_the_other(
     store: Store,
 ) -> None:
     numbers = [f"350200-{index}" for index in range(20)]
-    registering = [
-        store.transact(lambda tx, number=number: tx.home.add_prescription(prescription(number)))
-        for number in numbers
-    ]
+    registering = [store.transact(adding(prescription(number))) for number in numbers]
     to_bar = [
-        store.transact(
-            lambda tx, number=number: tx.home.bar(replace(BARRED, prescription_number=number))
-        )
-        for number in numbers
+        store.transact(barring(replace(BARRED, prescription_number=number))) for number in numbers
     ]
     mixed = [each for pair in zip(registering, to_bar, strict=True) for each in pair]
     done = await asyncio.gather(*mixed)
     for number, registered, barring in zip(numbers, done[::2], done[1::2], strict=True):
         assert registered is not barring
-        stored = await store.read(lambda tx, number=number: tx.home.prescription(number))
-        barred = await store.read(lambda tx, number=number: tx.home.barred(number))
+        stored, barred = await store.read(looking_up(number))
         assert (stored is not None, barred is None) == (registered, registered)
 
 

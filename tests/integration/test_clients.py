@@ -20,7 +20,7 @@ from rxoutflow.errors import (
     RuleViolated,
     Unavailable,
 )
-from rxoutflow.numbers import PickupCode
+from rxoutflow.numbers import PickupCode, PrescriptionNumber
 from rxoutflow.profile import Endpoint
 from rxoutflow.statements import add_signature, statement_sha256
 from rxoutflow.v1 import his_service_pb2 as his
@@ -43,6 +43,7 @@ from support.pki import NOW
 
 DRAFT = Path(__file__).parents[2] / "clients/prescriptions/one-region.json"
 SECRET = "0123456789ABCDEF"
+NUMBER = PrescriptionNumber.parse("350200177244380012300001000424")
 AMOUNTS = Amounts(
     total_fen=1000, inscope_fen=1000, pool_fen=600, ratio_self_fen=400, person_fen=400, cash_fen=400
 )
@@ -413,12 +414,12 @@ def test_a_renewed_certificate_is_shown_at_the_next_call(edge: FakeEdge) -> None
     edge.answers["GetOutcome"] = lambda _: his.HisServiceGetOutcomeResponse()
     profile = edge.hospital_profile()
     with edge.hospital(profile) as hospital:
-        hospital.outcome("3502001795370818741000014700", "0195")
+        hospital.outcome(NUMBER, "0195")
         first = hospital.connection.channel
         renewed = edge.tls(live.issue(edge.cast.region.transport, profile.name), "renewed")
         renewed.certificate.replace(profile.tls.certificate)
         renewed.key.replace(profile.tls.key)
-        hospital.outcome("3502001795370818741000014700", "0195")
+        hospital.outcome(NUMBER, "0195")
         assert hospital.connection.channel is not first
     before, after = edge.shown
     assert before != after
@@ -431,4 +432,4 @@ def test_files_that_are_being_replaced_do_not_disturb_a_client(edge: FakeEdge) -
         channel = hospital.connection.channel
         profile.tls.key.unlink()
         assert hospital.connection.channel is channel
-        hospital.outcome("3502001795370818741000014700", "0195")
+        hospital.outcome(NUMBER, "0195")

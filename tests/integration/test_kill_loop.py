@@ -113,9 +113,9 @@ class Witnessed(Exchange):
         call.ok()
         return self
 
-    def record(self) -> Self:
+    def record(self, registrar: str = "") -> Self:
         call = self._asked(Kind.DISPENSE, attempt=self.attempt.content.attempt_id)
-        super().record()
+        super().record(registrar)
         call.ok()
         self._try_elsewhere()
         return self

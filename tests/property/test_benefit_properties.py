@@ -328,7 +328,9 @@ def by_hand(tariff: Tariff, case: Case) -> dict[str, int]:
     base = sums["inscope"] - deductible
     ratio = Fraction(getattr(tariff.ratio_bp, f"tier_{tier}"), 10_000)
     ratio += Fraction(tariff.retired_bonus_bp, 10_000) if retired else 0
-    factor = Fraction(getattr(tariff.area_factor_bp, case.standing.area_status.value), 10_000)
+    area = case.standing.area_status
+    assert area is not None
+    factor = Fraction(getattr(tariff.area_factor_bp, area.value), 10_000)
     cap = tariff.cap_fen.retired if retired else tariff.cap_fen.active
     cap_left = cap - case.standing.used_cap_fen if cap > case.standing.used_cap_fen else 0
     pool = min(nearest(base * ratio * factor), cap_left)

@@ -8,6 +8,7 @@ is blind there. The board at the end of a run says how many were caught.
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC
@@ -46,7 +47,7 @@ from rxoutflow.v1.statement_pb2 import (
 )
 from rxoutflow_server.application.dispensing import claims
 from rxoutflow_server.application.exchange import idempotency
-from rxoutflow_server.application.home import attempts, collecting
+from rxoutflow_server.application.home import attempts
 from rxoutflow_server.domain import prescription as home
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.prescription import Validity
@@ -88,6 +89,7 @@ def refused(*reasons: Reason) -> Iterator[None]:
     """Passes if the code refuses for one of these reasons."""
     with pytest.raises((Refusal, StatementError)) as caught:
         yield
+    assert isinstance(caught.value, Refusal | StatementError)
     assert caught.value.reason in reasons, caught.value
 
 
@@ -377,7 +379,7 @@ PLANTS: dict[str, tuple[Plant, Check]] = {
         in_a_world(another_request_under_the_same_id),
     ),
     "take any pickup secret": (
-        patched(collecting.hmac, "compare_digest", lambda *_: True),
+        patched(hmac, "compare_digest", lambda *_: True),
         in_a_world(a_wrong_pickup_code),
     ),
     "inclusive expiry": (

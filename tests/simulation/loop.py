@@ -11,9 +11,12 @@ process crashes, all of them are cancelled, in the order in which they were star
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
-from typing import Any
+from typing import Any, TypeVarTuple
+
+Ts = TypeVarTuple("Ts")
 
 _OWNER: ContextVar[Process | None] = ContextVar("owner", default=None)
 _PRUNE_AT = 64
@@ -58,8 +61,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Virtual seconds since the loop was made."""
         return self.now
 
+    _ready: deque[asyncio.Handle]  # asyncio's own, which its stubs leave out
+
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
     ) -> asyncio.Handle:
         """As in asyncio, but for the checks of its debug mode: this is called most of all."""
         handle = asyncio.Handle(callback, args, self, context)

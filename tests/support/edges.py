@@ -325,6 +325,11 @@ class FakePharmacyPlatform:
         assert isinstance(answer, desk.ReleaseClaimResponse)
         return answer
 
+    async def update_delivery(
+        self, request: desk.UpdateDeliveryRequest
+    ) -> desk.UpdateDeliveryResponse:
+        raise NotImplementedError
+
     async def correct_call(self, request: desk.CorrectCallRequest) -> desk.CorrectCallResponse:
         answer = await self._line.carry(request, self.corrected)
         assert isinstance(answer, desk.CorrectCallResponse)

@@ -102,18 +102,20 @@ class SoftHsm:
     ) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey:
         kind = pkcs11.KeyType.EC_EDWARDS if ed else pkcs11.KeyType.EC
         curve = encode_named_curve_parameters(_ED25519 if ed else "secp256r1")
-        mechanism = {"mechanism": pkcs11.Mechanism.EC_EDWARDS_KEY_PAIR_GEN} if ed else {}
+        mechanism = pkcs11.Mechanism.EC_EDWARDS_KEY_PAIR_GEN if ed else None
         with self._session(token) as session:
             parameters = session.create_domain_parameters(
                 kind, {pkcs11.Attribute.EC_PARAMS: curve}, local=True
             )
-            public, _ = parameters.generate_keypair(store=True, label=label, **mechanism)
+            public, _ = parameters.generate_keypair(mechanism=mechanism, store=True, label=label)
             if ed:
                 point = public[pkcs11.Attribute.EC_POINT]
                 return ed25519.Ed25519PublicKey.from_public_bytes(point[-32:])
-            return load_der_public_key(encode_ec_public_key(public))
+            key = load_der_public_key(encode_ec_public_key(public))
+            assert isinstance(key, ec.EllipticCurvePublicKey)
+            return key
 
-    def _session(self, token: str):  # noqa: ANN202 - a session of python-pkcs11
+    def _session(self, token: str) -> pkcs11.Session:
         found = pkcs11.lib(str(self.module)).get_token(token_label=token)
         try:
             return found.open(rw=True, user_pin=PIN)

@@ -525,7 +525,7 @@ class World:
         info = error_details_pb2.ErrorInfo()
         for detail in acknowledgement.error.details:
             detail.Unpack(info)
-        return info.reason
+        return str(info.reason)
 
     async def deliver_from(self, region: str) -> None:
         """Bring the events of one region to where they belong."""
@@ -556,7 +556,7 @@ class _Peers:
             raise Refusal(Reason.REGION_UNKNOWN, "no such region", region=region_code)
         caller = self._world.platforms[self._origin].cast.region.platform
         peer = LocalPeer(self._world.platforms[region_code].desk, caller)
-        return _Line(self._world, region_code, peer)  # type: ignore[return-value] # forwards every method
+        return _Line(self._world, region_code, peer)
 
 
 class _Line:

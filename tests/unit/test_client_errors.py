@@ -137,7 +137,8 @@ def test_a_fill_that_is_not_open_yet_says_when_to_come_again(
     known: dict[str, str], words: str
 ) -> None:
     code = grpc.StatusCode.FAILED_PRECONDITION
-    error = from_rpc_error(refusal(code, "FILL_TOO_EARLY", line_id="1", **known), "e")
+    failed = refusal(code, "FILL_TOO_EARLY", retry_seconds=None, line_id="1", **known)
+    error = from_rpc_error(failed, "e")
     assert isinstance(error, FillTooEarly)
     assert error.open_day == known.get("open_day", "")
     assert words in error.advice

@@ -13,7 +13,6 @@ import pkcs11
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from rxoutflow.statements import SignerUnavailable, SignerUnusable, Verifier, new_statement
-from rxoutflow.statements import hsm as hsm_module
 from rxoutflow.statements.algorithms import verification_key
 from rxoutflow.statements.hsm import Pkcs11Signer, TokenKey
 from rxoutflow.v1.attempt_pb2 import Attempt
@@ -168,7 +167,7 @@ def test_a_pin_that_was_refused_is_never_sent_again(
 
     token = SimpleNamespace(open=refuse)
     library = SimpleNamespace(get_token=lambda token_label: token)
-    monkeypatch.setattr(hsm_module.pkcs11, "lib", lambda path: library)
+    monkeypatch.setattr(pkcs11, "lib", lambda path: library)
     key = TokenKey(tmp_path, "seals", SEAL, PIN)
     for _ in range(3):
         with pytest.raises(pkcs11.PinIncorrect):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from rxoutflow.v1 import attempt_pb2, dispense_pb2, prescription_pb2, prescription_status_pb2
+from rxoutflow.v1.hospital_service_pb2 import PrecheckPrescriptionRequest
 from rxoutflow_server.application.dispensing import claims
 from rxoutflow_server.application.home import registration
 from rxoutflow_server.application.messages import instant
@@ -207,7 +208,7 @@ async def test_the_plan_is_refused_where_it_cannot_be_carried_out(world: World) 
     assert refusal.value.detail["rules"] == "R6"
     found = registration.precheck(
         world.platforms[HOME].region,
-        registration.PrecheckPrescriptionRequest(prescription=content),
+        PrecheckPrescriptionRequest(prescription=content),
     )
     assert [(each.rule_id, each.field) for each in found.findings] == [("R6", "lines[0].quantity")]
 

@@ -412,10 +412,9 @@ async def test_what_has_left_the_counter_is_told_before_anything_is_corrected(si
         await pharmacy.correct(site.edge, site.platform, request)
     site.line.up = True
     await pharmacy.correct(site.edge, site.platform, request)
-    assert [type(call) for call in site.line.calls][-2:] == [
-        RecordDispenseRequest,
-        CorrectCallRequest,
-    ]
+    *_, record, corrected = site.line.calls
+    assert isinstance(record, RecordDispenseRequest)
+    assert isinstance(corrected, CorrectCallRequest)
 
 
 @pytest.mark.parametrize(

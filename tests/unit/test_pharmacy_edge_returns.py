@@ -141,8 +141,9 @@ async def test_a_return_goes_to_the_platform_after_the_record_of_its_handover(
     await counter.take_back(counter.returned())
     counter.line.up = True
     assert await counter.deliver()
-    kinds = [type(each) for each in counter.line.calls]
-    assert kinds == [RecordDispenseRequest, ReturnDispenseRequest]
+    record, returned = counter.line.calls
+    assert isinstance(record, RecordDispenseRequest)
+    assert isinstance(returned, ReturnDispenseRequest)
 
 
 async def test_the_record_is_brought_first_when_somebody_takes_back_what_it_is_of(
@@ -152,8 +153,9 @@ async def test_the_record_is_brought_first_when_somebody_takes_back_what_it_is_o
     await counter.hand_over()
     counter.line.up = True
     assert (await counter.take_back(counter.returned())).HasField("progress")
-    kinds = [type(each) for each in counter.line.calls]
-    assert kinds == [RecordDispenseRequest, ReturnDispenseRequest]
+    record, returned = counter.line.calls
+    assert isinstance(record, RecordDispenseRequest)
+    assert isinstance(returned, ReturnDispenseRequest)
 
 
 async def test_a_return_whose_answer_was_lost_is_delivered_with_the_same_bytes(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from rxoutflow_server.application.clearing.reconciling import Pair
 from rxoutflow_server.application.clearing.reports import positions
 from rxoutflow_server.application.clearing.stating import clear_period
 from rxoutflow_server.application.messages import amounts_message
+from rxoutflow_server.application.ports import NoticeRecord, Transaction
 from rxoutflow_server.domain.clearing import Obligation, Period, net_positions
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.ledger import Book, Entry
@@ -624,9 +626,7 @@ async def test_hospital_and_pharmacy_hear_what_came_back(world: World) -> None:
     for region, code in ((HOME, world.platforms[HOME].hospital), (DISPENSING, None)):
         institution = code or world.platforms[DISPENSING].pharmacy
         found = await world.platforms[region].store.read(
-            lambda tx, institution=institution: tx.journal.notices(
-                institution.institution_code, 0, 100
-            )
+            partial(_notices_of, institution_code=institution.institution_code)
         )
         heard[region] = [each.kind for each in found]
     assert set(heard[HOME][-3:]) == {"SETTLED", "RETURNED", "REVERSED"}
@@ -686,7 +686,7 @@ async def test_a_reversal_after_the_cut_off_is_an_adjustment_of_the_next_period(
     assert await clear_period(exchange, request) == first
     for region in (PAYER, DISPENSING):
         (position,) = await world.platforms[region].store.read(
-            lambda tx, region=region: positions(tx, region, Period(2026, 4))
+            partial(positions, region_code=region, period=Period(2026, 4))
         )
         figures = position.listed.tally.figures
         assert (figures.posting_count, figures.reversal_count) == (0, 1)
@@ -708,3 +708,7 @@ async def test_net_positions_sum_to_zero_with_returns(world: World, back: dict[i
         obligations.append(Obligation(payer, dispensing, owed_fen))
     assert sum(net_positions(obligations).values()) == 0
     assert obligations[0].owed_fen == (0 if back == {1: 20} else 2000 - 900)
+
+
+def _notices_of(tx: Transaction, institution_code: str) -> Sequence[NoticeRecord]:
+    return tx.journal.notices(institution_code, 0, 100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
@@ -160,7 +161,7 @@ async def test_what_was_found_handed_over_stands_though_its_pharmacy_was_letting
     case = await silent(world, insured=insured)
     world.clock.now += OVERDUE
     correction = world.correction_request(DISPENSING, case.number, case.request.request_id)
-    letting_go = {
+    letting_go: dict[str, Callable[[], Awaitable[object]]] = {
         "release": lambda: world.release(DISPENSING, case.attempt),
         "correction": lambda: world.correct(DISPENSING, correction),
     }

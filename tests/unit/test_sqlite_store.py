@@ -542,9 +542,9 @@ def test_statements_are_portable(name: str) -> None:
 
 async def test_a_command_sees_what_an_earlier_one_of_its_batch_did(path: Path) -> None:
     async with SqliteStore.open(path, "platform") as opened:
-        results = await asyncio.gather(
+        added, found = await asyncio.gather(
             opened.transact(lambda tx: tx.home.add_prescription(prescription())),
             opened.transact(lambda tx: tx.home.prescription(NUMBER)),
         )
 
-    assert results == [True, prescription()]
+    assert (added, found) == (True, prescription())

@@ -288,6 +288,7 @@ def test_adjust_reads_a_platform_s_store_and_lists_nothing_where_nothing_was_set
 ) -> None:
     config = platform_of(tmp_path / "box", monkeypatch)
     store = load_platform(config, datetime.now(UTC)).records
+    assert isinstance(store, Path)
     store.parent.mkdir(parents=True, exist_ok=True)
     connection = open_writer(store)
     migrate(connection, store, "platform")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import structlog
-from grpc._cython import cygrpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined] # its stubs leave it out
 from hypothesis import given
 from hypothesis import strategies as st
 

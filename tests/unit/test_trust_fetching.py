@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -370,10 +370,9 @@ async def test_a_denied_or_withdrawn_institution_is_refused_after_the_next_fetch
 
 async def test_a_suspended_institution_may_begin_nothing_after_the_next_fetch(site: Site) -> None:
     pharmacy = site.other.pharmacy()
-    nothing = cast(Any, None)
-    region = HomeRegion(
-        HOME, site.trust, *[nothing] * 2, lambda: site.now, *[nothing] * 6
-    )  # only whom it trusts matters here
+    unused = {each.name: cast(Any, None) for each in fields(HomeRegion)}
+    ours = {"code": HOME, "trust": site.trust, "now": lambda: site.now}
+    region = HomeRegion(**{**unused, **ours})  # only whom it trusts matters here
     site.publish(3)
     await site.fetch()
     assert region.require_active(OTHER, pharmacy.institution_code)

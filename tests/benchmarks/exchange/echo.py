@@ -19,10 +19,10 @@ import uvloop
 METHOD = "/rxoutflow.benchmark.Echo/Echo"
 
 
-class Echo(grpc.GenericRpcHandler):  # type: ignore[misc] # the stubs leave it untyped
+class Echo(grpc.GenericRpcHandler):
     """Gives back the bytes of a call."""
 
-    def service(self, details: Any) -> grpc.RpcMethodHandler | None:
+    def service(self, details: Any) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         """The one method there is."""
         if details.method != METHOD:
             return None

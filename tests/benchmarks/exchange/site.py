@@ -15,14 +15,14 @@ import grpc
 
 from rxoutflow.statements.signers import FileSigner
 from rxoutflow_server.devpki import KeyPair
-from rxoutflow_server.sandbox.constellation import Constellation, Institution, Region
-from rxoutflow_server.sandbox.layout import (
+from rxoutflow_server.sandbox.constellation import (
     CONSTELLATION_FILE,
     DATA,
-    Layout,
-    Prepared,
-    prepare,
+    Constellation,
+    Institution,
+    Region,
 )
+from rxoutflow_server.sandbox.layout import Layout, Prepared, prepare
 from rxoutflow_server.sandbox.running import server_command
 from rxoutflow_server.sandbox.supervisor import Program, Supervisor
 from rxoutflow_server.sandbox.wiring import Wiring, choose_ports, platform_service, services
@@ -147,7 +147,7 @@ def _with_keys(folder: Path) -> Path:
 def _echo(layout: Layout, region: Region) -> Iterator[tuple[int, int]]:
     pki = layout.pki(region)
     pair, roots = pki.platform_tls, pki.transport_authority.certificate
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         Path(__file__).with_name("echo.py"),
         pair.certificate,

@@ -89,7 +89,9 @@ class Job:
         self._pharmacy_stubs = cycle(
             pharmacy_service_pb2_grpc.PharmacyServiceStub(each) for each in site.channels(pharmacy)
         )
-        self._echo = cycle(each.unary_unary(ECHO) for each in site.echo_channels(hospital))
+        self._echo: cycle[Any] = cycle(
+            each.unary_unary(ECHO) for each in site.echo_channels(hospital)
+        )
 
     def echo(self, payload: bytes) -> Call:
         """Have the echo give back as many bytes as a registration has."""
