@@ -220,8 +220,8 @@ async def test_of_a_registration_and_a_bar_at_the_same_time_one_finds_the_other(
     ]
     mixed = [each for pair in zip(registering, to_bar, strict=True) for each in pair]
     done = await asyncio.gather(*mixed)
-    for number, registered, barring in zip(numbers, done[::2], done[1::2], strict=True):
-        assert registered is not barring
+    for number, registered, barred_now in zip(numbers, done[::2], done[1::2], strict=True):
+        assert registered is not barred_now
         stored, barred = await store.read(looking_up(number))
         assert (stored is not None, barred is None) == (registered, registered)
 
