@@ -12,6 +12,7 @@ mistyped number or code, which is a :class:`NumberInvalid`.
 
 from rxoutflow.client import (
     Committed,
+    DirectHospitalClient,
     Evidence,
     FoundPrescription,
     HospitalClient,
@@ -23,6 +24,7 @@ from rxoutflow.client import (
     Presented,
     Progress,
     Proof,
+    Registered,
     RegulatorClient,
     Revoked,
     Surroundings,
@@ -46,6 +48,7 @@ from rxoutflow.profile import Profile, Sandbox, load_profile, load_sandbox
 __all__ = [
     "AnswerUntrusted",
     "Committed",
+    "DirectHospitalClient",
     "Draft",
     "Evidence",
     "FillTooEarly",
@@ -68,6 +71,7 @@ __all__ = [
     "Proof",
     "QuoteChanged",
     "Refused",
+    "Registered",
     "RegulatorClient",
     "Revoked",
     "RuleViolated",

@@ -266,9 +266,11 @@ _REFUSALS: Mapping[str, type[Refused]] = {
 }
 
 
-def from_reason(reason: str, message: str, metadata: Mapping[str, str]) -> ServerError | None:
+def from_reason(
+    reason: str, message: str, metadata: Mapping[str, str]
+) -> Refused | Indefinite | None:
     """The exception for a reason of the catalogue; None if this version does not know it."""
     if PREFIX + reason not in ErrorReason.keys():  # noqa: SIM118 - an enum wrapper is no mapping
         return None
-    kind: type[ServerError] = INDEFINITE.get(reason) or _REFUSALS.get(reason, Refused)
+    kind: type[Refused | Indefinite] = INDEFINITE.get(reason) or _REFUSALS.get(reason, Refused)
     return kind(reason, message, metadata)

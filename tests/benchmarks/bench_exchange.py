@@ -41,6 +41,8 @@ from benchmarks.exchange.work import Case, Job, amounts_of
 from support.postgres import Server
 
 BATCH = 32
+AT_ONCE_IN_A_STREAM = 64
+"""Registrations of a stream that a platform works on; see the contract."""
 
 
 class Rounds:
@@ -68,6 +70,7 @@ class Rounds:
         await self._measure("commit", commits)
         await self._measure("dispense", [job.record(case) for case in cases])
         await self._batches(job, calls)
+        await self._streams(job, calls)
         exchanges = [job.exchange(job.case(index)) for index in range(calls // 4)]
         await self._measure("exchange", exchanges)
 
@@ -89,15 +92,29 @@ class Rounds:
         ]
         await self._measure(f"register by {BATCH}", batches, per_call=BATCH)
 
-    async def _measure(self, name: str, calls: list[Call], per_call: int = 1) -> list[Any]:
+    async def _streams(self, job: Job, calls: int) -> None:
+        """As many under way as a platform works on in one stream, on each of a few streams."""
+        cases: list[Case] = [job.case(index) for index in range(calls)]
+        async with job.streams() as streams:
+            registrations = [
+                job.register_streamed(case, streams[index % len(streams)])
+                for index, case in enumerate(cases)
+            ]
+            name, at_once = "register over a stream", AT_ONCE_IN_A_STREAM * len(streams)
+            await self._measure(name, registrations, at_once=at_once)
+
+    async def _measure(
+        self, name: str, calls: list[Call], per_call: int = 1, at_once: int = 0
+    ) -> list[Any]:
         servers = [self._site.pids["echo"]] if name.startswith("echo") else self._platforms
-        found, answers = await measure(name, calls, min(self._concurrency, len(calls)), servers)
+        at_once = min(at_once or self._concurrency, len(calls))
+        found, answers = await measure(name, calls, at_once, servers)
         if per_call > 1:
             scaled = {"per_second": found.per_second * per_call, "cpu_us": found.cpu_us / per_call}
             found = Measured(**{**asdict(found), **scaled})
         self.measured[name].append(found)
         self._console.print(
-            f"{self._name}: {name:16} {found.per_second:8.0f}/s  p50 {found.p50_ms:6.1f} ms"
+            f"{self._name}: {name:22} {found.per_second:8.0f}/s  p50 {found.p50_ms:6.1f} ms"
             f"  p99 {found.p99_ms:6.1f} ms  {found.cpu_us:6.0f} µs CPU",
             markup=False,
             highlight=False,

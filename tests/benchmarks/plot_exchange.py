@@ -21,6 +21,7 @@ OPERATIONS = (
     "echo",
     "register",
     "register by 32",
+    "register over a stream",
     "claim",
     "quote",
     "commit",

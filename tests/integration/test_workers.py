@@ -13,7 +13,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,15 @@ import pytest
 from benchmarks.exchange.load import Call
 from benchmarks.exchange.site import Site
 from benchmarks.exchange.work import Job, read_draft
+from rxoutflow.client import DirectHospitalClient, Registered
+from rxoutflow.profile import Endpoint, load_profile
 from rxoutflow_server.sandbox.layout import prepare
 from rxoutflow_server.sandbox.running import server_command
 from rxoutflow_server.sandbox.wiring import Wiring, choose_ports, services
 from support.postgres import PostgresMissing, fresh_schema
 from support.sandbox import eventually
 
-REGION = "350500"
+REGION, HOSPITAL = "350500", "quanzhou-hospital"
 SCHEMA = "workers"
 DRAFT = Path(__file__).parents[2] / "clients/prescriptions/one-region.json"
 WORKERS = 2
@@ -46,11 +48,23 @@ class Running:
     process: subprocess.Popen[bytes]
     log: Path
     job: Job
+    site: Site
+
+    def hospital(self) -> DirectHospitalClient:
+        """The hospital with a sealing service of its own."""
+        region, institution = self.site.institution(HOSPITAL)
+        endpoint = Endpoint(self.site.wiring.target(f"platform-{REGION}"), region.host_name)
+        profile = load_profile(self.site.layout.profile(institution))
+        return DirectHospitalClient(replace(profile, endpoint=endpoint))
 
     def said(self, event: str) -> int:
         """How often it has been said in the log."""
-        lines = self.log.read_text("utf-8").splitlines()
-        return sum(json.loads(each)["event"] == event for each in lines if each.startswith("{"))
+        lines, _, _ = self.log.read_text("utf-8").rpartition("\n")  # the last may be half written
+        return sum(
+            json.loads(each)["event"] == event
+            for each in lines.splitlines()
+            if each.startswith("{")
+        )
 
     def workers(self) -> set[int]:
         """The processes that are watched."""
@@ -81,8 +95,8 @@ def running(folder: Path) -> Iterator[Running]:
     site = Site(prepared, wiring, {}, 0)
     _, pharmacy = site.institution("quanzhou-pharmacy")
     prices = json.loads(layout.prices(pharmacy).read_text("utf-8"))
-    job = Job(site, "quanzhou-hospital", "quanzhou-pharmacy", read_draft(DRAFT), prices, REGION)
-    started = Running(process, log, job)
+    job = Job(site, HOSPITAL, "quanzhou-pharmacy", read_draft(DRAFT), prices, REGION)
+    started = Running(process, log, job, site)
     try:
         eventually(lambda: started.said("workers_ready"), "the workers are ready")
         yield started
@@ -177,3 +191,32 @@ async def test_processes_are_replaced_under_load_without_a_failed_call_and_a_kil
         platform.process.terminate()
         assert platform.process.wait(30) == 0
     assert not [pid for pid in left if Path(f"/proc/{pid}").exists()]
+
+
+async def test_registrations_over_a_stream_go_on_while_processes_are_replaced(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path) as platform:
+        before = platform.workers()
+        ending = asyncio.Event()
+
+        def registrations() -> Iterator[Any]:
+            while not ending.is_set():
+                yield platform.job.case().registration
+
+        def register() -> list[Registered]:
+            results = []
+            with platform.hospital() as hospital:
+                for each in hospital.register_all(registrations()):
+                    results.append(each)
+                    if len(results) == 50:
+                        platform.process.send_signal(signal.SIGHUP)
+                    if platform.said("workers_replaced"):
+                        ending.set()
+            return results
+
+        results = await asyncio.to_thread(register)
+        assert [each.failure for each in results if each.failure] == []
+        numbers = {each.status.content.prescription_number for each in results if each.status}
+        assert len(numbers) == len(results) > 50
+        assert not before & platform.workers()

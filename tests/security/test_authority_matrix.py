@@ -60,6 +60,7 @@ POLICY: dict[str, Row] = {
     "HospitalService/PrecheckPrescription": row("SAME_REGION", OWN_REGION, HOSPITAL),
     "HospitalService/RegisterPrescription": row("ISSUER", OWN_REGION, HOSPITAL),
     "HospitalService/BatchRegisterPrescriptions": row("ISSUER", OWN_REGION, HOSPITAL),
+    "HospitalService/StreamRegisterPrescriptions": row("ISSUER", OWN_REGION, HOSPITAL),
     "HospitalService/RevokePrescription": row("ISSUER", OWN_REGION, HOSPITAL),
     "HospitalService/GetPrescription": row("ISSUER", OWN_REGION, HOSPITAL),
     "HospitalService/ListStatements": row("ISSUER", OWN_REGION, HOSPITAL),
@@ -290,7 +291,10 @@ async def outcome_over_tls(channel: Any, method: str) -> str:
     path = f"/rxoutflow.v1.{method}"
     try:
         if methods()[method].server_streaming:
-            stream = channel.unary_stream(path)(b"", timeout=20)
+            if methods()[method].client_streaming:
+                stream = channel.stream_stream(path)([b""], timeout=20)
+            else:
+                stream = channel.unary_stream(path)(b"", timeout=20)
             async for _ in stream:
                 break
             await stream.code()

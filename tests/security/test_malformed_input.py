@@ -32,7 +32,10 @@ from google.protobuf.message import Message
 
 from rxoutflow.v1.clearing_service_pb2 import ProposeClearingResponse
 from rxoutflow.v1.error_reason_pb2 import ErrorReason
-from rxoutflow.v1.hospital_service_pb2 import BatchRegisterPrescriptionsResponse
+from rxoutflow.v1.hospital_service_pb2 import (
+    BatchRegisterPrescriptionsResponse,
+    StreamRegisterPrescriptionsResponse,
+)
 from rxoutflow.v1.peer_service_pb2 import DeliverEventsResponse
 from rxoutflow.v1.pharmacy_service_pb2 import FindPrescriptionRequest
 from rxoutflow_server.domain.errors import Reason
@@ -176,6 +179,8 @@ def outcome(answer: Answer) -> str:
     match answer.response:
         case BatchRegisterPrescriptionsResponse():
             errors = [each.error for each in answer.response.results if each.HasField("error")]
+        case StreamRegisterPrescriptionsResponse():
+            errors = [answer.response.error] if answer.response.HasField("error") else []
         case DeliverEventsResponse():
             errors = [
                 each.error for each in answer.response.acknowledgements if each.HasField("error")
@@ -321,6 +326,11 @@ async def over_tls(channel: Any, call: Call, data: bytes, expected: str) -> str:
     """
     method = methods()[call.method.removeprefix("/rxoutflow.v1.")]
     try:
+        if method.client_streaming:
+            answers = channel.stream_stream(
+                call.method, response_deserializer=_response_type(call.method).FromString
+            )([data], timeout=20)
+            return outcome(Answer(response=await answers.read()))
         if method.server_streaming:
             seconds = 0.3 if expected == "OK" else 20
             stream = channel.unary_stream(call.method)(data, timeout=seconds)

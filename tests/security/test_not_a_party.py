@@ -519,6 +519,7 @@ def a_settlement_told_by_a_region_that_does_not_pay(premises: Premises, affair: 
 WITHOUT_OBJECT = {
     "HospitalService/RegisterPrescription": "whoever signed it is its issuer",
     "HospitalService/BatchRegisterPrescriptions": "as RegisterPrescription",
+    "HospitalService/StreamRegisterPrescriptions": "as RegisterPrescription",
     "HospitalService/ListPrescriptions": "lists the caller's own: see below",
     "HospitalService/WatchNotices": "tells the caller's own: see below",
     "PharmacyService/PresentECredential": "whoever scans the code",
@@ -697,6 +698,7 @@ async def test_lists_and_notices_are_the_callers_own(premises: Premises) -> None
 NEW = {
     "HospitalService/RegisterPrescription",
     "HospitalService/BatchRegisterPrescriptions",
+    "HospitalService/StreamRegisterPrescriptions",
     "HisService/IssuePrescription",
     "PharmacyService/PresentECredential",
     "PharmacyService/FindPrescription",
@@ -765,4 +767,7 @@ def _outcome(answer: Answer) -> str:
     if isinstance(answer.response, hospital_service_pb2.BatchRegisterPrescriptionsResponse):
         (result,) = answer.response.results
         return told(Answer(result.error))[0] if result.HasField("error") else "OK"
+    if isinstance(answer.response, hospital_service_pb2.StreamRegisterPrescriptionsResponse):
+        streamed = answer.response
+        return told(Answer(streamed.error))[0] if streamed.HasField("error") else "OK"
     return told(answer)[0]

@@ -8,7 +8,7 @@ thousands of calls take seconds. What a socket adds is tested over real TLS.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -156,7 +156,7 @@ class Door:
         self.place = place
 
     async def call(self, method: str, request: bytes, seen: AuthContext) -> Answer:
-        """Make a call in a task of its own, as gRPC does."""
+        """Make a call in a task of its own, as gRPC does; of a stream of requests, with one."""
         return await asyncio.create_task(self._call(method, request, seen))
 
     async def _call(self, method: str, request: bytes, seen: AuthContext) -> Answer:
@@ -170,6 +170,8 @@ class Door:
                 message = handler.request_deserializer(request)
             except DecodeError:
                 return Answer(status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0]))
+        if handler.request_streaming:
+            return await _answered(handler.stream_stream(_sent(request), context), context)
         if handler.response_streaming:
             return await _streamed(handler.unary_stream(message, context), context)
         try:
@@ -178,6 +180,21 @@ class Door:
             return Answer(context.aborted)
         handler.response_serializer(response)
         return Answer(response=response)
+
+
+async def _sent(message: bytes) -> AsyncIterator[bytes]:
+    """A stream of one request, which the caller closes."""
+    yield message
+
+
+async def _answered(stream: Awaitable[None], context: _Context) -> Answer:
+    """The answer to the one request, or how the stream ended."""
+    try:
+        await stream
+    except grpc.aio.AbortError:
+        return Answer(context.aborted, written=tuple(context.written))
+    (response,) = context.written
+    return Answer(response=response, written=tuple(context.written))
 
 
 async def _streamed(stream: Awaitable[None], context: _Context) -> Answer:

@@ -20,13 +20,21 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
-from rxoutflow.client import HospitalClient, Patience, PharmacyClient, RegulatorClient, Surroundings
+from rxoutflow.client import (
+    DirectHospitalClient,
+    HospitalClient,
+    Patience,
+    PharmacyClient,
+    RegulatorClient,
+    Surroundings,
+)
 from rxoutflow.errors import DOMAIN
 from rxoutflow.identity import CallerKind, CallerName
 from rxoutflow.profile import Endpoint, Person, Profile, TlsFiles, Trust
 from rxoutflow.statements import new_statement
 from rxoutflow.v1 import (
     his_service_pb2_grpc,
+    hospital_service_pb2_grpc,
     pos_service_pb2_grpc,
     supervision_service_pb2_grpc,
 )
@@ -114,6 +122,10 @@ class FakeEdge:
     def hospital(self, profile: Profile | None = None) -> HospitalClient:
         return HospitalClient(profile or self.hospital_profile(), *self._edges())
 
+    def direct(self) -> DirectHospitalClient:
+        """A hospital that seals by itself; the server plays the platform."""
+        return DirectHospitalClient(self.hospital_profile(), *self._edges())
+
     def hospital_profile(self) -> Profile:
         people = {
             "prescriber": self._person("D001", self.cast.prescriber),
@@ -164,6 +176,7 @@ class FakeEdge:
         player: Untyped = _Player(self)
         his_service_pb2_grpc.add_HisServiceServicer_to_server(player, server)
         pos_service_pb2_grpc.add_PosServiceServicer_to_server(player, server)
+        hospital_service_pb2_grpc.add_HospitalServiceServicer_to_server(player, server)
         supervision_service_pb2_grpc.add_SupervisionServiceServicer_to_server(player, server)
 
 
@@ -174,6 +187,8 @@ class _Player:
         self._edge = edge
 
     def __getattr__(self, method: str) -> Callable[[Untyped, Untyped], Untyped]:
+        if method == "StreamRegisterPrescriptions":
+            return self._registering
         return self._stream if method == "WatchNotices" else self._unary(method)
 
     def _unary(self, method: str) -> Callable[[Untyped, Untyped], Untyped]:
@@ -191,6 +206,16 @@ class _Player:
         self._edge.requests.append(request)
         try:
             yield from self._edge.answers["WatchNotices"](request)
+        except Refusal as refusal:
+            context.abort_with_status(rpc_status.to_status(refusal.status))
+
+    def _registering(self, requests: Iterator[Message], context: Untyped) -> Iterator[Untyped]:
+        try:
+            for request in requests:
+                self._edge.requests.append(request)
+                if (answer := self._edge.answers["StreamRegisterPrescriptions"](request)) is None:
+                    return
+                yield answer
         except Refusal as refusal:
             context.abort_with_status(rpc_status.to_status(refusal.status))
 

@@ -144,6 +144,10 @@ async def _hospital(premises: Premises) -> None:
         "BatchRegisterPrescriptions",
         messages.BatchRegisterPrescriptionsRequest(requests=[_registration(world)]),
     )
+    add(
+        "StreamRegisterPrescriptions",
+        messages.StreamRegisterPrescriptionsRequest(registration=_registration(world)),
+    )
     revocation = world.signed(HOME, _revocation(world, number))
     add(
         "RevokePrescription",

@@ -63,6 +63,31 @@ def test_a_long_pause_gives_no_more_than_a_burst(rates: CallRates, seconds: Seco
     assert taken(rates, caller("P35020000001"), 100) == 3
 
 
+def streamed(rates: CallRates, who: Caller) -> int:
+    """How many requests of a stream are read at once."""
+    done = 0
+    while not rates.take_streamed(who):
+        done += 1
+    return done
+
+
+def test_a_stream_is_told_to_wait_and_leaves_something_to_calls(
+    rates: CallRates, seconds: Seconds
+) -> None:
+    platform = caller("350200", CallerKind.PLATFORM)
+    assert streamed(rates, platform) == 45
+    assert taken(rates, platform, 100) == 5
+    wait = rates.take_streamed(platform)
+    assert wait == pytest.approx(0.059)
+    seconds.now += wait
+    assert streamed(rates, platform) == 1
+
+
+def test_a_stream_of_whoever_may_hardly_call_still_moves(seconds: Seconds) -> None:
+    slow = CallRates(Rate(per_second=1, burst=1), Rate(per_second=1, burst=1), seconds)
+    assert streamed(slow, caller("P35020000001")) == 1
+
+
 def test_one_institution_does_not_slow_another(rates: CallRates) -> None:
     taken(rates, caller("P35020000001"), 4)
     assert taken(rates, caller("P35020000002"), 3) == 3

@@ -7,6 +7,7 @@ shared by threads.
 
 from rxoutflow.client.channel import Patience, Surroundings
 from rxoutflow.client.collecting import Presented, Proof
+from rxoutflow.client.direct import DirectHospitalClient, Registered
 from rxoutflow.client.evidence import Evidence
 from rxoutflow.client.hospital import (
     HospitalClient,
@@ -31,6 +32,7 @@ from rxoutflow.client.regulator import RegulatorClient
 __all__ = [
     "Committed",
     "Corrected",
+    "DirectHospitalClient",
     "Evidence",
     "FoundPrescription",
     "HospitalClient",
@@ -45,6 +47,7 @@ __all__ = [
     "Progress",
     "Proof",
     "Reconciled",
+    "Registered",
     "RegulatorClient",
     "Revoked",
     "Surroundings",

@@ -18,7 +18,6 @@ from rxoutflow.errors import (
     Indefinite,
     Overloaded,
     Refused,
-    RxoutflowError,
     Unavailable,
     from_reason,
 )
@@ -37,11 +36,23 @@ _DEFINITE = frozenset(
     }
 )
 
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
-def from_rpc_error(error: grpc.RpcError, target: str) -> RxoutflowError:
+
+def from_rpc_error(error: grpc.RpcError, target: str) -> Refused | Indefinite:
     """The exception for a failed call to ``target``."""
-    code, details = _code(error), _details(error)
-    status = _status(error)
+    return _failure(_code(error), _details(error), _status(error), target)
+
+
+def from_status(status: Status, target: str) -> Refused | Indefinite:
+    """The exception for a status that stands in an answer of ``target``."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    return _failure(code, status.message, status, target)
+
+
+def _failure(
+    code: grpc.StatusCode, details: str, status: Status | None, target: str
+) -> Refused | Indefinite:
     info = _error_info(status)
     if info is not None and info.domain == DOMAIN:
         known = from_reason(info.reason, details, dict(info.metadata))
@@ -53,7 +64,7 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> RxoutflowError:
     return _by_code(code, reason, details, target)
 
 
-def _by_code(code: grpc.StatusCode, reason: str, details: str, target: str) -> RxoutflowError:
+def _by_code(code: grpc.StatusCode, reason: str, details: str, target: str) -> Refused | Indefinite:
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(
             reason,

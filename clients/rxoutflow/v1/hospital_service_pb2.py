@@ -35,7 +35,7 @@ from rxoutflow.v1 import statement_pb2 as rxoutflow_dot_v1_dot_statement__pb2
 from rxoutflow.v1 import trace_pb2 as rxoutflow_dot_v1_dot_trace__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rxoutflow/v1/hospital_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1arxoutflow/v1/finding.proto\x1a\x19rxoutflow/v1/notice.proto\x1a\x1arxoutflow/v1/outcome.proto\x1a\x1frxoutflow/v1/prescription.proto\x1a&rxoutflow/v1/prescription_status.proto\x1a\x1crxoutflow/v1/statement.proto\x1a\x18rxoutflow/v1/trace.proto\"U\n\x1bPrecheckPrescriptionRequest\x12\x36\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1a.rxoutflow.v1.PrescriptionB\x04\xe2\x41\x01\x02\"K\n\x1cPrecheckPrescriptionResponse\x12+\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x19.rxoutflow.v1.RuleFinding\"\x8f\x01\n\x1bRegisterPrescriptionRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x39\n\x0cprescription\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x1b\n\rpickup_secret\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"u\n\x1cRegisterPrescriptionResponse\x12-\n\x06status\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"f\n!BatchRegisterPrescriptionsRequest\x12\x41\n\x08requests\x18\x01 \x03(\x0b\x32).rxoutflow.v1.RegisterPrescriptionRequestB\x04\xe2\x41\x01\x02\"\xe7\x01\n\"BatchRegisterPrescriptionsResponse\x12H\n\x07results\x18\x01 \x03(\x0b\x32\x37.rxoutflow.v1.BatchRegisterPrescriptionsResponse.Result\x1aw\n\x06Result\x12>\n\x08response\x18\x01 \x01(\x0b\x32*.rxoutflow.v1.RegisterPrescriptionResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"n\n\x19RevokePrescriptionRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\nrevocation\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"\xa5\x01\n\x1aRevokePrescriptionResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0e\x32\x1f.rxoutflow.v1.RevocationOutcome\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\";\n\x16GetPrescriptionRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"}\n\x17GetPrescriptionResponse\x12\x33\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"p\n$HospitalServiceListStatementsRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n%HospitalServiceListStatementsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.rxoutflow.v1.TraceEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"A\n\x18ListPrescriptionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x91\x02\n\x19ListPrescriptionsResponse\x12\x44\n\rprescriptions\x18\x01 \x03(\x0b\x32-.rxoutflow.v1.ListPrescriptionsResponse.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x1a\x94\x01\n\x05\x45ntry\x12\x1b\n\x13prescription_number\x18\x01 \x01(\t\x12;\n\x08validity\x18\x02 \x01(\x0e\x32).rxoutflow.v1.PrescriptionStatus.Validity\x12\x31\n\rregister_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\"HospitalServiceWatchNoticesRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\"K\n#HospitalServiceWatchNoticesResponse\x12$\n\x06notice\x18\x01 \x01(\x0b\x32\x14.rxoutflow.v1.Notice\"_\n HospitalServiceGetOutcomeRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"K\n!HospitalServiceGetOutcomeResponse\x12&\n\x07outcome\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.Outcome2\xe6\x08\n\x0fHospitalService\x12x\n\x14PrecheckPrescription\x12).rxoutflow.v1.PrecheckPrescriptionRequest\x1a*.rxoutflow.v1.PrecheckPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x01\x12x\n\x14RegisterPrescription\x12).rxoutflow.v1.RegisterPrescriptionRequest\x1a*.rxoutflow.v1.RegisterPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x12\x8a\x01\n\x1a\x42\x61tchRegisterPrescriptions\x12/.rxoutflow.v1.BatchRegisterPrescriptionsRequest\x1a\x30.rxoutflow.v1.BatchRegisterPrescriptionsResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x12r\n\x12RevokePrescription\x12\'.rxoutflow.v1.RevokePrescriptionRequest\x1a(.rxoutflow.v1.RevokePrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x12i\n\x0fGetPrescription\x12$.rxoutflow.v1.GetPrescriptionRequest\x1a%.rxoutflow.v1.GetPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x12\x84\x01\n\x0eListStatements\x12\x32.rxoutflow.v1.HospitalServiceListStatementsRequest\x1a\x33.rxoutflow.v1.HospitalServiceListStatementsResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x12o\n\x11ListPrescriptions\x12&.rxoutflow.v1.ListPrescriptionsRequest\x1a\'.rxoutflow.v1.ListPrescriptionsResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x12\x80\x01\n\x0cWatchNotices\x12\x30.rxoutflow.v1.HospitalServiceWatchNoticesRequest\x1a\x31.rxoutflow.v1.HospitalServiceWatchNoticesResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x30\x01\x12x\n\nGetOutcome\x12..rxoutflow.v1.HospitalServiceGetOutcomeRequest\x1a/.rxoutflow.v1.HospitalServiceGetOutcomeResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#rxoutflow/v1/hospital_service.proto\x12\x0crxoutflow.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1erxoutflow/v1/annotations.proto\x1a\x1arxoutflow/v1/finding.proto\x1a\x19rxoutflow/v1/notice.proto\x1a\x1arxoutflow/v1/outcome.proto\x1a\x1frxoutflow/v1/prescription.proto\x1a&rxoutflow/v1/prescription_status.proto\x1a\x1crxoutflow/v1/statement.proto\x1a\x18rxoutflow/v1/trace.proto\"U\n\x1bPrecheckPrescriptionRequest\x12\x36\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1a.rxoutflow.v1.PrescriptionB\x04\xe2\x41\x01\x02\"K\n\x1cPrecheckPrescriptionResponse\x12+\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x19.rxoutflow.v1.RuleFinding\"\x8f\x01\n\x1bRegisterPrescriptionRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x39\n\x0cprescription\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\x12\x1b\n\rpickup_secret\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"u\n\x1cRegisterPrescriptionResponse\x12-\n\x06status\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x02 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\"f\n!BatchRegisterPrescriptionsRequest\x12\x41\n\x08requests\x18\x01 \x03(\x0b\x32).rxoutflow.v1.RegisterPrescriptionRequestB\x04\xe2\x41\x01\x02\"\xe7\x01\n\"BatchRegisterPrescriptionsResponse\x12H\n\x07results\x18\x01 \x03(\x0b\x32\x37.rxoutflow.v1.BatchRegisterPrescriptionsResponse.Result\x1aw\n\x06Result\x12>\n\x08response\x18\x01 \x01(\x0b\x32*.rxoutflow.v1.RegisterPrescriptionResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"k\n\"StreamRegisterPrescriptionsRequest\x12\x45\n\x0cregistration\x18\x01 \x01(\x0b\x32).rxoutflow.v1.RegisterPrescriptionRequestB\x04\xe2\x41\x01\x02\"\xa8\x01\n#StreamRegisterPrescriptionsResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12>\n\x08response\x18\x02 \x01(\x0b\x32*.rxoutflow.v1.RegisterPrescriptionResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"n\n\x19RevokePrescriptionRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\nrevocation\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatementB\x04\xe2\x41\x01\x02\"\xa5\x01\n\x1aRevokePrescriptionResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0e\x32\x1f.rxoutflow.v1.RevocationOutcome\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12&\n\x07receipt\x18\x03 \x01(\x0b\x32\x15.rxoutflow.v1.Receipt\";\n\x16GetPrescriptionRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"}\n\x17GetPrescriptionResponse\x12\x33\n\x0cprescription\x18\x01 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\x12-\n\x06status\x18\x02 \x01(\x0b\x32\x1d.rxoutflow.v1.SignedStatement\"p\n$HospitalServiceListStatementsRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n%HospitalServiceListStatementsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.rxoutflow.v1.TraceEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"A\n\x18ListPrescriptionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x91\x02\n\x19ListPrescriptionsResponse\x12\x44\n\rprescriptions\x18\x01 \x03(\x0b\x32-.rxoutflow.v1.ListPrescriptionsResponse.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x1a\x94\x01\n\x05\x45ntry\x12\x1b\n\x13prescription_number\x18\x01 \x01(\t\x12;\n\x08validity\x18\x02 \x01(\x0e\x32).rxoutflow.v1.PrescriptionStatus.Validity\x12\x31\n\rregister_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\":\n\"HospitalServiceWatchNoticesRequest\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\"K\n#HospitalServiceWatchNoticesResponse\x12$\n\x06notice\x18\x01 \x01(\x0b\x32\x14.rxoutflow.v1.Notice\"_\n HospitalServiceGetOutcomeRequest\x12!\n\x13prescription_number\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"K\n!HospitalServiceGetOutcomeResponse\x12&\n\x07outcome\x18\x01 \x01(\x0b\x32\x15.rxoutflow.v1.Outcome2\xfa\t\n\x0fHospitalService\x12x\n\x14PrecheckPrescription\x12).rxoutflow.v1.PrecheckPrescriptionRequest\x1a*.rxoutflow.v1.PrecheckPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x01\x12x\n\x14RegisterPrescription\x12).rxoutflow.v1.RegisterPrescriptionRequest\x1a*.rxoutflow.v1.RegisterPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x12\x8a\x01\n\x1a\x42\x61tchRegisterPrescriptions\x12/.rxoutflow.v1.BatchRegisterPrescriptionsRequest\x1a\x30.rxoutflow.v1.BatchRegisterPrescriptionsResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x12\x91\x01\n\x1bStreamRegisterPrescriptions\x12\x30.rxoutflow.v1.StreamRegisterPrescriptionsRequest\x1a\x31.rxoutflow.v1.StreamRegisterPrescriptionsResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02(\x01\x30\x01\x12r\n\x12RevokePrescription\x12\'.rxoutflow.v1.RevokePrescriptionRequest\x1a(.rxoutflow.v1.RevokePrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x12i\n\x0fGetPrescription\x12$.rxoutflow.v1.GetPrescriptionRequest\x1a%.rxoutflow.v1.GetPrescriptionResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x12\x84\x01\n\x0eListStatements\x12\x32.rxoutflow.v1.HospitalServiceListStatementsRequest\x1a\x33.rxoutflow.v1.HospitalServiceListStatementsResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x12o\n\x11ListPrescriptions\x12&.rxoutflow.v1.ListPrescriptionsRequest\x1a\'.rxoutflow.v1.ListPrescriptionsResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x12\x80\x01\n\x0cWatchNotices\x12\x30.rxoutflow.v1.HospitalServiceWatchNoticesRequest\x1a\x31.rxoutflow.v1.HospitalServiceWatchNoticesResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x30\x01\x12x\n\nGetOutcome\x12..rxoutflow.v1.HospitalServiceGetOutcomeRequest\x1a/.rxoutflow.v1.HospitalServiceGetOutcomeResponse\"\t\xfa\xe2\x18\x05\n\x01\x01\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,6 +52,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERPRESCRIPTIONREQUEST'].fields_by_name['pickup_secret']._serialized_options = b'\342A\001\002'
   _globals['_BATCHREGISTERPRESCRIPTIONSREQUEST'].fields_by_name['requests']._loaded_options = None
   _globals['_BATCHREGISTERPRESCRIPTIONSREQUEST'].fields_by_name['requests']._serialized_options = b'\342A\001\002'
+  _globals['_STREAMREGISTERPRESCRIPTIONSREQUEST'].fields_by_name['registration']._loaded_options = None
+  _globals['_STREAMREGISTERPRESCRIPTIONSREQUEST'].fields_by_name['registration']._serialized_options = b'\342A\001\002'
   _globals['_REVOKEPRESCRIPTIONREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_REVOKEPRESCRIPTIONREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\002'
   _globals['_REVOKEPRESCRIPTIONREQUEST'].fields_by_name['revocation']._loaded_options = None
@@ -70,6 +72,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOSPITALSERVICE'].methods_by_name['RegisterPrescription']._serialized_options = b'\372\342\030\005\n\001\001\020\002'
   _globals['_HOSPITALSERVICE'].methods_by_name['BatchRegisterPrescriptions']._loaded_options = None
   _globals['_HOSPITALSERVICE'].methods_by_name['BatchRegisterPrescriptions']._serialized_options = b'\372\342\030\005\n\001\001\020\002'
+  _globals['_HOSPITALSERVICE'].methods_by_name['StreamRegisterPrescriptions']._loaded_options = None
+  _globals['_HOSPITALSERVICE'].methods_by_name['StreamRegisterPrescriptions']._serialized_options = b'\372\342\030\005\n\001\001\020\002'
   _globals['_HOSPITALSERVICE'].methods_by_name['RevokePrescription']._loaded_options = None
   _globals['_HOSPITALSERVICE'].methods_by_name['RevokePrescription']._serialized_options = b'\372\342\030\005\n\001\001\020\002'
   _globals['_HOSPITALSERVICE'].methods_by_name['GetPrescription']._loaded_options = None
@@ -96,32 +100,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHREGISTERPRESCRIPTIONSRESPONSE']._serialized_end=1153
   _globals['_BATCHREGISTERPRESCRIPTIONSRESPONSE_RESULT']._serialized_start=1034
   _globals['_BATCHREGISTERPRESCRIPTIONSRESPONSE_RESULT']._serialized_end=1153
-  _globals['_REVOKEPRESCRIPTIONREQUEST']._serialized_start=1155
-  _globals['_REVOKEPRESCRIPTIONREQUEST']._serialized_end=1265
-  _globals['_REVOKEPRESCRIPTIONRESPONSE']._serialized_start=1268
-  _globals['_REVOKEPRESCRIPTIONRESPONSE']._serialized_end=1433
-  _globals['_GETPRESCRIPTIONREQUEST']._serialized_start=1435
-  _globals['_GETPRESCRIPTIONREQUEST']._serialized_end=1494
-  _globals['_GETPRESCRIPTIONRESPONSE']._serialized_start=1496
-  _globals['_GETPRESCRIPTIONRESPONSE']._serialized_end=1621
-  _globals['_HOSPITALSERVICELISTSTATEMENTSREQUEST']._serialized_start=1623
-  _globals['_HOSPITALSERVICELISTSTATEMENTSREQUEST']._serialized_end=1735
-  _globals['_HOSPITALSERVICELISTSTATEMENTSRESPONSE']._serialized_start=1737
-  _globals['_HOSPITALSERVICELISTSTATEMENTSRESPONSE']._serialized_end=1843
-  _globals['_LISTPRESCRIPTIONSREQUEST']._serialized_start=1845
-  _globals['_LISTPRESCRIPTIONSREQUEST']._serialized_end=1910
-  _globals['_LISTPRESCRIPTIONSRESPONSE']._serialized_start=1913
-  _globals['_LISTPRESCRIPTIONSRESPONSE']._serialized_end=2186
-  _globals['_LISTPRESCRIPTIONSRESPONSE_ENTRY']._serialized_start=2038
-  _globals['_LISTPRESCRIPTIONSRESPONSE_ENTRY']._serialized_end=2186
-  _globals['_HOSPITALSERVICEWATCHNOTICESREQUEST']._serialized_start=2188
-  _globals['_HOSPITALSERVICEWATCHNOTICESREQUEST']._serialized_end=2246
-  _globals['_HOSPITALSERVICEWATCHNOTICESRESPONSE']._serialized_start=2248
-  _globals['_HOSPITALSERVICEWATCHNOTICESRESPONSE']._serialized_end=2323
-  _globals['_HOSPITALSERVICEGETOUTCOMEREQUEST']._serialized_start=2325
-  _globals['_HOSPITALSERVICEGETOUTCOMEREQUEST']._serialized_end=2420
-  _globals['_HOSPITALSERVICEGETOUTCOMERESPONSE']._serialized_start=2422
-  _globals['_HOSPITALSERVICEGETOUTCOMERESPONSE']._serialized_end=2497
-  _globals['_HOSPITALSERVICE']._serialized_start=2500
-  _globals['_HOSPITALSERVICE']._serialized_end=3626
+  _globals['_STREAMREGISTERPRESCRIPTIONSREQUEST']._serialized_start=1155
+  _globals['_STREAMREGISTERPRESCRIPTIONSREQUEST']._serialized_end=1262
+  _globals['_STREAMREGISTERPRESCRIPTIONSRESPONSE']._serialized_start=1265
+  _globals['_STREAMREGISTERPRESCRIPTIONSRESPONSE']._serialized_end=1433
+  _globals['_REVOKEPRESCRIPTIONREQUEST']._serialized_start=1435
+  _globals['_REVOKEPRESCRIPTIONREQUEST']._serialized_end=1545
+  _globals['_REVOKEPRESCRIPTIONRESPONSE']._serialized_start=1548
+  _globals['_REVOKEPRESCRIPTIONRESPONSE']._serialized_end=1713
+  _globals['_GETPRESCRIPTIONREQUEST']._serialized_start=1715
+  _globals['_GETPRESCRIPTIONREQUEST']._serialized_end=1774
+  _globals['_GETPRESCRIPTIONRESPONSE']._serialized_start=1776
+  _globals['_GETPRESCRIPTIONRESPONSE']._serialized_end=1901
+  _globals['_HOSPITALSERVICELISTSTATEMENTSREQUEST']._serialized_start=1903
+  _globals['_HOSPITALSERVICELISTSTATEMENTSREQUEST']._serialized_end=2015
+  _globals['_HOSPITALSERVICELISTSTATEMENTSRESPONSE']._serialized_start=2017
+  _globals['_HOSPITALSERVICELISTSTATEMENTSRESPONSE']._serialized_end=2123
+  _globals['_LISTPRESCRIPTIONSREQUEST']._serialized_start=2125
+  _globals['_LISTPRESCRIPTIONSREQUEST']._serialized_end=2190
+  _globals['_LISTPRESCRIPTIONSRESPONSE']._serialized_start=2193
+  _globals['_LISTPRESCRIPTIONSRESPONSE']._serialized_end=2466
+  _globals['_LISTPRESCRIPTIONSRESPONSE_ENTRY']._serialized_start=2318
+  _globals['_LISTPRESCRIPTIONSRESPONSE_ENTRY']._serialized_end=2466
+  _globals['_HOSPITALSERVICEWATCHNOTICESREQUEST']._serialized_start=2468
+  _globals['_HOSPITALSERVICEWATCHNOTICESREQUEST']._serialized_end=2526
+  _globals['_HOSPITALSERVICEWATCHNOTICESRESPONSE']._serialized_start=2528
+  _globals['_HOSPITALSERVICEWATCHNOTICESRESPONSE']._serialized_end=2603
+  _globals['_HOSPITALSERVICEGETOUTCOMEREQUEST']._serialized_start=2605
+  _globals['_HOSPITALSERVICEGETOUTCOMEREQUEST']._serialized_end=2700
+  _globals['_HOSPITALSERVICEGETOUTCOMERESPONSE']._serialized_start=2702
+  _globals['_HOSPITALSERVICEGETOUTCOMERESPONSE']._serialized_end=2777
+  _globals['_HOSPITALSERVICE']._serialized_start=2780
+  _globals['_HOSPITALSERVICE']._serialized_end=4054
 # @@protoc_insertion_point(module_scope)

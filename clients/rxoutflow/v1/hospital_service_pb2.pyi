@@ -219,6 +219,68 @@ class BatchRegisterPrescriptionsResponse(_message.Message):
 Global___BatchRegisterPrescriptionsResponse: _TypeAlias = BatchRegisterPrescriptionsResponse  # noqa: Y015
 
 @_typing.final
+class StreamRegisterPrescriptionsRequest(_message.Message):
+    """Request of StreamRegisterPrescriptions; one of many."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGISTRATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def registration(self) -> Global___RegisterPrescriptionRequest:
+        """What to register."""
+
+    def __init__(
+        self,
+        *,
+        registration: Global___RegisterPrescriptionRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["registration", b"registration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["registration", b"registration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRegisterPrescriptionsRequest: _TypeAlias = StreamRegisterPrescriptionsRequest  # noqa: Y015
+
+@_typing.final
+class StreamRegisterPrescriptionsResponse(_message.Message):
+    """Response of StreamRegisterPrescriptions; one to each registration, in their order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """`request_id` of the registration that is answered, as it was sent; of one that is longer than a
+    UUID, the beginning.
+    """
+    @_builtins.property
+    def response(self) -> Global___RegisterPrescriptionResponse:
+        """It is registered."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """It was refused, with an ErrorInfo of the catalogue."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        response: Global___RegisterPrescriptionResponse | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "request_id", b"request_id", "response", b"response", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___StreamRegisterPrescriptionsResponse: _TypeAlias = StreamRegisterPrescriptionsResponse  # noqa: Y015
+
+@_typing.final
 class RevokePrescriptionRequest(_message.Message):
     """Request of RevokePrescription."""
 

@@ -56,6 +56,11 @@ class HospitalServiceStub(object):
                 request_serializer=rxoutflow_dot_v1_dot_hospital__service__pb2.BatchRegisterPrescriptionsRequest.SerializeToString,
                 response_deserializer=rxoutflow_dot_v1_dot_hospital__service__pb2.BatchRegisterPrescriptionsResponse.FromString,
                 _registered_method=True)
+        self.StreamRegisterPrescriptions = channel.stream_stream(
+                '/rxoutflow.v1.HospitalService/StreamRegisterPrescriptions',
+                request_serializer=rxoutflow_dot_v1_dot_hospital__service__pb2.StreamRegisterPrescriptionsRequest.SerializeToString,
+                response_deserializer=rxoutflow_dot_v1_dot_hospital__service__pb2.StreamRegisterPrescriptionsResponse.FromString,
+                _registered_method=True)
         self.RevokePrescription = channel.unary_unary(
                 '/rxoutflow.v1.HospitalService/RevokePrescription',
                 request_serializer=rxoutflow_dot_v1_dot_hospital__service__pb2.RevokePrescriptionRequest.SerializeToString,
@@ -118,6 +123,35 @@ class HospitalServiceServicer(object):
 
     def BatchRegisterPrescriptions(self, request, context):
         """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamRegisterPrescriptions(self, request_iterator, context):
+        """Registers as many prescriptions as the caller sends: for a backlog after an outage, or all of a
+        hospital's prescriptions over one stream that stays open.
+
+        Answers come in the order of the registrations, each as soon as it and all before it are
+        durable: the nth answers the nth. So a caller keeps what is not answered yet in a queue and
+        needs no table, even where two prescriptions use the same `request_id`; and it costs no time,
+        because a platform decides in the order of arrival. What is refused, is refused by itself:
+        `error` is what RegisterPrescription would have ended with, and the stream goes on. An `error`
+        that is indefinite there is indefinite here; send that registration again.
+
+        Send without waiting for answers, and read answers while sending. The platform works on at most
+        64 registrations of a stream at a time and reads no further before answers have been read; above
+        the caller's rate of calls it reads more slowly. Neither is an error, and nothing is OVERLOADED
+        for it: HTTP/2's flow control holds the sender up. Each registration counts as a call, may be as
+        large as one, and is decided or refused within 30 seconds; an idle stream stays open.
+
+        Closing the sending side ends the stream with OK after everything sent was answered. The platform
+        ends it with a status: UNAVAILABLE if it stops or is replaced, after it has answered what it had
+        read; FIELD_INVALID, after the answers too, if a message is none of this type;
+        RESOURCE_EXHAUSTED at once if one is larger than a mebibyte; and at once with what a call would
+        be refused with if the caller may not call any longer. However it ends, whatever has no answer
+        may or may not be registered: send it again, in a new stream or alone, with the same
+        `request_id`. What was registered is answered as it was the first time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,6 +223,11 @@ def add_HospitalServiceServicer_to_server(servicer, server):
                     servicer.BatchRegisterPrescriptions,
                     request_deserializer=rxoutflow_dot_v1_dot_hospital__service__pb2.BatchRegisterPrescriptionsRequest.FromString,
                     response_serializer=rxoutflow_dot_v1_dot_hospital__service__pb2.BatchRegisterPrescriptionsResponse.SerializeToString,
+            ),
+            'StreamRegisterPrescriptions': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamRegisterPrescriptions,
+                    request_deserializer=rxoutflow_dot_v1_dot_hospital__service__pb2.StreamRegisterPrescriptionsRequest.FromString,
+                    response_serializer=rxoutflow_dot_v1_dot_hospital__service__pb2.StreamRegisterPrescriptionsResponse.SerializeToString,
             ),
             'RevokePrescription': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokePrescription,
@@ -309,6 +348,33 @@ class HospitalService(object):
             '/rxoutflow.v1.HospitalService/BatchRegisterPrescriptions',
             rxoutflow_dot_v1_dot_hospital__service__pb2.BatchRegisterPrescriptionsRequest.SerializeToString,
             rxoutflow_dot_v1_dot_hospital__service__pb2.BatchRegisterPrescriptionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamRegisterPrescriptions(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/rxoutflow.v1.HospitalService/StreamRegisterPrescriptions',
+            rxoutflow_dot_v1_dot_hospital__service__pb2.StreamRegisterPrescriptionsRequest.SerializeToString,
+            rxoutflow_dot_v1_dot_hospital__service__pb2.StreamRegisterPrescriptionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

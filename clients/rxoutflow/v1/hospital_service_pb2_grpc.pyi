@@ -52,6 +52,31 @@ class HospitalServiceStub:
     """
     BatchRegisterPrescriptions: _grpc.UnaryUnaryMultiCallable[_hospital_service_pb2.BatchRegisterPrescriptionsRequest, _hospital_service_pb2.BatchRegisterPrescriptionsResponse]
     """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself."""
+    StreamRegisterPrescriptions: _grpc.StreamStreamMultiCallable[_hospital_service_pb2.StreamRegisterPrescriptionsRequest, _hospital_service_pb2.StreamRegisterPrescriptionsResponse]
+    """Registers as many prescriptions as the caller sends: for a backlog after an outage, or all of a
+    hospital's prescriptions over one stream that stays open.
+
+    Answers come in the order of the registrations, each as soon as it and all before it are
+    durable: the nth answers the nth. So a caller keeps what is not answered yet in a queue and
+    needs no table, even where two prescriptions use the same `request_id`; and it costs no time,
+    because a platform decides in the order of arrival. What is refused, is refused by itself:
+    `error` is what RegisterPrescription would have ended with, and the stream goes on. An `error`
+    that is indefinite there is indefinite here; send that registration again.
+
+    Send without waiting for answers, and read answers while sending. The platform works on at most
+    64 registrations of a stream at a time and reads no further before answers have been read; above
+    the caller's rate of calls it reads more slowly. Neither is an error, and nothing is OVERLOADED
+    for it: HTTP/2's flow control holds the sender up. Each registration counts as a call, may be as
+    large as one, and is decided or refused within 30 seconds; an idle stream stays open.
+
+    Closing the sending side ends the stream with OK after everything sent was answered. The platform
+    ends it with a status: UNAVAILABLE if it stops or is replaced, after it has answered what it had
+    read; FIELD_INVALID, after the answers too, if a message is none of this type;
+    RESOURCE_EXHAUSTED at once if one is larger than a mebibyte; and at once with what a call would
+    be refused with if the caller may not call any longer. However it ends, whatever has no answer
+    may or may not be registered: send it again, in a new stream or alone, with the same
+    `request_id`. What was registered is answered as it was the first time.
+    """
     RevokePrescription: _grpc.UnaryUnaryMultiCallable[_hospital_service_pb2.RevokePrescriptionRequest, _hospital_service_pb2.RevokePrescriptionResponse]
     """Takes a prescription back (rxUndo). Always answers what it came to; see RevocationOutcome. It
     need not have been registered: a number of the caller's that is unknown here is noted, and never
@@ -100,6 +125,31 @@ class HospitalServiceAsyncStub(HospitalServiceStub):
     """
     BatchRegisterPrescriptions: _aio.UnaryUnaryMultiCallable[_hospital_service_pb2.BatchRegisterPrescriptionsRequest, _hospital_service_pb2.BatchRegisterPrescriptionsResponse]  # type: ignore[assignment]
     """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself."""
+    StreamRegisterPrescriptions: _aio.StreamStreamMultiCallable[_hospital_service_pb2.StreamRegisterPrescriptionsRequest, _hospital_service_pb2.StreamRegisterPrescriptionsResponse]  # type: ignore[assignment]
+    """Registers as many prescriptions as the caller sends: for a backlog after an outage, or all of a
+    hospital's prescriptions over one stream that stays open.
+
+    Answers come in the order of the registrations, each as soon as it and all before it are
+    durable: the nth answers the nth. So a caller keeps what is not answered yet in a queue and
+    needs no table, even where two prescriptions use the same `request_id`; and it costs no time,
+    because a platform decides in the order of arrival. What is refused, is refused by itself:
+    `error` is what RegisterPrescription would have ended with, and the stream goes on. An `error`
+    that is indefinite there is indefinite here; send that registration again.
+
+    Send without waiting for answers, and read answers while sending. The platform works on at most
+    64 registrations of a stream at a time and reads no further before answers have been read; above
+    the caller's rate of calls it reads more slowly. Neither is an error, and nothing is OVERLOADED
+    for it: HTTP/2's flow control holds the sender up. Each registration counts as a call, may be as
+    large as one, and is decided or refused within 30 seconds; an idle stream stays open.
+
+    Closing the sending side ends the stream with OK after everything sent was answered. The platform
+    ends it with a status: UNAVAILABLE if it stops or is replaced, after it has answered what it had
+    read; FIELD_INVALID, after the answers too, if a message is none of this type;
+    RESOURCE_EXHAUSTED at once if one is larger than a mebibyte; and at once with what a call would
+    be refused with if the caller may not call any longer. However it ends, whatever has no answer
+    may or may not be registered: send it again, in a new stream or alone, with the same
+    `request_id`. What was registered is answered as it was the first time.
+    """
     RevokePrescription: _aio.UnaryUnaryMultiCallable[_hospital_service_pb2.RevokePrescriptionRequest, _hospital_service_pb2.RevokePrescriptionResponse]  # type: ignore[assignment]
     """Takes a prescription back (rxUndo). Always answers what it came to; see RevocationOutcome. It
     need not have been registered: a number of the caller's that is unknown here is noted, and never
@@ -163,6 +213,37 @@ class HospitalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_hospital_service_pb2.BatchRegisterPrescriptionsResponse, _abc.Awaitable[_hospital_service_pb2.BatchRegisterPrescriptionsResponse]]:
         """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself."""
+
+    @_abc_1.abstractmethod
+    def StreamRegisterPrescriptions(
+        self,
+        request_iterator: _MaybeAsyncIterator[_hospital_service_pb2.StreamRegisterPrescriptionsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_hospital_service_pb2.StreamRegisterPrescriptionsResponse], _abc.AsyncIterator[_hospital_service_pb2.StreamRegisterPrescriptionsResponse]]:
+        """Registers as many prescriptions as the caller sends: for a backlog after an outage, or all of a
+        hospital's prescriptions over one stream that stays open.
+
+        Answers come in the order of the registrations, each as soon as it and all before it are
+        durable: the nth answers the nth. So a caller keeps what is not answered yet in a queue and
+        needs no table, even where two prescriptions use the same `request_id`; and it costs no time,
+        because a platform decides in the order of arrival. What is refused, is refused by itself:
+        `error` is what RegisterPrescription would have ended with, and the stream goes on. An `error`
+        that is indefinite there is indefinite here; send that registration again.
+
+        Send without waiting for answers, and read answers while sending. The platform works on at most
+        64 registrations of a stream at a time and reads no further before answers have been read; above
+        the caller's rate of calls it reads more slowly. Neither is an error, and nothing is OVERLOADED
+        for it: HTTP/2's flow control holds the sender up. Each registration counts as a call, may be as
+        large as one, and is decided or refused within 30 seconds; an idle stream stays open.
+
+        Closing the sending side ends the stream with OK after everything sent was answered. The platform
+        ends it with a status: UNAVAILABLE if it stops or is replaced, after it has answered what it had
+        read; FIELD_INVALID, after the answers too, if a message is none of this type;
+        RESOURCE_EXHAUSTED at once if one is larger than a mebibyte; and at once with what a call would
+        be refused with if the caller may not call any longer. However it ends, whatever has no answer
+        may or may not be registered: send it again, in a new stream or alone, with the same
+        `request_id`. What was registered is answered as it was the first time.
+        """
 
     @_abc_1.abstractmethod
     def RevokePrescription(

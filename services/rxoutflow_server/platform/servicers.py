@@ -7,10 +7,13 @@ the interceptor, which alone turns them into statuses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
+from google.rpc.status_pb2 import Status
 
 from rxoutflow.identity import CallerName
 from rxoutflow.statements import StatementError
@@ -58,11 +61,22 @@ from rxoutflow_server.platform import notices
 from rxoutflow_server.platform.changes import Changes
 from rxoutflow_server.platform.desk import Desk
 from rxoutflow_server.transport.errors import status_of
-from rxoutflow_server.transport.interceptor import current_caller
+from rxoutflow_server.transport.interceptor import current_caller, decided
+from rxoutflow_server.transport.pipelining import in_order
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 MAX_REGISTRATIONS = 100
+"""In one call."""
+
+MAX_STREAMED = 64
+"""Registrations of one stream that are decided or wait to be heard; see the contract."""
+
+MAX_STREAMED_TOGETHER = 512
+"""Registrations of all streams that are decided at a time; the others wait for their turn."""
+
+UUID_LENGTH = 36
+"""A request id that is longer is refused, and is not sent back whole."""
 
 
 def _caller() -> CallerName:
@@ -77,6 +91,7 @@ class HospitalServicer(hospital_service_pb2_grpc.HospitalServiceServicer):
         self._region = region
         self._store = store
         self._changes = changes
+        self._streamed = asyncio.Semaphore(MAX_STREAMED_TOGETHER)
 
     async def PrecheckPrescription(
         self, request: hospital_service_pb2.PrecheckPrescriptionRequest, context: Context
@@ -100,6 +115,32 @@ class HospitalServicer(hospital_service_pb2_grpc.HospitalServiceServicer):
             *(self._register_one(_caller(), each) for each in request.requests)
         )
         return hospital_service_pb2.BatchRegisterPrescriptionsResponse(results=results)
+
+    async def StreamRegisterPrescriptions(
+        self,
+        requests: AsyncIterator[hospital_service_pb2.StreamRegisterPrescriptionsRequest],
+        context: Context,
+    ) -> AsyncGenerator[hospital_service_pb2.StreamRegisterPrescriptionsResponse, None]:
+        """See the contract."""
+        answer = partial(self._register_streamed, _caller())
+        async with aclosing(in_order(requests, answer, MAX_STREAMED)) as answers:
+            async for each in answers:
+                yield each
+
+    async def _register_streamed(
+        self,
+        caller: CallerName,
+        request: hospital_service_pb2.StreamRegisterPrescriptionsRequest,
+    ) -> hospital_service_pb2.StreamRegisterPrescriptionsResponse:
+        request_id = request.registration.request_id[:UUID_LENGTH]
+        answer = hospital_service_pb2.StreamRegisterPrescriptionsResponse(request_id=request_id)
+        async with self._streamed:
+            decision = await decided(request_id, self._registered(caller, request.registration))
+        if isinstance(decision, Status):
+            answer.error.CopyFrom(decision)
+        else:
+            answer.response.CopyFrom(decision)
+        return answer
 
     async def _register_one(
         self, caller: CallerName, request: hospital_service_pb2.RegisterPrescriptionRequest

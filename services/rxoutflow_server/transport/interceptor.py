@@ -8,7 +8,9 @@ gRPC for Python does not.
 
 Streams live long, so their callers are checked again before every message and, by
 :meth:`CallInterceptor.watch_streams`, every few seconds: a certificate that is denied or expires
-loses its streams, too.
+loses its streams, too. Each request of a stream is let in as a call is, but that it waits where a
+call would be refused for coming too fast; :func:`decided` gives it the end, the error map and the
+log line of a call.
 
 A log line has the method, the caller's institution, the outcome and the request id. It never has
 anything of what was sent or answered.
@@ -19,10 +21,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+)
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar, cast
 
@@ -32,7 +42,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from rxoutflow_server.domain.errors import Reason, Refusal
+from rxoutflow_server.domain.errors import Reason, Refusal, Unavailable
 from rxoutflow_server.transport.errors import status_of
 from rxoutflow_server.transport.identity import AuthContext, Authenticator, Caller
 from rxoutflow_server.transport.policy import Gate
@@ -47,6 +57,7 @@ RECHECK_SECONDS: Final = 15.0
 _CODES: Mapping[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 _caller: ContextVar[Caller] = ContextVar("caller")
+_method: ContextVar[str] = ContextVar("method")
 _deadline: ContextVar[float] = ContextVar("deadline")
 
 log = structlog.get_logger()
@@ -57,7 +68,7 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Unary = Callable[[Any, "_Context"], Awaitable[Any]]
 _Stream = Callable[[Any, "_Context"], AsyncGenerator[Any, None] | Awaitable[None]]
-_Read = Callable[[], object]
+_Read = Callable[[Any], object]
 
 
 def current_caller() -> Caller:
@@ -142,38 +153,74 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def end_streams(self) -> None:
         """End all live streams, because the server stops. Their clients resume elsewhere."""
         for stream in tuple(self._streams):
-            stream.end(_Stopping())
+            stream.stop()
 
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
         make, inner = _parts(handler)
-        serve = self._serve_stream if handler.response_streaming else self._serve_unary
-        read = handler.request_deserializer
+        serve = self._serving(handler)
+        read = partial(_read, handler.request_deserializer)
 
         async def behaviour(data: Any, context: _Context) -> Any:  # noqa: ANN401 - of any method
-            return await serve(method, inner, lambda: _read(read, data), context)
+            return await serve(method, inner, read, data, context)
 
         # gRPC hands over bytes: nobody's request is parsed before its caller has been let in.
         wrapped: _Handler = make(behaviour, None, handler.response_serializer)
         return wrapped
 
+    def _serving(self, handler: _Handler) -> Callable[..., Awaitable[object]]:
+        if handler.request_streaming:
+            return self._serve_requests
+        return self._serve_stream if handler.response_streaming else self._serve_unary
+
     async def _serve_unary(
-        self, method: str, handler: _Unary, read: _Read, context: _Context
+        self, method: str, handler: _Unary, read: _Read, data: bytes, context: _Context
     ) -> object:
         async with _Call(method, context) as call:
             caller = self._admit(call, context.auth_context())
             with self._unary_load.slot(caller):
-                request = call.read(read)
+                request = call.read(read, data)
                 return await _within(_own_limit(context), handler(request, context))
 
     async def _serve_stream(
-        self, method: str, handler: _Stream, read: _Read, context: _Context
+        self, method: str, handler: _Stream, read: _Read, data: bytes, context: _Context
     ) -> None:
         async with _Call(method, context) as call:
             connection = context.auth_context()
             caller = self._admit(call, connection)
             stream = _LiveStream(lambda: self._check(method, connection))
             with self._stream_load.slot(caller), self._living(stream):
-                await stream.run(handler(call.read(read), context), context)
+                await stream.run(handler(call.read(read, data), context), context)
+
+    async def _serve_requests(
+        self,
+        method: str,
+        handler: _Stream,
+        read: _Read,
+        messages: AsyncIterable[bytes],
+        context: _Context,
+    ) -> None:
+        async with _Call(method, context) as call:
+            connection = context.auth_context()
+            caller = self._admit(call, connection)
+            _method.set(method)
+            stream = _LiveRequests(lambda: self._check(method, connection))
+            with self._stream_load.slot(caller), self._living(stream):
+                requests = self._requests(stream, caller, read, messages)
+                await stream.run(handler(requests, context), context)
+
+    async def _requests(
+        self, stream: _LiveRequests, caller: Caller, read: _Read, messages: AsyncIterable[bytes]
+    ) -> AsyncGenerator[object, None]:
+        """The requests of a stream, each let in as a call is, at the caller's rate.
+
+        Raises:
+            Refusal: the caller may not call any longer, or the bytes are no message of the type.
+        """
+        async with aclosing(stream.messages(messages)) as received:
+            async for message in received:
+                while (wait := self._rates.take_streamed(caller)) > 0:
+                    await asyncio.sleep(wait)
+                yield read(message)
 
     def _admit(self, call: _Call, connection: AuthContext) -> Caller:
         caller = call.caller = self._authenticator.authenticate(connection)
@@ -228,13 +275,13 @@ class _Call:
         finally:
             self._log()
 
-    def read(self, read: _Read) -> object:
+    def read(self, read: _Read, data: bytes) -> object:
         """The request, once its caller has been let in.
 
         Raises:
             Refusal: FIELD_INVALID, because the bytes are no message of the method's type.
         """
-        request = read()
+        request = read(data)
         self.request_id = getattr(request, "request_id", None)
         return request
 
@@ -252,27 +299,70 @@ class _Call:
                 await self._fail(status_of(error))
 
     async def _fail(self, status: status_pb2.Status) -> None:
-        self.code = _CODES[status.code]
-        info = error_details_pb2.ErrorInfo()
-        status.details[0].Unpack(info)
-        self.reason = info.reason
+        self.code, self.reason = _code_and_reason(status)
         rich = rpc_status.to_status(status)
         await self.context.abort(rich.code, rich.details, rich.trailing_metadata)
 
     def _log(self) -> None:
         """Write the line."""
-        caller = self.caller
-        log.info(
-            "call",
-            method=self.method,
-            caller=caller.institution_code if caller else None,
-            region=caller.region_code if caller else None,
-            kind=caller.kind.value if caller else None,
-            code=self.code,
-            reason=self.reason,
-            duration_ms=round((time.perf_counter() - self.started) * 1000, 3),
-            request_id=self.request_id or None,
+        _log_call(
+            self.method, self.caller, self.code, self.reason, self.started, self.request_id or None
         )
+
+
+async def decided(request_id: str, response: Awaitable[_Response]) -> _Response | status_pb2.Status:
+    """What a request of a stream comes to: its response, or the status of its refusal.
+
+    It has the time of a call, and a line in the log as a call has. Whatever goes wrong with it is
+    told to its caller, and the stream goes on.
+    """
+    code, reason, started = grpc.StatusCode.OK.name, None, time.perf_counter()
+    _deadline.set(time.monotonic() + DEFAULT_SECONDS)
+    try:
+        return await _within(DEFAULT_SECONDS, response)
+    except asyncio.CancelledError:
+        code = grpc.StatusCode.CANCELLED.name
+        raise
+    except Exception as error:
+        status = status_of(_in_the_catalogue(error))
+        code, reason = _code_and_reason(status)
+        return status
+    finally:
+        _log_call(_method.get(), _caller.get(), code, reason, started, request_id or None)
+
+
+def _in_the_catalogue(error: Exception) -> Exception:
+    """The error itself, or what stands for one that has a status but no reason."""
+    if isinstance(error, _OutOfTime):
+        return Unavailable(Reason.STORE_UNAVAILABLE, error.advice)
+    return error
+
+
+def _code_and_reason(status: status_pb2.Status) -> tuple[str, str]:
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    return _CODES[status.code], str(info.reason)
+
+
+def _log_call(
+    method: str,
+    caller: Caller | None,
+    code: str,
+    reason: str | None,
+    started: float,
+    request_id: str | None,
+) -> None:
+    log.info(
+        "call",
+        method=method,
+        caller=caller.institution_code if caller else None,
+        region=caller.region_code if caller else None,
+        kind=caller.kind.value if caller else None,
+        code=code,
+        reason=reason,
+        duration_ms=round((time.perf_counter() - started) * 1000, 3),
+        request_id=request_id,
+    )
 
 
 class _End(Exception):
@@ -289,14 +379,17 @@ class _OutOfTime(_End):
 
 class _Stopping(_End):
     code = grpc.StatusCode.UNAVAILABLE
-    advice = "the server is stopping: open the stream again with the last resume token"
+    advice = (
+        "the server is stopping: open the stream again, with the last resume token "
+        "or with what was not answered"
+    )
 
 
 class _LiveStream:
     """A stream of responses that can be ended from outside."""
 
     def __init__(self, check: Callable[[], None]) -> None:
-        self._check = check
+        self.check = check
         self._scope = asyncio.timeout(None)
         self._end: Exception | None = None
 
@@ -311,7 +404,7 @@ class _LiveStream:
                     return
                 async with aclosing(responses):
                     async for response in responses:
-                        self._check()
+                        self.check()
                         await context.write(response)
         except TimeoutError:
             if self._end is None or not self._scope.expired():
@@ -321,15 +414,55 @@ class _LiveStream:
     def recheck(self) -> None:
         """End the stream if its caller may no longer call."""
         try:
-            self._check()
+            self.check()
         except Refusal as refusal:
             self.end(refusal)
+
+    def stop(self) -> None:
+        """End the stream because the server stops."""
+        self.end(_Stopping())
 
     def end(self, reason: Exception) -> None:
         """Make :meth:`run` raise the reason, wherever it waits."""
         if self._end is None:
             self._end = reason
             self._scope.reschedule(asyncio.get_running_loop().time())
+
+
+class _LiveRequests(_LiveStream):
+    """A stream of requests, too. Stopped, it takes no more of them, and answers those it took."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        super().__init__(check)
+        self._receiving: asyncio.Timeout | None = None
+        self._stopped = False
+
+    async def messages(self, messages: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+        """What the caller sends, until it has sent all; the caller is checked at each message.
+
+        Raises:
+            Refusal: the caller may not call any longer.
+        """
+        received = aiter(messages)
+        while not self._stopped:
+            try:
+                async with asyncio.timeout(None) as self._receiving:
+                    message = await anext(received)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                break
+            finally:
+                self._receiving = None
+            self.check()
+            yield message
+        raise _Stopping
+
+    def stop(self) -> None:
+        """Take no more requests."""
+        self._stopped = True
+        if self._receiving is not None:
+            self._receiving.reschedule(asyncio.get_running_loop().time())
 
 
 class _Load:
@@ -425,7 +558,7 @@ def _parts(handler: _Handler) -> tuple[Any, Any]:
             return grpc.unary_unary_rpc_method_handler, handler.unary_unary
         case False, True:
             return grpc.unary_stream_rpc_method_handler, handler.unary_stream
-        case True, False:
-            return grpc.stream_unary_rpc_method_handler, handler.stream_unary
-        case _:
+        case True, True:
             return grpc.stream_stream_rpc_method_handler, handler.stream_stream
+        case _:
+            raise NotImplementedError("a stream of requests is answered by a stream here")

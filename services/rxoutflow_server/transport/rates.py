@@ -1,8 +1,9 @@
 """How often an institution may call: a token bucket for each, refilled all the time.
 
 A bucket holds a burst; each call takes a token; what is empty refills at the rate. Who calls faster
-is refused before anything is read, and told when to come back. Only authenticated institutions have
-buckets, so their number is bounded by the trust lists.
+is refused before anything is read, and told when to come back; a stream of requests is read more
+slowly instead. Only authenticated institutions have buckets, so their number is bounded by the
+trust lists.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ INSTITUTION_RATE = Rate(per_second=500, burst=1000)
 PLATFORM_RATE = Rate(per_second=5000, burst=10_000)
 """For another platform, which forwards for all of its pharmacies."""
 
+LEFT_TO_CALLS = 0.1
+"""The part of a burst that streams of requests do not take."""
+
 
 class CallRates:
     """The buckets of a server.
@@ -51,18 +55,33 @@ class CallRates:
         Raises:
             Refusal: OVERLOADED, with ``retry_after_ms``.
         """
-        rate = self._platform if caller.kind is CallerKind.PLATFORM else self._institution
-        now = self._monotonic()
-        bucket = self._buckets.get(caller.institution_code)
-        if bucket is None:
-            bucket = self._buckets[caller.institution_code] = _Bucket(rate.burst, now)
-        wait = bucket.take(rate, now)
+        rate = self._rate(caller)
+        wait = self._take(caller, rate)
         if wait > 0:
             raise Refusal(
                 Reason.OVERLOADED,
                 f"more than {rate.per_second:g} calls a second: wait, then repeat more slowly",
                 retry_after_ms=str(round(wait * 1000) or 1),
             )
+
+    def take_streamed(self, caller: Caller) -> float:
+        """Take a token for a request of a stream and return 0, or return the seconds to wait.
+
+        Streams leave a part of the burst to calls, so that a stream at full speed gets none of its
+        caller's own calls refused.
+        """
+        rate = self._rate(caller)
+        return self._take(caller, rate, leave=(rate.burst - 1) * LEFT_TO_CALLS)
+
+    def _rate(self, caller: Caller) -> Rate:
+        return self._platform if caller.kind is CallerKind.PLATFORM else self._institution
+
+    def _take(self, caller: Caller, rate: Rate, leave: float = 0.0) -> float:
+        now = self._monotonic()
+        bucket = self._buckets.get(caller.institution_code)
+        if bucket is None:
+            bucket = self._buckets[caller.institution_code] = _Bucket(rate.burst, now)
+        return bucket.take(rate, now, leave)
 
 
 _ROUNDING = 1e-6
@@ -74,11 +93,11 @@ class _Bucket:
     tokens: float
     filled_at: float
 
-    def take(self, rate: Rate, now: float) -> float:
-        """Take a token and return 0, or return the seconds until there is one."""
+    def take(self, rate: Rate, now: float, leave: float) -> float:
+        """Take a token beyond those to leave and return 0, or return the seconds until there is."""
         refilled = self.tokens + (now - self.filled_at) * rate.per_second
         self.tokens, self.filled_at = min(refilled, rate.burst), now
-        if self.tokens < 1 - _ROUNDING:
-            return (1 - self.tokens) / rate.per_second
+        if self.tokens < leave + 1 - _ROUNDING:
+            return (leave + 1 - self.tokens) / rate.per_second
         self.tokens -= 1
         return 0.0

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count, cycle
@@ -12,7 +16,7 @@ import grpc
 from google.protobuf.message import Message
 
 from benchmarks.exchange.load import Call
-from benchmarks.exchange.site import Site, person_id
+from benchmarks.exchange.site import CHANNELS, Site, person_id
 from rxoutflow.documents import read_draft
 from rxoutflow.numbers import SECRET_ALPHABET, SECRET_LENGTH, PrescriptionNumber, new_id
 from rxoutflow.statements import Signer, add_signature, new_statement
@@ -52,6 +56,44 @@ class Case:
     lines: list[settlement_pb2.PricedLine]
     attempt: attempt_pb2.Attempt = field(default_factory=attempt_pb2.Attempt)
     settlement_id: str = ""
+
+
+class RegistrationStream:
+    """A stream of registrations, on which many are under way; answers come in their order."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stream: grpc.aio.StreamStreamCall[Any, Any] = stub.StreamRegisterPrescriptions()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._sending = asyncio.Lock()
+        self._reading = asyncio.create_task(self._read())
+
+    async def register(self, request: Message) -> Any:
+        """Send a registration and wait for its answer.
+
+        Raises:
+            RuntimeError: it was refused.
+        """
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        async with self._sending:
+            self._waiting.append(answer)
+            await self._stream.write(request)
+        result = await answer
+        if result.HasField("error"):
+            raise RuntimeError(result.error.message)
+        return result
+
+    async def close(self) -> None:
+        """Say that no more come, and wait for the end."""
+        await self._stream.done_writing()
+        await self._reading
+
+    async def _read(self) -> None:
+        try:
+            async for answer in self._stream:
+                self._waiting.popleft().set_result(answer)
+        except grpc.aio.AioRpcError as error:
+            for each in self._waiting:
+                each.set_exception(error)
 
 
 class Job:
@@ -139,6 +181,22 @@ class Job:
             requests=[case.registration for case in cases]
         )
         return lambda: stub.BatchRegisterPrescriptions(request, timeout=SECONDS)
+
+    @asynccontextmanager
+    async def streams(self) -> AsyncIterator[list[RegistrationStream]]:
+        """A stream of registrations on each connection."""
+        stubs = [next(self._hospital_stubs) for _ in range(CHANNELS)]
+        streams = [RegistrationStream(each) for each in stubs]
+        yield streams
+        for each in streams:
+            await each.close()
+
+    def register_streamed(self, case: Case, stream: RegistrationStream) -> Call:
+        """Register it over a stream."""
+        request = hospital_service_pb2.StreamRegisterPrescriptionsRequest(
+            registration=case.registration
+        )
+        return lambda: stream.register(request)
 
     def claim(self, case: Case) -> Call:
         """Claim all of it."""
