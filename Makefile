@@ -47,9 +47,8 @@ BENCH := $(BIN)/python tests/benchmarks
 bench: $(READY) ## Measure calls, costs by component, a slow disk, growth and ten minutes; half an hour.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	@mkdir -p build
-	@$(BENCH)/bench_exchange.py --out build/bench-sqlite.json
-	@$(BENCH)/bench_exchange.py --postgres --out build/bench-postgresql.json
-	@$(BENCH)/plot_exchange.py build/bench.png build/bench-sqlite.json build/bench-postgresql.json
+	@$(BENCH)/bench_exchange.py --out build/bench.json
+	@$(BENCH)/plot_exchange.py build/bench.png build/bench.json
 	@$(BENCH)/profile_exchange.py --out build/profile.json
 	@$(BENCH)/slow_disk.py --out build/slow-disk.json
 	@$(BENCH)/growth.py --out build/growth.json --plot build/growth.png

@@ -3,8 +3,8 @@
     .venv/bin/python tests/benchmarks/bench_exchange.py --out bench.json [--calls N] [--rounds N]
 
 One region plays all roles first, then three regions one each. Every round measures the echo and
-each operation once; what is printed are medians over the rounds and ratios to the echo of the same
-round.
+each operation once, on one engine and then on the other; what is printed are medians over the
+rounds and ratios to the echo of the same round, and to SQLite of the same round.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import asyncio
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -21,6 +22,7 @@ from typing import Any
 
 import click
 import uvloop
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -40,6 +42,7 @@ from benchmarks.exchange.site import Site, running_site
 from benchmarks.exchange.work import Case, Job, amounts_of
 from support.postgres import Server
 
+SQLITE, POSTGRESQL = ENGINES = ("sqlite", "postgresql")
 BATCH = 32
 AT_ONCE_IN_A_STREAM = 64
 """Registrations of a stream that a platform works on; see the contract."""
@@ -126,75 +129,116 @@ class Rounds:
 @click.option("--calls", default=2000, help="Calls of each operation in a round.")
 @click.option("--rounds", default=3, help="Rounds; medians over them are reported.")
 @click.option("--concurrency", default=64, help="Calls on their way at any time.")
-@click.option("--postgres", is_flag=True, help="Keep records in PostgreSQL instead of SQLite.")
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    default=ENGINES,
+    type=click.Choice(ENGINES),
+    help="Where records are kept: each in turn.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON of the results.")
-def main(calls: int, rounds: int, concurrency: int, postgres: bool, out: Path) -> None:
+def main(calls: int, rounds: int, concurrency: int, engines: tuple[str, ...], out: Path) -> None:
     """Measure everything, print a table, and write the results."""
     console = Console(stderr=True)
-    server = Server.start() if postgres else None
-    address = server.address if server is not None else ""
-    engine = "postgresql" if postgres else "sqlite"
-    options = {"calls": calls, "rounds": rounds, "concurrency": concurrency, "engine": engine}
+    server = Server.start() if POSTGRESQL in engines else None
+    addresses = {
+        engine: server.address if engine == POSTGRESQL and server is not None else ""
+        for engine in engines
+    }
+    options = {"calls": calls, "rounds": rounds, "concurrency": concurrency, "engines": engines}
     with documented(out, **options) as document:
         results = document["results"] = {
-            name: _run(name, calls, rounds, concurrency, address, console)
+            name: _run(name, calls, rounds, concurrency, addresses, console)
             for name in CONSTELLATIONS
         }
-    for name, figures in results.items():
-        _show(Console(), name, figures)
+    for name, by_engine in results.items():
+        for engine, figures in by_engine.items():
+            _show(Console(), f"{name}, {engine}", figures)
     console.print(warning(document), style="yellow")
 
 
 def _run(
-    name: str, calls: int, rounds: int, concurrency: int, postgres: str, console: Console
-) -> dict[str, dict[str, float]]:
-    async def work(site: Site) -> dict[str, list[Measured]]:
-        job = job_of(site, name)
-        measuring = Rounds(site, job, name, concurrency, console)
-        await warm_up(job)
-        await measuring.one(max(calls // 10, 2 * concurrency))  # connects, fills caches
-        measuring.measured.clear()
+    name: str,
+    calls: int,
+    rounds: int,
+    concurrency: int,
+    addresses: Mapping[str, str],
+    console: Console,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """The figures of a constellation, by engine; rounds on one engine alternate with the other."""
+
+    async def work(sites: Mapping[str, Site]) -> dict[str, dict[str, list[Measured]]]:
+        measuring: dict[str, Rounds] = {}
+        for engine, site in sites.items():
+            job = job_of(site, name)
+            measuring[engine] = Rounds(site, job, f"{name}, {engine}", concurrency, console)
+            await warm_up(job)
+            await measuring[engine].one(max(calls // 10, 2 * concurrency))  # fills caches
+            measuring[engine].measured.clear()
         for _ in range(rounds):
-            await measuring.one(calls)
-            await measuring.lone(max(calls // 10, 100))
-        return measuring.measured
+            for each in measuring.values():
+                await each.one(calls)
+                await each.lone(max(calls // 10, 100))
+        return {engine: each.measured for engine, each in measuring.items()}
 
-    with (
-        tempfile.TemporaryDirectory(prefix="rxbench-") as folder,
-        running_site(Path(folder) / "site", calls, echo_region(name), postgres) as site,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        return _figures(runner.run(work(site)))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rxbench-")))
+        sites = {
+            engine: stack.enter_context(
+                running_site(folder / engine, calls, echo_region(name), address)
+            )
+            for engine, address in addresses.items()
+        }
+        runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
+        measured = runner.run(work(sites))
+    return {engine: _figures(found, measured.get(SQLITE)) for engine, found in measured.items()}
 
 
-def _figures(measured: dict[str, list[Measured]]) -> dict[str, dict[str, float]]:
-    """Medians over the rounds, and medians of the ratios to the echo of the same round."""
+def _figures(
+    measured: dict[str, list[Measured]], sqlite: dict[str, list[Measured]] | None
+) -> dict[str, dict[str, float]]:
+    """Medians over the rounds, and medians of the ratios to others of the same round."""
     figures: dict[str, dict[str, float]] = {}
     for name, found in measured.items():
         echo = measured["echo, alone" if name.endswith("alone") else "echo"]
-        pick: Callable[[str], float] = lambda key, found=found: median(  # type: ignore[misc] # noqa: E731
-            getattr(each, key) for each in found
-        )
-        pairs = list(zip(found, echo, strict=True))
+        keys = ("per_second", "p50_ms", "p95_ms", "p99_ms", "cpu_us")
         figures[name] = {
-            **{key: pick(key) for key in ("per_second", "p50_ms", "p95_ms", "p99_ms", "cpu_us")},
-            "rate_to_echo": median(each.per_second / base.per_second for each, base in pairs),
-            "p50_to_echo": median(each.p50_ms / base.p50_ms for each, base in pairs),
+            **{key: median(getattr(each, key) for each in found) for key in keys},
+            "rate_to_echo": _ratio(found, echo, "per_second"),
+            "p50_to_echo": _ratio(found, echo, "p50_ms"),
         }
+        if sqlite is not None:
+            figures[name]["rate_to_sqlite"] = _ratio(found, sqlite[name], "per_second")
     return figures
+
+
+def _ratio(found: list[Measured], base: list[Measured], key: str) -> float:
+    pairs = zip(found, base, strict=True)
+    return float(median(getattr(one, key) / getattr(other, key) for one, other in pairs))
 
 
 def _show(console: Console, name: str, figures: dict[str, dict[str, float]]) -> None:
     table = Table(title=name)
-    for column in ("operation", "calls/s", "to echo", "p50 ms", "p95 ms", "p99 ms", "CPU µs/call"):
+    columns = (
+        "operation",
+        "calls/s",
+        "to echo",
+        "to SQLite",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "CPU µs",
+    )
+    for column in columns:
         table.add_column(column, justify="left" if column == "operation" else "right")
     for operation, each in figures.items():
         table.add_row(
             operation,
             f"{each['per_second']:.0f}",
             f"{each['rate_to_echo']:.2f}",
+            f"{each['rate_to_sqlite']:.2f}" if "rate_to_sqlite" in each else "",
             f"{each['p50_ms']:.1f}",
-            f"{each['p95_ms']:.1f}",
             f"{each['p99_ms']:.1f}",
             f"{each['cpu_us']:.0f}",
         )
