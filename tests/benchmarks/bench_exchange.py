@@ -219,17 +219,8 @@ def _ratio(found: list[Measured], base: list[Measured], key: str) -> float:
 
 
 def _show(console: Console, name: str, figures: dict[str, dict[str, float]]) -> None:
-    table = Table(title=name)
-    columns = (
-        "operation",
-        "calls/s",
-        "to echo",
-        "to SQLite",
-        "p50 ms",
-        "p95 ms",
-        "p99 ms",
-        "CPU µs",
-    )
+    table = Table(title=name, box=SIMPLE)
+    columns = ("operation", "calls/s", "to echo", "to SQLite", "p50 ms", "p99 ms", "CPU µs")
     for column in columns:
         table.add_column(column, justify="left" if column == "operation" else "right")
     for operation, each in figures.items():
