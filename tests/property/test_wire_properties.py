@@ -205,11 +205,14 @@ def test_the_short_way_accepts_nothing_that_the_walk_refuses(
     example: Honest, data: st.DataObject
 ) -> None:
     kind, honest_bytes = example
-    descriptor, bounds = descriptor_of(kind), wire.DEFAULT_BOUNDS
+    descriptor = descriptor_of(kind)
+    bounds = wire.Bounds(
+        max_depth=data.draw(st.integers(1, 16)), max_elements=data.draw(st.integers(0, 40))
+    )
     spoil = data.draw(st.sampled_from([None, *SPOILS]))
     some = honest_bytes if spoil is None else spoil(data.draw, parse(honest_bytes, descriptor))
     with pytest.MonkeyPatch.context() as patch:
         short = wire._is_as_written_by_a_library(some, descriptor, bounds)
         patch.setattr(wire, "_is_as_written_by_a_library", lambda *_: False)
         if short:
-            check_wire(some, descriptor)
+            check_wire(some, descriptor, bounds)

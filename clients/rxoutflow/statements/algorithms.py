@@ -39,6 +39,7 @@ ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
 
 _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _NUMBER_BYTES = 32
+_TOKEN_BYTES = 2 * _NUMBER_BYTES
 _SM2_CURVE = bytes.fromhex("06082a811ccf5501822d")
 """The object identifier 1.2.156.10197.1.301, DER."""
 
@@ -88,7 +89,10 @@ class _P256Key:
 
     def normal_form(self, value: bytes) -> bytes:
         r, s = signature_numbers(value, _P256_ORDER)
-        return encode_dss_signature(r, min(s, _P256_ORDER - s))
+        lower = min(s, _P256_ORDER - s)
+        if s == lower and len(value) != _TOKEN_BYTES:
+            return value  # DER writes two numbers in one way only, and no other is read
+        return encode_dss_signature(r, lower)
 
     def verify(self, value: bytes, data: bytes) -> None:
         require_form(value, self.normal_form(value), "the lower of its two s")
@@ -167,7 +171,7 @@ def signature_numbers(value: bytes, order: int) -> tuple[int, int]:
         SignatureWrong: if the value is neither, or a number is not between 0 and the order.
     """
     try:
-        if len(value) == 2 * _NUMBER_BYTES:
+        if len(value) == _TOKEN_BYTES:
             r, s = _number(value[:_NUMBER_BYTES]), _number(value[_NUMBER_BYTES:])
         else:
             r, s = decode_dss_signature(value)

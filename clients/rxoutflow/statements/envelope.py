@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 
 from google.protobuf.message import Message
@@ -25,6 +25,7 @@ from rxoutflow.statements.errors import (
 from rxoutflow.statements.pae import pae, signature_sha256
 from rxoutflow.statements.payloads import PayloadRule, Role, Roles, role_name
 from rxoutflow.statements.wire import DEFAULT_BOUNDS, Bounds, check_wire
+from rxoutflow.times import to_datetime
 from rxoutflow.v1.statement_pb2 import ProtectedHeader, Signature, SignedStatement
 
 MAX_CERTIFICATES = 4
@@ -40,12 +41,13 @@ _REQUIRED = (
 
 @dataclass(frozen=True, slots=True)
 class SignaturePart:
-    """A signature, read but not verified: what it says of itself."""
+    """A signature, read but not verified: what it says of itself, and its digest."""
 
     index: int
     header: ProtectedHeader
     signature: Signature
     sign_time: datetime
+    sha256: bytes
 
     @property
     def role(self) -> Role:
@@ -84,11 +86,7 @@ def read_signatures(
         SignatureInvalid: if a signature does not cover those before it, or names a certificate
             other than the one it carries.
     """
-    if statement.payload_type != rule.payload_type:
-        raise StatementTypeUnexpected(
-            f"another kind of statement belongs here: its payload type is {rule.payload_type}",
-            expected=rule.payload_type,
-        )
+    _check_type(statement, rule)
     _refuse_unknown_fields(statement, "statement")
     if len(statement.signatures) > len(rule.roles):
         raise _roles_differ(rule, roles)
@@ -100,6 +98,26 @@ def read_signatures(
     return parts
 
 
+def own_signatures(
+    statement: SignedStatement, rule: PayloadRule, roles: Roles
+) -> tuple[SignaturePart, ...]:
+    """Read the headers of a statement that is, byte for byte, one that this process signed.
+
+    Its envelope and headers are such as they are written here. Only type and roles are checked.
+
+    Raises:
+        StatementTypeUnexpected: if the payload is of another type.
+        SignatureMissing: if the roles are not exactly those wanted, in order.
+    """
+    _check_type(statement, rule)
+    parts = tuple(
+        _read(index, signature, ProtectedHeader.FromString(signature.protected))
+        for index, signature in enumerate(statement.signatures)
+    )
+    _check_roles(parts, rule, roles)
+    return parts
+
+
 def check_payload(statement: SignedStatement, rule: PayloadRule) -> None:
     """Check that the payload may be parsed as the rule's message.
 
@@ -107,6 +125,14 @@ def check_payload(statement: SignedStatement, rule: PayloadRule) -> None:
         StatementMalformed: if it is not in plain wire form.
     """
     check_wire(statement.payload, rule.descriptor, rule.bounds)
+
+
+def _check_type(statement: SignedStatement, rule: PayloadRule) -> None:
+    if statement.payload_type != rule.payload_type:
+        raise StatementTypeUnexpected(
+            f"another kind of statement belongs here: its payload type is {rule.payload_type}",
+            expected=rule.payload_type,
+        )
 
 
 def _refuse_unknown_fields(message: Message, field: str) -> None:
@@ -129,8 +155,12 @@ def _part(index: int, signature: Signature) -> SignaturePart:
             f"a certificate is larger than {MAX_CERTIFICATE_BYTES} bytes",
             field=f"{field}.certificate_chain",
         )
-    header = _header(signature.protected, f"{field}.protected")
-    return SignaturePart(index, header, signature, _sign_time(header, f"{field}.protected"))
+    return _read(index, signature, _header(signature.protected, f"{field}.protected"))
+
+
+def _read(index: int, signature: Signature, header: ProtectedHeader) -> SignaturePart:
+    sign_time = _sign_time(header, f"signatures[{index}].protected")
+    return SignaturePart(index, header, signature, sign_time, signature_sha256(signature))
 
 
 def _header(protected: bytes, field: str) -> ProtectedHeader:
@@ -151,8 +181,8 @@ def _header(protected: bytes, field: str) -> ProtectedHeader:
 def _sign_time(header: ProtectedHeader, field: str) -> datetime:
     try:
         if header.HasField("sign_time"):
-            return header.sign_time.ToDatetime(UTC)
-    except (ValueError, OverflowError):
+            return to_datetime(header.sign_time)
+    except ValueError:
         pass
     raise StatementMalformed(f"{field}.sign_time is missing or no time", field=f"{field}.sign_time")
 
@@ -189,7 +219,7 @@ def _check_priors(parts: Sequence[SignaturePart]) -> None:
                 f"the signature of {part.name} covers other signatures than those before it",
                 role=part.name,
             )
-        digests.append(signature_sha256(part.signature))
+        digests.append(part.sha256)
 
 
 def _check_certificate_digest(part: SignaturePart) -> None:

@@ -7,6 +7,7 @@ Envelope). Everything here works on exact bytes and never on parsed messages.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 from rxoutflow.v1.statement_pb2 import Signature, SignedStatement
@@ -45,7 +46,10 @@ def statement_sha256(statement: SignedStatement) -> bytes:
 
     Over the encoding of its payload with an empty header, then its signatures' digests in order.
     """
-    digest = sha256(pae(statement.payload_type, b"", statement.payload))
-    for signature in statement.signatures:
-        digest.update(signature_sha256(signature))
-    return digest.digest()
+    signatures = map(signature_sha256, statement.signatures)
+    return digest_of(statement.payload_type, statement.payload, signatures)
+
+
+def digest_of(payload_type: str, payload: bytes, signature_digests: Iterable[bytes]) -> bytes:
+    """Digest of the statement with this payload and signatures of these digests, in order."""
+    return sha256(pae(payload_type, b"", payload) + b"".join(signature_digests)).digest()

@@ -17,7 +17,6 @@ from hashlib import sha256
 
 from cryptography import x509
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from rxoutflow.identity import IdentityError, SignerName, signer_name
 from rxoutflow.statements.pae import pae, signature_sha256
@@ -30,7 +29,8 @@ from rxoutflow.statements.payloads import (
     rule_for,
 )
 from rxoutflow.statements.signers import Signer, SignerUnusable
-from rxoutflow.v1.statement_pb2 import ProtectedHeader, Signature, SignedStatement
+from rxoutflow.times import to_timestamp
+from rxoutflow.v1.statement_pb2 import ProtectedHeader, SignedStatement
 
 
 def new_statement(
@@ -73,7 +73,8 @@ def sign(
 ) -> SignedStatement:
     """Put the first signature on exact bytes. ``sign_time`` is aware."""
     statement = SignedStatement(payload=payload, payload_type=payload_type)
-    return _signed(statement, signer, role, sign_time, audience)
+    _add(statement, signer, role, sign_time, audience)
+    return statement
 
 
 def add_signature(
@@ -89,40 +90,34 @@ def add_signature(
     if not statement.signatures:
         raise ValueError("the statement has no signature to add to; use sign")
     first = ProtectedHeader.FromString(statement.signatures[0].protected)
-    return _signed(statement, signer, role, sign_time, first.audience)
+    signed = SignedStatement()
+    signed.CopyFrom(statement)
+    _add(signed, signer, role, sign_time, first.audience)
+    return signed
 
 
-def _signed(
+def _add(
     statement: SignedStatement, signer: Signer, role: Role, sign_time: datetime, audience: str
-) -> SignedStatement:
+) -> None:
     header = _header(signer, role, sign_time, audience)
     header.prior_signature_sha256.extend(map(signature_sha256, statement.signatures))
     protected = header.SerializeToString(deterministic=True)
-    signature = Signature(
+    statement.signatures.add(
         protected=protected,
         value=signer.sign(pae(statement.payload_type, protected, statement.payload)),
         certificate_chain=signer.certificate_chain,
     )
-    signed = SignedStatement()
-    signed.CopyFrom(statement)
-    signed.signatures.append(signature)
-    return signed
 
 
 def _header(signer: Signer, role: Role, sign_time: datetime, audience: str) -> ProtectedHeader:
-    if sign_time.utcoffset() is None:
-        raise ValueError("sign_time must have a time zone")
-    time = Timestamp()
-    time.FromDatetime(sign_time)
-    leaf = signer.certificate_chain[0]
-    institution = _name(leaf).institution
+    certificate_sha256, name = _certificate(signer.certificate_chain[0])
     return ProtectedHeader(
         algorithm=signer.algorithm,
-        certificate_sha256=sha256(leaf).digest(),
+        certificate_sha256=certificate_sha256,
         role=role,
-        institution_code=institution.institution_code,
-        region_code=institution.region_code,
-        sign_time=time,
+        institution_code=name.institution.institution_code,
+        region_code=name.institution.region_code,
+        sign_time=to_timestamp(sign_time),
         audience=audience,
     )
 
@@ -139,13 +134,14 @@ def _settled_audience(rule: PayloadRule, message: Message) -> str:
 
 
 @lru_cache(maxsize=256)
-def _name(certificate: bytes) -> SignerName:
-    """Whom a certificate names.
+def _certificate(certificate: bytes) -> tuple[bytes, SignerName]:
+    """The digest of a certificate, and whom it names.
 
     Raises:
         SignerUnusable: if it is not a signing certificate of the exchange.
     """
     try:
-        return signer_name(x509.load_der_x509_certificate(certificate))
+        name = signer_name(x509.load_der_x509_certificate(certificate))
     except IdentityError as error:
         raise SignerUnusable(f"the signer's certificate cannot sign statements: {error}") from None
+    return sha256(certificate).digest(), name

@@ -10,12 +10,12 @@ threads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from itertools import combinations, islice
 from operator import attrgetter
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeAlias, TypeVar
 
 from cryptography import x509
 from google.protobuf.message import Message
@@ -39,6 +39,7 @@ from rxoutflow.statements.envelope import (
     MAX_CERTIFICATES,
     SignaturePart,
     check_payload,
+    own_signatures,
     read_signatures,
 )
 from rxoutflow.statements.errors import (
@@ -48,7 +49,7 @@ from rxoutflow.statements.errors import (
     SignersNotDistinct,
     SignerUntrusted,
 )
-from rxoutflow.statements.pae import statement_sha256
+from rxoutflow.statements.pae import digest_of, signature_sha256
 from rxoutflow.statements.payloads import (
     ANYBODY,
     PURPOSES,
@@ -77,9 +78,8 @@ if TYPE_CHECKING:
 MAX_CLOCK_AHEAD = timedelta(minutes=10)
 """How far a signer's clock may be ahead of the verifier's."""
 
-_MAX_CACHED_PATHS = 10_000
-_MAX_PROVEN = 4096
-"""Statements of a few seconds of a busy platform, some kilobytes each."""
+_MAX_REMEMBERED = 10_000
+"""Statements of some seconds of a busy platform, signers of its day; a kilobyte or two each."""
 
 M = TypeVar("M", bound=Message)
 
@@ -107,23 +107,45 @@ class Verified(Generic[M]):
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """What a certificate that leads to its region's anchors establishes."""
+    """Whom a list and a certificate that leads to its anchors name, by rule 5, in one role."""
 
     path: TrustedPath
-    name: SignerName
     key: VerificationKey
+    not_before: datetime
+    not_after: datetime
+    """Of the certificate itself, whatever its issuers say."""
+    person_code: str
+    institution_code: str
+    display_name: str
+
+
+class _Judged(NamedTuple):
+    """One signature: who signed, and for which instants of judgement that comes out alike."""
+
+    signer: VerifiedSigner
+    not_before: datetime
+    not_after: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class _Proven:
-    """What holds of a statement's bytes for ever: its signatures' values, its form, its digest."""
+class _Finding:
+    """What was found of a statement under one list of its region, for a span of instants.
 
-    parts: tuple[SignaturePart, ...]
+    It holds nothing that anybody can change.
+    """
+
+    region_code: str
+    sequence: int
+    not_before: datetime
+    not_after: datetime
+    signers: tuple[VerifiedSigner, ...]
+    audience: str
     sha256: bytes
 
 
-_P = TypeVar("_P", _Proven, None)
 _Key: TypeAlias = tuple[bytes, str, Roles]
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 class Verifier:
@@ -147,17 +169,19 @@ class Verifier:
        allows, so that nobody but the signer can give a statement another digest.
     9. Roles that the law keeps apart were filled by different people, judged by person code.
     10. The payload is in plain wire form. It is parsed once, after all of the above.
-    11. The audience follows the rule of the type, is the same in all signatures, and is the
-        caller's region or anybody where the caller says which region it is.
+    11. The audience follows the rule of the type and is the same in all signatures. At last, after
+        rule 12, it is the caller's region or anybody where the caller says which region it is.
     12. What the content says about its signers agrees with who signed.
 
     Intermediate certificates are no part of the digest and need not be: they only help to find a
     path. Whoever takes some away can make a statement fail; nobody can change, by adding some, who
     signed, in which role, or what.
 
-    A statement passes an exchange several times. What can never change about the same bytes, rules
-    1 to 3, 8 and 10, is decided once and remembered for a while; trust and time are judged anew
-    each time.
+    A statement passes an exchange several times. What was found of the same bytes is remembered for
+    a while. It counts again while the region's list is the same and in force, and the instant of
+    judgement is one at which rules 5 and 6 come out alike; anything else is judged anew. The
+    audience is compared with each caller's region, and each caller gets a content of its own.
+    Refusals are never remembered.
 
     "The instant of judgement" is ``now`` for a fresh statement. For an old one it is ``at``, the
     time at which a trusted log received it; lists are always judged as of ``now``.
@@ -166,7 +190,8 @@ class Verifier:
     def __init__(self, trust: TrustStore) -> None:
         self._trust = trust
         self._holders: dict[tuple[object, ...], _Holder] = {}
-        self._proven: dict[_Key, _Proven | None] = {}
+        self._found: dict[_Key, _Finding] = {}
+        self._signed_here: dict[_Key, bool] = {}
 
     def verify(
         self,
@@ -198,21 +223,12 @@ class Verifier:
         rule = rule_for(expected)
         wanted = _wanted(rule, roles)
         key = _key(statement, rule, wanted)
-        is_known, proven = key in self._proven, self._proven.get(key)
-        parts = read_signatures(statement, rule, wanted) if proven is None else proven.parts
-        region = self._region(parts, now)
-        signed = None if is_known else statement
-        signers = tuple(self._signer(signed, each, rule, region, at or now) for each in parts)
-        _check_distinct(rule, signers)
-        if not is_known:
-            check_payload(statement, rule)
-        if proven is None:
-            proven = self._remember(key, _proven(parts, statement))
-        content = expected.FromString(statement.payload)
-        _check_audience(rule, content, parts, audience_region)
-        for binding in rule.bindings:
-            _check_binding(binding, content, signers)
-        return Verified(content, signers, proven.sha256)
+        found = self._found.get(key)
+        if found is None or not self._still_holds(found, now, at or now):
+            found = self._judge(statement, rule, key, now, at or now)
+            _remember(self._found, key, found)
+        _check_audience(rule, found.audience, audience_region)
+        return Verified(expected.FromString(statement.payload), found.signers, found.sha256)
 
     def platform_key(
         self, region_code: str, certificate_chain: Sequence[bytes], now: datetime
@@ -230,24 +246,53 @@ class Verifier:
             region = self._trust.region(region_code, now)
         except RegionNotTrusted as error:
             raise _untrusted(part, f"is of a region without a trust list here: {error}") from None
-        listed = _listed_signer(part, region)
-        holder = self._holder(part, region, _within_validity(part, now))
-        _check_name(part, rule_for(Attempt), holder.name, listed)
+        holder = self._holder(part, rule_for(Attempt), region, _within_validity(part, now))
         if holder.key.algorithm not in region.algorithms:
             raise _untrusted(part, "is for an algorithm that its region does not allow")
         return holder.key
 
     def signed_here(self, statement: SignedStatement, kind: type[Message]) -> None:
-        """Note a statement that this process has just signed: its values need no proof here."""
+        """Note a statement that this process has just signed: it need not prove that to itself."""
         rule = rule_for(kind)
-        self._remember(_key(statement, rule, rule.roles), None)
+        _remember(self._signed_here, _key(statement, rule, rule.roles), True)
 
-    def _remember(self, key: _Key, proven: _P) -> _P:
-        if len(self._proven) >= _MAX_PROVEN:
-            for oldest in tuple(islice(self._proven, _MAX_PROVEN // 4)):
-                self._proven.pop(oldest, None)
-        self._proven[key] = proven
-        return proven
+    def _still_holds(self, found: _Finding, now: datetime, at: datetime) -> bool:
+        """Whether the list is the same and in force, and the instant one of those judged alike."""
+        try:
+            region = self._trust.region(found.region_code, now)
+        except RegionNotTrusted:
+            return False
+        return region.sequence == found.sequence and found.not_before <= at <= found.not_after
+
+    def _judge(
+        self, statement: SignedStatement, rule: PayloadRule, key: _Key, now: datetime, at: datetime
+    ) -> _Finding:
+        """Judge a statement by all rules, but for whom it is meant.
+
+        The form and the values of what this process signed itself need no proof.
+        """
+        own = key in self._signed_here
+        parts = (own_signatures if own else read_signatures)(statement, rule, key[2])
+        region = self._region(parts, now)
+        unproven = None if own else statement
+        judged = [self._signer(unproven, each, rule, region, at) for each in parts]
+        signers = tuple(each.signer for each in judged)
+        _check_distinct(rule, signers)
+        if not own:
+            check_payload(statement, rule)
+        content = rule.message.FromString(statement.payload)
+        audience = _audience(rule, content, parts)
+        for binding in rule.bindings:
+            _check_binding(binding, content, signers)
+        return _Finding(
+            region.region_code,
+            region.sequence,
+            max(each.not_before for each in judged),
+            min(each.not_after for each in judged),
+            signers,
+            audience,
+            digest_of(rule.payload_type, statement.payload, (each.sha256 for each in parts)),
+        )
 
     def _region(self, parts: Sequence[SignaturePart], now: datetime) -> RegionTrust:
         """The one region of all signers."""
@@ -274,52 +319,52 @@ class Verifier:
         rule: PayloadRule,
         region: RegionTrust,
         at: datetime,
-    ) -> VerifiedSigner:
+    ) -> _Judged:
         """Check one signature by rules 5 to 7, and its value over a statement by rule 8."""
-        listed = _listed_signer(part, region)
-        holder = self._holder(part, region, at)
-        _check_name(part, rule, holder.name, listed)
-        _check_sign_time(part, holder.path.leaf, at)
+        holder = self._holder(part, rule, region, at)
+        _check_sign_time(part, holder, at)
         _check_algorithm(part, holder.key, region)
         if statement is not None:
             _check_value(part, holder.key, statement)
-        return VerifiedSigner(
+        signer = VerifiedSigner(
             part.role,
-            listed.person_code,
-            listed.institution_code,
+            holder.person_code,
+            holder.institution_code,
             region.region_code,
-            listed.display_name,
+            holder.display_name,
             part.sign_time,
         )
+        earliest = max(holder.path.not_before, part.sign_time - MAX_CLOCK_AHEAD)
+        return _Judged(signer, earliest, holder.path.not_after)
 
-    def _holder(self, part: SignaturePart, region: RegionTrust, at: datetime) -> _Holder:
-        """Verify the certificate's path; once per certificates sent and trust list in force."""
-        chain = part.signature.certificate_chain
-        key = (region.region_code, region.sequence, *chain)
+    def _holder(
+        self, part: SignaturePart, rule: PayloadRule, region: RegionTrust, at: datetime
+    ) -> _Holder:
+        """Check a signer by rule 5; once per list, role, institution and certificates sent.
+
+        The header names the first of these certificates (rule 3).
+        """
+        header = part.header
+        stated = (rule.signer_kind, header.role, header.institution_code)
+        key = (region.region_code, region.sequence, *stated, *part.signature.certificate_chain)
         holder = self._holders.get(key)
         if holder is None or not holder.path.valid_at(at):
-            holder = _read_holder(part, region, at)
-            if len(self._holders) >= _MAX_CACHED_PATHS:
-                self._holders.clear()
-            self._holders[key] = holder
+            holder = _read_holder(part, rule, region, at)
+            _remember(self._holders, key, holder)
         return holder
 
 
 def _key(statement: SignedStatement, rule: PayloadRule, wanted: Roles) -> _Key:
-    """What was proven of what: everything in a statement counts, certificates and the unknown."""
+    """What a finding is of: everything in a statement counts, certificates and the unknown."""
     return sha256(statement.SerializeToString()).digest(), rule.name, wanted
 
 
-def _proven(parts: Sequence[SignaturePart], statement: SignedStatement) -> _Proven:
-    """Parts are copied: a caller may change its statement, and these bytes stay what they are."""
-    copies = tuple(replace(each, signature=_copy(each.signature)) for each in parts)
-    return _Proven(copies, statement_sha256(statement))
-
-
-def _copy(signature: Signature) -> Signature:
-    copy = Signature()
-    copy.CopyFrom(signature)
-    return copy
+def _remember(memory: dict[_K, _V], key: _K, value: _V) -> None:
+    """Keep a value; the oldest make room."""
+    if len(memory) >= _MAX_REMEMBERED:
+        for oldest in tuple(islice(memory, _MAX_REMEMBERED // 4)):
+            memory.pop(oldest, None)
+    memory[key] = value
 
 
 def _wanted(rule: PayloadRule, roles: Sequence[Role] | None) -> Roles:
@@ -350,7 +395,7 @@ def _platform_part(
         role=SIGNER_ROLE_PLATFORM, institution_code=region_code, region_code=region_code
     )
     signature = Signature(certificate_chain=chain)
-    part = SignaturePart(0, header, signature, now)
+    part = SignaturePart(0, header, signature, now, signature_sha256(signature))
     if not 1 <= len(chain) <= MAX_CERTIFICATES or max(map(len, chain)) > MAX_CERTIFICATE_BYTES:
         raise _untrusted(part, "is missing, or has too many or too large issuers")
     header.certificate_sha256 = sha256(chain[0]).digest()
@@ -379,7 +424,10 @@ def _listed_signer(part: SignaturePart, region: RegionTrust) -> Signer:
     return listed
 
 
-def _read_holder(part: SignaturePart, region: RegionTrust, at: datetime) -> _Holder:
+def _read_holder(
+    part: SignaturePart, rule: PayloadRule, region: RegionTrust, at: datetime
+) -> _Holder:
+    listed = _listed_signer(part, region)
     try:
         leaf, *intermediates = map(x509.load_der_x509_certificate, part.signature.certificate_chain)
         path = verify_chain(leaf, intermediates, region.signing_anchors, at, Usage.SIGNING)
@@ -390,7 +438,16 @@ def _read_holder(part: SignaturePart, region: RegionTrust, at: datetime) -> _Hol
         raise _untrusted(part, "or one of its issuers cannot be read") from None
     if any(region.is_denied(certificate_sha256(each)) for each in path.certificates):
         raise _untrusted(part, "or an issuer of it is on the deny list of its region")
-    return _Holder(path, name, key)
+    _check_name(part, rule, name, listed)
+    return _Holder(
+        path,
+        key,
+        leaf.not_valid_before_utc,
+        leaf.not_valid_after_utc,
+        listed.person_code,
+        listed.institution_code,
+        listed.display_name,
+    )
 
 
 def _check_name(part: SignaturePart, rule: PayloadRule, name: SignerName, listed: Signer) -> None:
@@ -405,14 +462,14 @@ def _check_name(part: SignaturePart, rule: PayloadRule, name: SignerName, listed
         raise _untrusted(part, f"is not of a {rule.signer_kind}, which the {rule.name} needs")
 
 
-def _check_sign_time(part: SignaturePart, leaf: x509.Certificate, at: datetime) -> None:
+def _check_sign_time(part: SignaturePart, holder: _Holder, at: datetime) -> None:
     if part.sign_time > at + MAX_CLOCK_AHEAD:
         raise SignedContentMismatch(
             f"{part.name} signed in the future: set the signer's clock",
             field=f"signatures[{part.index}].protected.sign_time",
             role=part.name,
         )
-    if not leaf.not_valid_before_utc <= part.sign_time <= leaf.not_valid_after_utc:
+    if not holder.not_before <= part.sign_time <= holder.not_after:
         raise _untrusted(part, "was not valid when it was signed with")
 
 
@@ -447,12 +504,8 @@ def _check_distinct(rule: PayloadRule, signers: Sequence[VerifiedSigner]) -> Non
             )
 
 
-def _check_audience(
-    rule: PayloadRule,
-    content: Message,
-    parts: Sequence[SignaturePart],
-    audience_region: str | None,
-) -> None:
+def _audience(rule: PayloadRule, content: Message, parts: Sequence[SignaturePart]) -> str:
+    """For whom all signatures are meant, as the type requires."""
     audience = parts[0].header.audience
     match rule.audience:
         case Audience.HOME:
@@ -461,13 +514,21 @@ def _check_audience(
             fits = audience == ANYBODY
         case Audience.NAMED:
             fits = REGION_CODE.fullmatch(audience) is not None
-    same = all(part.header.audience == audience for part in parts)
-    for_us = audience_region is None or audience in (ANYBODY, audience_region)
-    if not (fits and same and for_us):
-        raise SignedContentMismatch(
-            f"the {rule.name} is not meant for this region, or not as its type requires",
-            field="audience",
-        )
+    if not fits or any(part.header.audience != audience for part in parts):
+        raise _not_meant(rule)
+    return audience
+
+
+def _check_audience(rule: PayloadRule, audience: str, audience_region: str | None) -> None:
+    if audience_region is not None and audience not in (ANYBODY, audience_region):
+        raise _not_meant(rule)
+
+
+def _not_meant(rule: PayloadRule) -> SignedContentMismatch:
+    return SignedContentMismatch(
+        f"the {rule.name} is not meant for this region, or not as its type requires",
+        field="audience",
+    )
 
 
 def _check_binding(binding: Binding, content: Message, signers: Sequence[VerifiedSigner]) -> None:

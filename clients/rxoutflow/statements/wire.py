@@ -66,28 +66,46 @@ def check_wire(data: bytes, descriptor: Descriptor, bounds: Bounds = DEFAULT_BOU
 def _is_as_written_by_a_library(data: bytes, descriptor: Descriptor, bounds: Bounds) -> bool:
     """Whether the bytes are plain for certain; if not, they have to be walked over.
 
-    Every element takes a byte at least, so that few bytes cannot hold too many.
+    Every element takes a byte at least, so that few bytes cannot hold too many. Of more bytes, what
+    the type has room for and the lists that came tell; they are not parsed for that if they are
+    many.
     """
     form = _form(descriptor)
-    if len(data) > bounds.max_elements or form.depth > bounds.max_depth:
+    few = len(data) <= bounds.max_elements
+    if form.depth > bounds.max_depth or not (few or len(data) <= _PARSED_ANYWAY):
         return False
     try:
         message = form.kind.FromString(data)
     except DecodeError:
         return False
+    if not few and _elements_at_most(message, form) > bounds.max_elements:
+        return False
     message.DiscardUnknownFields()
     return message.SerializeToString() == data and _knows_enums(message, form)
 
 
-_WITHOUT_END = 1 << 16
+def _elements_at_most(message: Message, form: _Form) -> int:
+    return form.singular + sum(1 + len(getattr(message, name)) for name in form.lists)
+
+
+_PARSED_ANYWAY = 2048
+"""So few bytes do no harm when parsed, whatever they hold."""
+
+_WITHOUT_END = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What a type says of its messages: how deep they nest at most, and where enums are in them."""
+    """What a type says of its messages: how deep they nest at most, and where enums are in them.
+
+    ``singular`` is how many elements they hold at most besides the lists named, which hold no
+    messages. It has no end for types with other lists.
+    """
 
     kind: type[Message]
     depth: int
+    singular: int
+    lists: tuple[str, ...]
     enums: tuple[tuple[str, bool, frozenset[int]], ...]
     inner: tuple[tuple[str, bool, _Form], ...]
 
@@ -101,20 +119,28 @@ def _form_within(descriptor: Descriptor, around: tuple[Descriptor, ...]) -> _For
     _table(descriptor)  # groups and maps are refused
     kind = GetMessageClass(descriptor)
     if descriptor in around:
-        return _Form(kind, _WITHOUT_END, (), ())
+        return _Form(kind, _WITHOUT_END, _WITHOUT_END, (), (), ())
     inner = [
         (field.name, field.is_repeated, _form_within(field.message_type, (*around, descriptor)))
         for field in descriptor.fields
         if field.message_type is not None
+    ]
+    lists = [
+        field.name
+        for field in descriptor.fields
+        if field.is_repeated and field.message_type is None
     ]
     enums = [
         (field.name, field.is_repeated, frozenset(field.enum_type.values_by_number))
         for field in descriptor.fields
         if field.enum_type is not None
     ]
+    within = [_WITHOUT_END if many or form.lists else form.singular for _, many, form in inner]
     return _Form(
         kind,
         1 + max((form.depth for _, _, form in inner), default=0),
+        sum(not field.is_repeated for field in descriptor.fields) + sum(within),
+        tuple(lists),
         tuple(enums),
         tuple((name, many, form) for name, many, form in inner if form.enums or form.inner),
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type import date_pb2
 
+from rxoutflow.times import to_datetime, to_timestamp
 from rxoutflow.v1 import (
     attempt_pb2,
     dispense_pb2,
@@ -121,14 +121,12 @@ def timestamp(time: datetime | None) -> Timestamp | None:
     """A time on the wire."""
     if time is None:
         return None
-    stamp = Timestamp()
-    stamp.FromDatetime(time)
-    return stamp
+    return to_timestamp(time)
 
 
 def instant(stamp: Timestamp) -> datetime:
     """A time from the wire, aware, UTC."""
-    return stamp.ToDatetime(tzinfo=UTC)
+    return to_datetime(stamp)
 
 
 def line_quantities(lines: Iterable[attempt_pb2.LineQuantity]) -> tuple[LineQuantity, ...]:
@@ -236,14 +234,12 @@ def _line_use(line: LineUse, open_now: int) -> prescription_status_pb2.LineUse:
 
 def amounts_message(amounts: Amounts) -> settlement_pb2.Amounts:
     """Amounts on the wire."""
-    return settlement_pb2.Amounts(
-        **{field.name: getattr(amounts, field.name) for field in fields(Amounts)}
-    )
+    return settlement_pb2.Amounts(**{name: getattr(amounts, name) for name in Amounts.__slots__})
 
 
 def amounts(message: settlement_pb2.Amounts) -> Amounts:
     """Amounts from the wire."""
-    return Amounts(**{field.name: getattr(message, field.name) for field in fields(Amounts)})
+    return Amounts(**{name: getattr(message, name) for name in Amounts.__slots__})
 
 
 def settlement_message(settlement: Settlement, payer_region_code: str) -> settlement_pb2.Settlement:
