@@ -160,9 +160,10 @@ class RegionLog:
     def _grow(self, tx: Transaction) -> Grown | None:
         """Let the tree grow in a transaction of its own, which may be undone and tried again."""
         size, growth, leaves = _grown(tx.log)
-        newest = tx.log.checkpoint()
-        if size == (newest.size if newest is not None else 0):
-            return None
+        if growth is None:
+            newest = tx.log.checkpoint()
+            if size == (newest.size if newest is not None else 0):
+                return None
         return self._sign(tx.log, size, growth, leaves)
 
     def _known_size(self, records: LogRecords) -> int:
@@ -202,7 +203,8 @@ def _grown(records: LogRecords) -> tuple[int, Growth | None, list[LogLeaf]]:
     """The tree's size after it has grown over all that waits, and the last step of that."""
     records.take_turn()
     size, growth, leaves = records.size(), None, list[LogLeaf]()
-    while waiting := records.waiting(STEP):
+    there_is_more = True
+    while there_is_more and (waiting := records.waiting(STEP)):
         edge = {level: each for (level, _), each in records.hashes(covering(0, size)).items()}
         growth = Growth(size, edge, [_hash(leaf) for leaf in waiting])
         leaves = [_placed(records, leaf, size + at, growth) for at, leaf in enumerate(waiting)]
@@ -210,7 +212,7 @@ def _grown(records: LogRecords) -> tuple[int, Growth | None, list[LogLeaf]]:
             each.prescription_number: each.position for each in waiting
         }.items():
             records.placed(number, position)
-        size = growth.size
+        size, there_is_more = growth.size, len(waiting) == STEP
     return size, growth, leaves
 
 

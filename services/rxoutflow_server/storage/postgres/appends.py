@@ -163,6 +163,7 @@ KEEP_WITH_LEAF = Append(
                             WHERE waiting.prescription_number = leaves.prescription_number), 0),
            sha256, payload_type, keep_time
     FROM leaves
+    RETURNING prescription_number, statement_sha256
     """,
     "statements",
     ("prescription_number", "sha256", "payload_type", "statement", "keep_time"),

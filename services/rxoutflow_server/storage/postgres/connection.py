@@ -45,6 +45,16 @@ def connect(address: str, schema: str) -> psycopg.Connection:
     return connection
 
 
+def plan_by_keys(connection: psycopg.Connection) -> None:
+    """Have statements planned once for a connection, and go by keys however small a table is.
+
+    Plans outlive what they were made for: one that reads a table from end to end because it was
+    empty, or a queue because it was short, stays when that has grown. All statements name keys.
+    """
+    connection.execute("SET enable_seqscan TO off")
+    connection.execute("SET plan_cache_mode TO force_generic_plan")
+
+
 def _require_durable(connection: psycopg.Connection) -> None:
     for setting, allowed in {
         "synchronous_commit": ("on", "remote_apply"),

@@ -5,9 +5,9 @@ BEGIN, one COMMIT and one write to the disk for all of them, and rows that many 
 touched by one transaction. There is no timer: while a commit is on its way the next batch gathers.
 
 Nothing rests on the batch. A command that is refused before it changed anything has no part in it;
-whatever else goes wrong, the batch is undone and each of its commands is run in a transaction of
-its own, from the start, which is safe because its decisions are functions of what it loads. So an
-exception reaches its own caller alone.
+whatever else goes wrong in a command, the batch is undone, the others are run together again, from
+the start, and this one in a transaction of its own, which is safe because decisions are functions
+of what is loaded. So an exception reaches its own caller alone.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg import errors, pq
 
+from rxoutflow_server.storage.known import KnownStatements, StatementsHere
 from rxoutflow_server.storage.postgres.appends import (
+    KEEP_WITH_LEAF,
     Append,
     Array,
     BatchWriter,
@@ -44,8 +46,11 @@ PATIENCE_S = 30.0
 MAX_PREPARED = 1000
 """Most statements prepared on a connection; what is made of marks could be more."""
 
+LOCK = " FOR UPDATE"
+"""What is appended to the loads that precede a change."""
+
 _DONE = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
-_LOOKS = ("SELECT", "WITH RECURSIVE", "BEGIN", "ROLLBACK", "COMMIT")
+_LOOKS = ("SELECT", "WITH RECURSIVE", "SET LOCAL", "BEGIN", "ROLLBACK", "COMMIT")
 _Decoder: TypeAlias = Callable[[bytes], Any]
 
 
@@ -69,7 +74,7 @@ class Answer(LateCursor):
     def expect_one(self, what: str) -> None:
         """Have the transaction broken before it is committed, unless one row was touched."""
         self.expected = what
-        self._pipeline.expects = True
+        self._pipeline.expects += 1
 
     @property
     def said(self) -> bytes | None:
@@ -106,9 +111,13 @@ class Answer(LateCursor):
 class Pipeline:
     """The port ``Connection`` of the tables, on a connection of psycopg that nobody else uses."""
 
-    def __init__(self, connection: psycopg.Connection, writer: BatchWriter) -> None:
+    def __init__(
+        self, connection: psycopg.Connection, writer: BatchWriter, known: KnownStatements
+    ) -> None:
         """Put a connection that is idle into pipeline mode, for good."""
         self.gathered = Gathered(writer)
+        self.statements = StatementsHere(known)
+        self._kept: list[Answer] = []
         self._libpq = connection.pgconn
         self._libpq.enter_pipeline_mode()
         self._readable, self._either = select.poll(), select.poll()
@@ -117,8 +126,10 @@ class Pipeline:
         self._plans: dict[str, _Plan] = {}
         self._names = count()
         self._let_go = False
-        self.expects = False
-        """Whether something was sent whose result is to be looked at before a commit."""
+        self.waits_for_rows = True
+        """Whether a load waits for a row that somebody else has locked, or fails at once."""
+        self.expects = 0
+        """How many results on their way are to be looked at before a commit."""
         self._broken: str | None = None
         self.failed: Answer | _Plan | None = None
         """The statement that failed last."""
@@ -129,6 +140,8 @@ class Pipeline:
 
     def execute(self, sql: str, parameters: Sequence[Value] = (), /) -> Cursor:
         """Run one statement with ``?`` placeholders, now or when it matters."""
+        if not self.waits_for_rows and sql.endswith(LOCK):
+            sql += " NOWAIT"
         plan = self._plan(sql)
         if plan.append is not None:
             self.gather(plan.append, parameters)
@@ -156,14 +169,22 @@ class Pipeline:
         """
         if self.expects:
             self.catch_up()
-            self.expects = False
         if self._broken is not None:
             raise not_the_one(self._broken)
 
+    def share_statements(self) -> None:
+        """Have other transactions know the statements of this one, which is over and not undone."""
+        self.statements.share(
+            [(number, sha256) for kept in self._kept for number, sha256 in kept.fetchall()]
+        )
+
     def begin(self, sql: str) -> None:
         """Begin a transaction, of which nothing is expected yet."""
+        self.waits_for_rows = True
         self.gathered.forget()
-        self.expects, self._broken = False, None
+        self.statements.begin()
+        self._kept = []
+        self.expects, self._broken = 0, None
         self.send(sql)
 
     def send(self, sql: str, parameters: Parameters = ()) -> Answer:
@@ -182,6 +203,8 @@ class Pipeline:
         answer = Answer(self, plan)
         self._sent.append(answer)
         self.changes += plan.changes
+        if sql is KEEP_WITH_LEAF.sql:
+            self._kept.append(answer)
         return answer
 
     def catch_up(self) -> None:
@@ -263,8 +286,10 @@ class Pipeline:
         self._libpq.get_result()  # the end of this statement's results
         if isinstance(waiting, Answer):
             waiting.result = result
-            if waiting.expected is not None and result.command_tuples != 1:
-                self._broken = self._broken or waiting.expected
+            if waiting.expected is not None:
+                self.expects -= 1
+                if result.command_tuples != 1:
+                    self._broken = self._broken or waiting.expected
 
     def _clean(self, failed: Answer | _Plan, synced: bool) -> None:
         """Let the server skip what is on its way, and forget what was not prepared."""

@@ -14,6 +14,7 @@ import psycopg
 
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.storage.errors import StoreError
+from rxoutflow_server.storage.known import KnownStatements
 from rxoutflow_server.storage.postgres.appends import Arrays
 from rxoutflow_server.storage.postgres.connection import connect
 from rxoutflow_server.storage.postgres.failures import described
@@ -45,7 +46,9 @@ def reading_platform(address: str, schema: str) -> Iterator[ReportReader]:
     try:
         with closing(connect(address, schema)) as connection:
             require_present(connection, schema, "platform")
-            yield ReportReader(Session(connection, PlatformTables, QUERIES, Arrays()))
+            yield ReportReader(
+                Session(connection, PlatformTables, QUERIES, Arrays(), KnownStatements())
+            )
     except psycopg.Error as error:
         raise StoreError(
             f"schema {schema} cannot be read: {described(error)};"

@@ -15,12 +15,17 @@ from typing import Generic, TypeVar
 import psycopg
 
 from rxoutflow_server.domain.errors import InvariantBroken
+from rxoutflow_server.storage.known import KnownStatements
 from rxoutflow_server.storage.postgres.appends import BatchWriter
+from rxoutflow_server.storage.postgres.connection import LOCK_TIMEOUT_MS
 from rxoutflow_server.storage.postgres.failures import is_gone, is_undone
 from rxoutflow_server.storage.postgres.pipeline import Pipeline
 
 X = TypeVar("X")
 T = TypeVar("T")
+
+MOMENT_MS = 100
+"""Longest wait of a batch for a lock; before a server would look for a deadlock (1 s)."""
 
 _WARNED = "01000"
 """A commit that was cancelled while it waited for its replica succeeds here, with a warning."""
@@ -28,6 +33,10 @@ _WARNED = "01000"
 
 _NOTHING_TO_REPLICATE = "SELECT pg_logical_emit_message(true, 'rxoutflow', '')"
 """Writes to the log of the database and nowhere else. Replicas confirm in order."""
+
+
+_A_MOMENT = f"SET LOCAL lock_timeout TO {MOMENT_MS}"
+_PATIENCE = f"SET LOCAL lock_timeout TO {LOCK_TIMEOUT_MS}"
 
 
 class Unknown(Exception):
@@ -64,10 +73,11 @@ class Session(Generic[X]):
         tables: Callable[[Pipeline], X],
         way: Way,
         writer: BatchWriter,
+        known: KnownStatements,
     ) -> None:
-        """Take a connection over that is idle."""
+        """Take a connection over that is idle; ``known`` is what sessions share."""
         self._connection = connection
-        self._pipeline = Pipeline(connection, writer)
+        self._pipeline = Pipeline(connection, writer, known)
         self.tables = tables(self._pipeline)
         self._way = way
         self._warnings: list[str | None] = []
@@ -104,7 +114,24 @@ class Session(Generic[X]):
         else:
             self._pipeline.send(self._way.end)
             self._pipeline.let_go()
+        self._pipeline.share_statements()
         return result
+
+    def hold_nothing_up(self) -> None:
+        """From here on, fail rather than wait for what another transaction has locked.
+
+        Rows that a command loads are refused at once. What is inserted or changed without having
+        been loaded may have to wait for somebody else's row of the same key, for a moment.
+        """
+        if self._way.commits:
+            self._pipeline.waits_for_rows = False
+            self._pipeline.send(_A_MOMENT)
+
+    def be_patient(self) -> None:
+        """From here on, wait again."""
+        if not self._pipeline.waits_for_rows:
+            self._pipeline.waits_for_rows = True
+            self._pipeline.send(_PATIENCE)
 
     def confirm_replica(self) -> None:
         """Wait until a replica, if one is to confirm commits, has everything that is stored here.

@@ -19,11 +19,12 @@ import psycopg
 from rxoutflow_server.application.edge_ports import EdgeTransaction
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.storage.errors import StoreError, unavailable
+from rxoutflow_server.storage.known import KnownStatements
 from rxoutflow_server.storage.postgres.appends import Arrays, Values
-from rxoutflow_server.storage.postgres.connection import connect
+from rxoutflow_server.storage.postgres.connection import connect, plan_by_keys
 from rxoutflow_server.storage.postgres.crew import MAX_BATCH, Crew
 from rxoutflow_server.storage.postgres.failures import described
-from rxoutflow_server.storage.postgres.pipeline import Pipeline
+from rxoutflow_server.storage.postgres.pipeline import LOCK, Pipeline
 from rxoutflow_server.storage.postgres.schema import migrate
 from rxoutflow_server.storage.postgres.session import QUERIES, Session, Way
 from rxoutflow_server.storage.postgres.tables import PostgresTables
@@ -53,7 +54,6 @@ DEFAULTS = Options()
 ISOLATION = "READ COMMITTED"
 """Of commands. Nothing rests on a higher one; a test holds safety at SERIALIZABLE too."""
 
-_LOCK = " FOR UPDATE"
 _NO_LOCK = ""
 _TABLES: dict[Kind, Callable[[Pipeline, str], Any]] = {
     "platform": PostgresTables,
@@ -73,15 +73,18 @@ class PostgresStore(Generic[X]):
         before_commit: BeforeCommit[X] | None,
     ) -> None:
         """Start the workers of a schema that was migrated."""
+        known = KnownStatements()
 
         def session(lock: str, way: Way) -> Session[X]:
             writer = Values() if options.distributed else Arrays()
             connection = connect(address, schema)
-            return Session(connection, lambda each: tables(each, lock), way, writer)
+            if not options.distributed:
+                plan_by_keys(connection)
+            return Session(connection, lambda each: tables(each, lock), way, writer, known)
 
         commands = Way(f"BEGIN ISOLATION LEVEL {ISOLATION}", "COMMIT")
         self._commands: Crew[X] = Crew(
-            lambda: session(_LOCK, commands),
+            lambda: session(LOCK, commands),
             options.workers,
             "store-command",
             max_batch=1 if options.distributed else MAX_BATCH,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from rxoutflow.v1.statement_pb2 import SignedStatement
+from rxoutflow_server.storage.known import RememberingJournal
 from rxoutflow_server.storage.postgres.appends import KEEP_WITH_LEAF
 from rxoutflow_server.storage.postgres.pipeline import Pipeline
 from rxoutflow_server.storage.tables.transaction import PlatformTables
@@ -20,7 +21,8 @@ class PostgresTables(PlatformTables):
 
     def __init__(self, pipeline: Pipeline, lock: str = "") -> None:
         """``lock`` is appended to the loads that precede a change."""
-        super().__init__(pipeline, lock)
+        journal = RememberingJournal(pipeline, pipeline.statements, lock)
+        super().__init__(pipeline, lock, journal=journal)
         self._pipeline = pipeline
 
     def keep(self, number: str, sha256: bytes, statement: SignedStatement, time: datetime) -> None:
@@ -29,5 +31,6 @@ class PostgresTables(PlatformTables):
             super().keep(number, sha256, statement, time)
             return
         kept = statement.SerializeToString()
+        self._pipeline.statements.note_kept((number, sha256), kept)
         row = (number, sha256, statement.payload_type, kept, micros(time))
         self._pipeline.gather(KEEP_WITH_LEAF, row)

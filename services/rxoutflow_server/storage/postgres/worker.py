@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import psycopg
 import structlog
@@ -34,8 +34,19 @@ BeforeCommit: TypeAlias = Callable[[X], Callable[[], None]]
 on the event loop once that is committed, before anybody is answered."""
 
 
+PASSES = 4
+"""How often a batch is run again without the command for which it was undone."""
+
+
 class _Apart(Exception):
-    """A command of a batch was refused after it had changed something."""
+    """A command has to be run apart from its batch, which is undone.
+
+    It was refused after it had changed something, or needed a row that somebody else has locked.
+    """
+
+    def __init__(self, job: Job[Any]) -> None:
+        super().__init__()
+        self.job = job
 
 
 class Worker(Generic[X]):
@@ -56,9 +67,13 @@ class Worker(Generic[X]):
             What is to be called now that they are committed.
         """
         self._done = []
-        if len(jobs) < 2 or not self._together(jobs):
-            for job in jobs:
-                self._safely(job)
+        rest, alone = list(jobs), list[Job[X]]()
+        for _ in range(PASSES):
+            if len(rest) > 1:
+                rest, apart = self._together(rest)
+                alone += apart
+        for job in (*rest, *alone):
+            self._safely(job)
         return self._done
 
     def close(self) -> None:
@@ -66,19 +81,21 @@ class Worker(Generic[X]):
         if self._session is not None:
             self._session.close()
 
-    def _together(self, jobs: Sequence[Job[X]]) -> bool:
-        """Run all in one transaction; false if each has to be run again, alone."""
+    def _together(self, jobs: Sequence[Job[X]]) -> tuple[list[Job[X]], list[Job[X]]]:
+        """Run all in one transaction; those to be run again together, and those alone."""
         try:
             self._opened()
         except (psycopg.Error, StoreError):  # nor could any of them alone
             return _refuse(jobs)
         try:
             self._commit(lambda session: _one_by_one(session, jobs))
+        except _Apart as met:
+            _forget(jobs)
+            return [job for job in jobs if job is not met.job], [met.job]
         except Exception as error:  # whatever it was: its own command meets it again, alone
-            for job in jobs:
-                job.result = job.error = None
-            return not self._is_replicated(error) and _refuse(jobs)
-        return True
+            _forget(jobs)
+            return ([], list(jobs)) if self._is_replicated(error) else _refuse(jobs)
+        return [], []
 
     def _safely(self, job: Job[X]) -> None:
         """Run a command alone; whatever is wrong here, its caller is answered."""
@@ -134,24 +151,38 @@ class Worker(Generic[X]):
         return self._session
 
 
-def _refuse(jobs: Sequence[Job[X]]) -> bool:
-    """Have every caller hear that it is not known; true, because that is the end of it."""
+def _refuse(jobs: Sequence[Job[X]]) -> tuple[list[Job[X]], list[Job[X]]]:
+    """Have every caller hear that it is not known; none is to be run again."""
     for job in jobs:
         job.error = unavailable()
-    return True
+    return [], []
+
+
+def _forget(jobs: Sequence[Job[X]]) -> None:
+    for job in jobs:
+        job.result = job.error = None
 
 
 def _one_by_one(session: Session[X], jobs: Sequence[Job[X]]) -> None:
+    """Run commands in a transaction that waits for no row while it has locked others.
+
+    So of two such transactions neither can wait for the other's rows, in whichever order their
+    commands need them; what comes after the commands is locked in the same order by all.
+    """
+    session.hold_nothing_up()
     for job in jobs:
         before = session.changes
         try:
             job.result = job.command(session.tables)
-        except psycopg.Error:
-            raise
+        except psycopg.Error as error:
+            if is_gone(error):
+                raise
+            raise _Apart(job) from error
         except Exception as error:
             if session.changes != before:
-                raise _Apart from error
+                raise _Apart(job) from error
             job.error = for_caller(error)
+    session.be_patient()
 
 
 def _is_conflict(error: BaseException) -> bool:

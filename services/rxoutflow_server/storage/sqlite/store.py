@@ -19,6 +19,7 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 from rxoutflow_server.application.edge_ports import EdgeTransaction
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.storage.errors import StoreError, unavailable
+from rxoutflow_server.storage.known import KnownStatements, RememberingJournal, StatementsHere
 from rxoutflow_server.storage.sqlite.connection import FileLock, open_writer
 from rxoutflow_server.storage.sqlite.failures import (
     for_caller,
@@ -44,7 +45,7 @@ def _nothing_more(_tx: object) -> None:
     """What is done before a commit where nobody asks for anything."""
 
 
-_TABLES: dict[Kind, Callable[[sqlite3.Connection], Any]] = {
+_TABLES: dict[Kind, Callable[..., Any]] = {
     "platform": PlatformTables,
     "edge": EdgeTransactionTables,
 }
@@ -58,7 +59,7 @@ class SqliteStore(Generic[X]):
         path: Path,
         lock: FileLock,
         connection: sqlite3.Connection,
-        tables: Callable[[sqlite3.Connection], X],
+        tables: Callable[..., X],
         on_failure: OnFailure,
         on_commit: OnCommit,
         before_commit: Callable[[X], None],
@@ -72,9 +73,11 @@ class SqliteStore(Generic[X]):
         self._waiting_commands = 0
         self._waiting_queries = 0
         self._readers = Readers(path, tables)
+        statements = StatementsHere(KnownStatements())
         self._writer = Writer(
             connection,
-            tables(connection),
+            tables(connection, journal=RememberingJournal(connection, statements)),
+            statements,
             before_commit=before_commit,
             on_batch=self._answer,
             on_commit=on_commit,

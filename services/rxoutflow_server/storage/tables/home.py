@@ -148,8 +148,11 @@ class HomeTables:
 
     def prescription(self, number: str) -> Prescription | None:
         """A prescription with its live attempt, locked for change."""
-        row = self._connection.execute(_PRESCRIPTION + self._lock, (number,)).fetchone()
-        return None if row is None else self._prescription(row)
+        found = self._connection.execute(_PRESCRIPTION + self._lock, (number,))
+        lines = self._connection.execute(_LINES, (number,))
+        live = self._connection.execute(_LIVE_ATTEMPT, (number,))
+        row = found.fetchone()  # all asked for at once: that is one trip to a database, not three
+        return None if row is None else _prescription(row, lines.fetchall(), live.fetchone())
 
     def attempt(self, number: str, attempt_id: str) -> Attempt | None:
         """Any attempt of a prescription."""
@@ -275,34 +278,6 @@ class HomeTables:
         ((count,),) = self._connection.execute(_SWEEP_COUNT_COMMITS, (micros(end),)).fetchall()
         return int(count)
 
-    def _prescription(self, row: Row) -> Prescription:
-        (number, issuer, hospital_number, payer, person, issue, expire, register, update, sha256,
-         pickup_hash, validity, reviewed, fence, version, fill_count, fill_interval_days,
-         dose_count, opened_fills, fill_begin_day) = row  # fmt: skip
-        lines = self._connection.execute(_LINES, (number,)).fetchall()
-        return Prescription(
-            number=number,
-            issuer_code=issuer,
-            hospital_prescription_number=hospital_number,
-            payer_region_code=payer,
-            insured_person_id=person,
-            issue_time=instant(issue),
-            expire_time=instant(expire),
-            register_time=instant(register),
-            update_time=instant(update),
-            statement_sha256=sha256,
-            pickup_hash=pickup_hash,
-            lines=tuple([LineUse(*line) for line in lines]),
-            validity=Validity(validity),
-            live_attempt=self._attempt(_LIVE_ATTEMPT, number),
-            pharmacy_reviewed=bool(reviewed),
-            fence=fence,
-            version=version,
-            plan=Plan(fill_count, fill_interval_days, dose_count),
-            opened_fills=opened_fills,
-            fill_begin_day=optional_day(fill_begin_day),
-        )
-
     def _attempt(self, sql: str, *key: str) -> Attempt | None:
         row = self._connection.execute(sql, key).fetchone()
         return None if row is None else _attempt(row)
@@ -348,6 +323,34 @@ class HomeTables:
             (line.claimed, line.committed, line.dispensed, line.returned, number, line.line_id),
         )
         require_one(saved, f"line {line.line_id} of prescription {number}")
+
+
+def _prescription(row: Row, lines: Sequence[Row], live: Row | None) -> Prescription:
+    (number, issuer, hospital_number, payer, person, issue, expire, register, update, sha256,
+     pickup_hash, validity, reviewed, fence, version, fill_count, fill_interval_days,
+     dose_count, opened_fills, fill_begin_day) = row  # fmt: skip
+    return Prescription(
+        number=number,
+        issuer_code=issuer,
+        hospital_prescription_number=hospital_number,
+        payer_region_code=payer,
+        insured_person_id=person,
+        issue_time=instant(issue),
+        expire_time=instant(expire),
+        register_time=instant(register),
+        update_time=instant(update),
+        statement_sha256=sha256,
+        pickup_hash=pickup_hash,
+        lines=tuple([LineUse(*line) for line in lines]),
+        validity=Validity(validity),
+        live_attempt=None if live is None else _attempt(live),
+        pharmacy_reviewed=bool(reviewed),
+        fence=fence,
+        version=version,
+        plan=Plan(fill_count, fill_interval_days, dose_count),
+        opened_fills=opened_fills,
+        fill_begin_day=optional_day(fill_begin_day),
+    )
 
 
 def _prescription_row(prescription: Prescription) -> tuple[str | int | bytes | None, ...]:

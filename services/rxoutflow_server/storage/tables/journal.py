@@ -103,16 +103,17 @@ WHERE peer_region_code = ? AND state = 'pending' AND next_try_time <= ?
 ORDER BY next_try_time, create_time, prescription_number, sequence LIMIT ?
 """
 # Whoever takes events of a prescription holds its first one locked meanwhile, so that nobody else
-# takes those behind it; what is locked is left to whoever locked it.
+# takes those behind it; what is locked is left to whoever locked it. "Not dead" for the same reason
+# as above.
 _FIRST_EVENT = """
 SELECT event_id FROM outbox
-WHERE prescription_number = ? AND peer_region_code = ? AND state = 'pending'
+WHERE prescription_number = ? AND peer_region_code = ? AND state <> 'dead'
   AND sequence = (SELECT MIN(sequence) FROM outbox WHERE prescription_number = ?
-                  AND peer_region_code = ? AND state = 'pending')
+                  AND peer_region_code = ? AND state <> 'dead')
 """
 _TAKE_EVENTS = """
 UPDATE outbox SET next_try_time = ?
-WHERE prescription_number = ? AND peer_region_code = ? AND state = 'pending'
+WHERE prescription_number = ? AND peer_region_code = ? AND state <> 'dead'
   AND next_try_time <= ?
   AND NOT EXISTS (
     SELECT 1 FROM outbox AS earlier
@@ -195,10 +196,14 @@ class JournalTables:
     ) -> bool:
         """Keep a statement byte for byte; false if it was kept before, which changes nothing."""
         kept = statement.SerializeToString()
-        cursor = self._connection.execute(
-            _KEEP_STATEMENT, (number, sha256, statement.payload_type, kept, micros(time))
-        )
-        return cursor.rowcount == 1
+        return self.keep_bytes(number, sha256, statement.payload_type, kept, time)
+
+    def keep_bytes(
+        self, number: str, sha256: bytes, payload_type: str, kept: bytes, time: datetime
+    ) -> bool:
+        """The same, for whoever has its bytes."""
+        row = (number, sha256, payload_type, kept, micros(time))
+        return self._connection.execute(_KEEP_STATEMENT, row).rowcount == 1
 
     def statements(self, number: str) -> Sequence[tuple[bytes, SignedStatement]]:
         """Every statement that is kept about a prescription, with its digest."""
@@ -218,8 +223,13 @@ class JournalTables:
 
     def find_statement(self, number: str, sha256: bytes) -> SignedStatement | None:
         """A statement, if it was kept."""
+        kept = self.find_bytes(number, sha256)
+        return None if kept is None else SignedStatement.FromString(kept)
+
+    def find_bytes(self, number: str, sha256: bytes) -> bytes | None:
+        """The bytes of a statement, if it was kept."""
         row = self._connection.execute(_STATEMENT, (number, sha256)).fetchone()
-        return None if row is None else SignedStatement.FromString(row[0])
+        return None if row is None else bytes(row[0])
 
     def statements_of(self, number: str, payload_type: str) -> Sequence[SignedStatement]:
         """Statements of a type that were kept for a prescription, in the order of keeping."""

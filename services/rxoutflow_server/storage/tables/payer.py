@@ -55,7 +55,9 @@ WHERE insured_person_id = ?
 """
 _ENROLMENTS = """
 SELECT scheme_code, used_deductible_fen, used_cap_fen FROM scheme_accumulators
-WHERE insured_person_id = ? AND year = ? ORDER BY scheme_code
+WHERE insured_person_id = ?
+  AND year = (SELECT year FROM insured_persons WHERE insured_person_id = ?)
+ORDER BY scheme_code
 """
 _FORGET_ENROLMENTS = "DELETE FROM scheme_accumulators WHERE insured_person_id = ? AND year = ?"
 _ADD_ENROLMENT = """
@@ -209,13 +211,14 @@ class PayerTables:
 
     def person(self, insured_person_id: str) -> InsuredPerson | None:
         """An insured person, locked for change."""
-        row = self._connection.execute(_PERSON + self._lock, (insured_person_id,)).fetchone()
+        key = (insured_person_id,)
+        found = self._connection.execute(_PERSON + self._lock, key)
+        enrolled = self._connection.execute(_ENROLMENTS, key * 2)  # in one trip to a database
+        row = found.fetchone()
         if row is None:
             return None
-        person = _person(row)
-        key = (insured_person_id, person.year)
-        rows = self._connection.execute(_ENROLMENTS, key).fetchall()
-        return replace(person, enrolments=tuple([Enrolment(*each) for each in rows]))
+        enrolments = tuple([Enrolment(*each) for each in enrolled.fetchall()])
+        return replace(_person(row), enrolments=enrolments)
 
     def add_person(self, person: InsuredPerson) -> bool:
         """Store a person and open the accounts; false if the person is there already."""

@@ -23,11 +23,14 @@ from rxoutflow_server.storage.tables.trace_codes import TraceCodeTables
 class PlatformTables:
     """The port ``Transaction``: the records of all roles of a region.
 
-    ``lock`` is appended to the loads that precede a change; see ``connection``.
+    ``lock`` is appended to the loads that precede a change; see ``connection``. ``journal`` is one
+    of the connection's that knows more than its tables.
     """
 
-    def __init__(self, connection: Connection, lock: str = "") -> None:
-        self.journal = JournalTables(connection, lock)
+    def __init__(
+        self, connection: Connection, lock: str = "", *, journal: JournalTables | None = None
+    ) -> None:
+        self.journal = journal or JournalTables(connection, lock)
         self.home = HomeTables(connection, lock)
         self.payer = PayerTables(connection, lock)
         self.dispensing = DispensingTables(connection, lock)
@@ -45,6 +48,6 @@ class PlatformTables:
 class EdgeTransactionTables:
     """The port ``EdgeTransaction``: the records of an edge."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.journal = JournalTables(connection)
+    def __init__(self, connection: Connection, *, journal: JournalTables | None = None) -> None:
+        self.journal = journal or JournalTables(connection)
         self.edge = EdgeTables(connection)

@@ -148,9 +148,9 @@ def settled_of(text: str) -> tuple[SettledLine, ...]:
 
 def _settled_line(stored: dict[str, Any]) -> SettledLine:
     line_id, quantity = stored.pop("line_id"), stored.pop("quantity")
-    family = tuple(stored.pop("family_accounts_fen"))
-    return SettledLine(line_id, quantity, LineShare(family_accounts_fen=family, **stored))
+    stored["family_accounts_fen"] = tuple(stored["family_accounts_fen"])
+    return SettledLine(line_id, quantity, LineShare(**stored))
 
 
-def _text(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+# Made once: ``json.dumps`` makes an encoder for every call whose settings are not its own.
+_text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
