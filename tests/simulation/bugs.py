@@ -179,7 +179,7 @@ def _person_read_before_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def quote_benefit(tx: Any, region: Any, caller: Any, request: Any) -> Any:
         response = quote(tx, region, caller, request)
-        prescription = benefits._insured_here(region, request.prescription, region.now())
+        prescription = benefits._insured_here(region, request.prescription, region.now()).content
         person_id = prescription.patient.insured_person_id
         seen[f"{region.code} {prescription.prescription_number}"] = tx.payer.person(person_id)
         return response
@@ -249,11 +249,11 @@ def _early_reversal_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A return that reaches the payer before the payment is taken as done, whoever tells it."""
     honest, done = reversals.reverse_settlement, set[bytes]()
 
-    def reverse_settlement(tx: Any, region: Any, caller: Any, event: Any, now: datetime) -> None:
+    def reverse_settlement(tx: Any, region: Any, caller: Any, event: Any, *told: Any) -> None:
         if event.statement.payload in done:
             return
         try:
-            honest(tx, region, caller, event, now)
+            honest(tx, region, caller, event, *told)
         except Refusal as refusal:
             if refusal.reason is not Reason.EARLIER_FACT_MISSING:
                 raise

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+
+Label: TypeAlias = FieldDescriptorProto.Label.ValueType
+ONCE, MANY = FieldDescriptorProto.LABEL_OPTIONAL, FieldDescriptorProto.LABEL_REPEATED
 
 SCALARS = (
     "int32", "int64", "uint32", "uint64", "sint32", "sint64", "bool",
@@ -32,6 +37,20 @@ def every_kind() -> type[Message]:
     pool = DescriptorPool()
     pool.Add(file)
     return GetMessageClass(pool.FindMessageTypeByName("test.EveryKind"))
+
+
+def with_a_message(label: Label, inner: Label) -> Descriptor:
+    """A message with messages in it once or many times, which hold a number once or many times."""
+    file = FileDescriptorProto(name="around.proto", package="test", syntax="proto3")
+    around = file.message_type.add(name="Around")
+    message = FieldDescriptorProto.TYPE_MESSAGE
+    around.field.add(name="inner", number=1, label=label, type=message, type_name=".test.Inner")
+    file.message_type.add(name="Inner").field.add(
+        name="number", number=1, label=inner, type=FieldDescriptorProto.TYPE_INT32
+    )
+    pool = DescriptorPool()
+    pool.Add(file)
+    return pool.FindMessageTypeByName("test.Around")
 
 
 def descriptor_with(**field: object) -> Descriptor:

@@ -249,15 +249,13 @@ def _attempts_of_others_ended() -> None:
     """A payer believes any region about any attempt."""
     honest = _get("rxoutflow_server.application.payer.events:note_attempt_end")
 
-    def note(tx: Any, region: Any, caller: Any, event: Any, now: datetime) -> None:
-        from rxoutflow.v1.attempt_pb2 import Attempt
-
-        content = Attempt.FromString(event.statement.payload)
+    def note(tx: Any, region: Any, caller: Any, event: Any, verified: Any, now: datetime) -> None:
+        content = verified.content
         for each in tx.payer.settlements_of_attempt(event.insured_person_id, content.attempt_id):
             own = each.prescription_number == content.prescription_number
             if each.state == "held" and not own:
                 _void(tx, region, each, each.cause_sha256, now)
-        honest(tx, region, caller, event, now)
+        honest(tx, region, caller, event, verified, now)
 
     _void = _get("rxoutflow_server.application.payer.events:_void")
     handlers = _get("rxoutflow_server.application.exchange.inbox:_TO_PAYER")
@@ -277,6 +275,11 @@ def _idempotency_without_digest() -> None:
 
 _VERIFICATION = "rxoutflow.statements.verification"
 _ENVELOPE = "rxoutflow.statements.envelope"
+
+
+def _found_once_for_ever() -> None:
+    """What was found of a statement counts whatever has happened since."""
+    _set(f"{_VERIFICATION}:Verifier._still_holds", lambda *_: True)
 
 
 def _inclusive_expiry() -> None:
@@ -456,6 +459,10 @@ PLANTS: Mapping[str, Plant] = {
     "audience not checked": Plant(
         _skip(f"{_VERIFICATION}:_check_audience"),
         f"{_STATEMENTS}::test_a_statement_is_acted_on_only_by_the_region_it_is_meant_for",
+    ),
+    "a verified statement believed for ever": Plant(
+        _found_once_for_ever,
+        "tests/unit/test_verifier_memory.py::test_what_a_newer_list_takes_away_is_gone_at_once",
     ),
     "a signature's second form accepted": Plant(
         _skip("rxoutflow.statements.algorithms:require_form"),

@@ -79,6 +79,22 @@ async def test_the_same_claim_again_gets_the_same_bytes(world: World) -> None:
     assert await claims.claim(platform.exchange, platform.pharmacy, request) == first
 
 
+async def test_home_keeps_the_very_word_that_it_gives_on_an_attempt(world: World) -> None:
+    number, code = await world.issue(HOME, PAYER)
+    platform, home = world.platforms[DISPENSING], world.platforms[HOME]
+    request = world.claim_request(DISPENSING, code)
+    claimed = await claims.claim(platform.exchange, platform.pharmacy, request)
+    attempt = content_of(claimed.attempt, attempt_pb2.Attempt)
+    quoted = await world.quote(DISPENSING, attempt)
+    committed = await world.commit(DISPENSING, world.commit_request(DISPENSING, attempt, quoted))
+    kept = await home.store.read(
+        lambda tx: tx.journal.statements_of(number, claimed.attempt.payload_type)
+    )
+    assert len(kept) == 2
+    assert claimed.attempt in kept
+    assert committed.attempt in kept
+
+
 async def test_a_claim_whose_answer_was_lost_is_found_again(world: World) -> None:
     _, code = await world.issue(HOME, PAYER)
     platform = world.platforms[DISPENSING]

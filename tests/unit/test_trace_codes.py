@@ -106,7 +106,7 @@ codes = st.text("0123456789", min_size=20, max_size=20)
 def test_the_registrar_of_a_code_does_not_depend_on_the_order_of_the_list(
     code: str, order: list[str]
 ) -> None:
-    assert registrar_of(code, order) == registrar_of(code, REGISTRARS)
+    assert registrar_of(code, tuple(order)) == registrar_of(code, REGISTRARS)
 
 
 @given(codes)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from rxoutflow.statements import Bounds, StatementMalformed, check_wire
+from rxoutflow.statements import Bounds, StatementMalformed, check_wire, wire
 from rxoutflow.v1.attempt_pb2 import Attempt, Claim
 from rxoutflow.v1.prescription_pb2 import Prescription
-from support.every_kind import descriptor_with, every_kind
+from rxoutflow.v1.statement_pb2 import (
+    SIGNATURE_ALGORITHM_ED25519,
+    SIGNER_ROLE_PLATFORM,
+    ProtectedHeader,
+)
+from support.every_kind import MANY, ONCE, descriptor_with, every_kind, with_a_message
 from support.sheets import Cast
 from support.wire import (
     FIXED32,
@@ -168,6 +175,51 @@ def test_elements_are_bounded_wherever_they_stand() -> None:
     ):
         with pytest.raises(StatementMalformed, match="too many"):
             check_wire(encode(tree), KIND, bounds)
+
+
+@pytest.mark.parametrize("priors", [bytes(32), b""], ids=["digests", "nothing"])
+def test_a_header_of_many_bytes_may_have_as_many_elements_as_its_bound(priors: bytes) -> None:
+    """Which way it is checked makes no difference, nor how few bytes an element takes."""
+    bounds = Bounds(max_bytes=2048, max_depth=2, max_elements=32)
+    header = ProtectedHeader(
+        algorithm=SIGNATURE_ALGORITHM_ED25519,
+        certificate_sha256=bytes(32),
+        role=SIGNER_ROLE_PLATFORM,
+        institution_code="H35020000001",
+        region_code="350200",
+        sign_time=Timestamp(seconds=1, nanos=1),
+        audience="*",
+        prior_signature_sha256=[priors] * 23,
+    )
+    check_wire(header.SerializeToString(), ProtectedHeader.DESCRIPTOR, bounds)
+    header.prior_signature_sha256.append(priors)
+    with pytest.raises(StatementMalformed, match="too many"):
+        check_wire(header.SerializeToString(), ProtectedHeader.DESCRIPTOR, bounds)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tree"),
+    [
+        (with_a_message(ONCE, MANY), [block(1, [block(1, bytes(40))])]),
+        (with_a_message(MANY, ONCE), [block(1, [])] * 42),
+        (with_a_message(MANY, MANY), [block(1, [block(1, bytes(5))])] * 6),
+    ],
+    ids=["a list in a message", "a list of messages", "lists in a list of messages"],
+)
+def test_elements_are_counted_in_all_messages(kind: Descriptor, tree: list[Node]) -> None:
+    check_wire(encode(tree), kind, Bounds(max_elements=42))
+    with pytest.raises(StatementMalformed, match="too many"):
+        check_wire(encode(tree), kind, Bounds(max_elements=41))
+
+
+def test_a_header_needs_no_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def walk(*_: object) -> None:
+        raise AssertionError("walked over")
+
+    monkeypatch.setattr(wire, "_check_message", walk)
+    header = ProtectedHeader(certificate_sha256=bytes(32), prior_signature_sha256=[bytes(32)] * 3)
+    bounds = Bounds(max_bytes=2048, max_depth=2, max_elements=32)
+    check_wire(header.SerializeToString(), ProtectedHeader.DESCRIPTOR, bounds)
 
 
 def test_size_is_bounded_before_anything_is_read() -> None:

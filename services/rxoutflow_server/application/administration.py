@@ -157,18 +157,15 @@ def _adjudicate(
     verified = region.verified(statement, attempt_pb2.Adjudication, now)
     content = verified.content
     check_adjudication(content)
-    prescription = tx.home.prescription(content.prescription_number)
-    attempt = tx.home.attempt(content.prescription_number, content.attempt_id)
-    if prescription is None or attempt is None:
-        raise transitions.unknown_attempt()
+    number = content.prescription_number
+    prescription, attempt = facts.require_attempt(tx, number, content.attempt_id)
     handed_over = content.finding == attempt_pb2.Adjudication.FINDING_HANDED_OVER
     ruling = Ruling(content.attempt_id, content.fence, handed_over, verified.sha256)
     change = transitions.adjudicate(prescription, attempt, ruling, now=now, overdue=region.overdue)
     if change.prescription is not prescription:
         _state_ruling(tx, region, change, statement, now)
-        facts.save(tx, region, change, now, adjudicated=True)
-    ended = attempt_message(change.attempt, prescription.payer_region_code)
-    return AdjudicateAttemptResponse(attempt=region.seal(ended, now=now))
+    ended = facts.save_attempt(tx, region, prescription, change, now, adjudicated=True)
+    return AdjudicateAttemptResponse(attempt=ended)
 
 
 def _state_ruling(

@@ -9,10 +9,11 @@ numbers, formats) stands here once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -32,7 +33,14 @@ from rxoutflow.v1.dispense_pb2 import (
     DispenseReturn,
 )
 from rxoutflow.v1.prescription_pb2 import Prescription, PrescriptionLine
-from rxoutflow.v1.settlement_pb2 import Amounts, CataloguedLine, PricedLine, Pricing
+from rxoutflow.v1.settlement_pb2 import (
+    Amounts,
+    CataloguedLine,
+    PricedLine,
+    Pricing,
+    Reversal,
+    Settlement,
+)
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.trace_codes import TRACE_CODE
 
@@ -51,6 +59,13 @@ _MAX_DOCUMENTS = 20
 _SHA256_BYTES = 32
 _YEAR_9999 = 253_370_764_800
 _NANOS = 10**9
+_BEHAVIOR = field_behavior_pb2.field_behavior
+_EMPTY_UNLESS_SET = (FieldDescriptor.CPPTYPE_STRING, FieldDescriptor.CPPTYPE_ENUM)
+"""Types of a field that is not set when it has no content. Zero is a number; its range is checked
+where that is known."""
+
+_REQUIRED = "is required"
+_UNKNOWN = "has a value that this contract does not know"
 
 
 def check_required(message: Message, path: str = "") -> None:
@@ -59,15 +74,9 @@ def check_required(message: Message, path: str = "") -> None:
     Raises:
         Refusal: FIELD_INVALID naming the field.
     """
-    for demand in _demands(message.DESCRIPTOR):
-        value = getattr(message, demand.name)
-        if demand.is_required and not demand.is_set(message, value):
-            raise invalid(_within(path, demand.name), "is required")
-        if demand.known is not None and not demand.known.issuperset(demand.each(value)):
-            problem = "has a value that this contract does not know"
-            raise invalid(_within(path, demand.name), problem)
-        if demand.is_message:
-            _check_inside(demand, message, value, path)
+    fault = _fault_of(message)
+    if fault is not None:
+        raise invalid(f"{path}{fault.path}".removeprefix("."), fault.problem)
 
 
 def check_prescription(content: Prescription) -> None:
@@ -97,13 +106,14 @@ def check_prescription(content: Prescription) -> None:
     _check_range("long_prescription.fill_interval_days", interval, 0, 366)
 
 
-def check_priced_lines(lines: Iterable[PricedLine]) -> None:
-    """Refuse lines without products, named twice, or with impossible quantities or prices.
+def check_priced_lines(lines: Sequence[PricedLine]) -> None:
+    """Refuse lines named twice, or with impossible quantities or prices.
+
+    What is required of each is checked before, with the message that they came in.
 
     Raises:
         Refusal: FIELD_INVALID naming the field.
     """
-    lines = list(lines)
     if not lines:
         raise invalid("lines", "is required")
     seen: set[int] = set()
@@ -111,11 +121,21 @@ def check_priced_lines(lines: Iterable[PricedLine]) -> None:
         if line.line_id in seen:
             raise invalid(f"lines[{index}].line_id", "is named twice")
         seen.add(line.line_id)
-        check_required(line, f"lines[{index}]")
         _check_range(f"lines[{index}].quantity", line.quantity, 1, _MAX_QUANTITY)
         _check_range(
             f"lines[{index}].unit_price_micro_yuan", line.unit_price_micro_yuan, 0, _MAX_UNIT_PRICE
         )
+
+
+def check_quoted_lines(lines: Sequence[PricedLine]) -> None:
+    """Refuse lines to quote that lack something, or that ``check_priced_lines`` refuses.
+
+    Raises:
+        Refusal: FIELD_INVALID naming the field.
+    """
+    for index, line in enumerate(lines):
+        check_required(line, f"lines[{index}]")
+    check_priced_lines(lines)
 
 
 def check_pricing(content: Pricing) -> None:
@@ -125,7 +145,7 @@ def check_pricing(content: Pricing) -> None:
         Refusal: FIELD_INVALID naming the field.
     """
     check_required(content)
-    check_priced_lines(line.line for line in content.lines)
+    check_priced_lines([line.line for line in content.lines])
     for index, line in enumerate(content.lines):
         if line.category == CataloguedLine.CATEGORY_UNSPECIFIED:
             raise invalid(f"lines[{index}].category", "is required")
@@ -155,6 +175,16 @@ def check_amounts(field: str, amounts: Amounts) -> None:
     )
     if not adds_up:
         raise invalid(field, "does not add up: see the identities of the contract")
+
+
+def check_payment(content: Settlement | Reversal) -> None:
+    """Refuse a payer's word on money with missing fields or amounts that do not add up.
+
+    Raises:
+        Refusal: FIELD_INVALID naming the field.
+    """
+    check_required(content)
+    check_amounts("amounts", content.amounts)
 
 
 def check_adjudication(content: Adjudication) -> None:
@@ -251,75 +281,93 @@ def mismatch(field: str, problem: str) -> Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class _Demand:
-    """What the contract asks of a field; read from the descriptors once, not for each message."""
+class _Fault:
+    """What is wrong with a message, and with which of its fields: the path begins with a dot."""
 
-    name: str
-    is_required: bool
-    is_repeated: bool
-    is_message: bool
-    has_presence: bool
-    is_number: bool
-    known: frozenset[int] | None
-    """The numbers of an enum; None for all other types."""
+    path: str
+    problem: str
 
-    def is_set(self, message: Message, value: Any) -> bool:  # noqa: ANN401 - of any field type
-        """Whether it has a value. Zero is a number; ranges are checked where they are known."""
-        if self.is_repeated or not self.has_presence:
-            return self.is_number or bool(value)
-        return message.HasField(self.name)
+    def inside(self, path: str) -> _Fault:
+        """The same fault, as the message that holds the faulty one has it."""
+        return _Fault(f"{path}{self.path}", self.problem)
 
-    def each(self, value: Any) -> Iterable[Any]:  # noqa: ANN401 - of any field type
-        """The values of a field, whether it holds several or one."""
-        return value if self.is_repeated else (value,)
+
+_Demand = Callable[[Any], _Fault | None]
+"""What the contract asks of a field of a message: it finds the fault of one, if that has one."""
+
+
+def _fault_of(message: Message) -> _Fault | None:
+    for demand in _demands(message.DESCRIPTOR):
+        fault = demand(message)
+        if fault is not None:
+            return fault
+    return None
 
 
 @lru_cache(maxsize=512)
 def _demands(descriptor: Descriptor) -> tuple[_Demand, ...]:
-    found = map(_demand, descriptor.fields)
-    return tuple(
-        each for each in found if each.is_required or each.is_message or each.known is not None
-    )
+    """All demands on a type of message, in the order of its fields; not read for each message."""
+    if descriptor is Timestamp.DESCRIPTOR:
+        return (_real_time,)
+    return tuple(chain.from_iterable(map(_demands_on, descriptor.fields)))
 
 
-def _demand(field: FieldDescriptor) -> _Demand:
-    behaviors = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
-    enum = field.enum_type
-    truthy = (FieldDescriptor.CPPTYPE_STRING, FieldDescriptor.CPPTYPE_ENUM)
-    return _Demand(
-        name=field.name,
-        is_required=field_behavior_pb2.REQUIRED in behaviors,
-        is_repeated=field.is_repeated,
-        is_message=field.message_type is not None,
-        has_presence=field.has_presence,
-        is_number=not field.is_repeated and field.cpp_type not in truthy,
-        known=None if enum is None else frozenset(enum.values_by_number),
-    )
+def _demands_on(field: FieldDescriptor) -> Iterator[_Demand]:
+    if field_behavior_pb2.REQUIRED in field.GetOptions().Extensions[_BEHAVIOR]:
+        if field.has_presence:
+            yield _present(field.name)
+        elif field.is_repeated or field.cpp_type in _EMPTY_UNLESS_SET:
+            yield _filled(field.name)
+    if field.enum_type is not None:
+        known = frozenset(field.enum_type.values_by_number)
+        yield (_all_known if field.is_repeated else _known)(field.name, known)
+    if field.message_type is not None:
+        yield (_all_sound if field.is_repeated else _sound)(field.name)
 
 
-def _check_inside(demand: _Demand, message: Message, value: Any, path: str) -> None:  # noqa: ANN401 - a message, or several
-    here = _within(path, demand.name)
-    if demand.is_repeated:
-        for index, each in enumerate(value):
-            _check_message(each, f"{here}[{index}]")
-    elif message.HasField(demand.name):
-        _check_message(value, here)
+def _present(name: str) -> _Demand:
+    missing = _Fault(f".{name}", _REQUIRED)
+    return lambda message: None if message.HasField(name) else missing
 
 
-def _check_message(message: Message, path: str) -> None:
-    if isinstance(message, Timestamp):
-        _check_time(path, message)
-    else:
-        check_required(message, path)
+def _filled(name: str) -> _Demand:
+    missing = _Fault(f".{name}", _REQUIRED)
+    return lambda message: None if getattr(message, name) else missing
 
 
-def _within(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+def _known(name: str, known: frozenset[int]) -> _Demand:
+    unknown = _Fault(f".{name}", _UNKNOWN)
+    return lambda message: None if getattr(message, name) in known else unknown
 
 
-def _check_time(field: str, time: Timestamp) -> None:
-    if not (0 <= time.seconds < _YEAR_9999 and 0 <= time.nanos < _NANOS):
-        raise invalid(field, "is no time between the years 1970 and 9998")
+def _all_known(name: str, known: frozenset[int]) -> _Demand:
+    unknown = _Fault(f".{name}", _UNKNOWN)
+    return lambda message: None if known.issuperset(getattr(message, name)) else unknown
+
+
+def _sound(name: str) -> _Demand:
+    def demand(message: Message) -> _Fault | None:
+        fault = _fault_of(getattr(message, name)) if message.HasField(name) else None
+        return fault and fault.inside(f".{name}")
+
+    return demand
+
+
+def _all_sound(name: str) -> _Demand:
+    def demand(message: Message) -> _Fault | None:
+        for index, each in enumerate(getattr(message, name)):
+            fault = _fault_of(each)
+            if fault is not None:
+                return fault.inside(f".{name}[{index}]")
+        return None
+
+    return demand
+
+
+def _real_time(time: Timestamp) -> _Fault | None:
+    if 0 <= time.seconds < _YEAR_9999 and 0 <= time.nanos < _NANOS:
+        return None
+    return _Fault("", "is no time between the years 1970 and 9998")
 
 
 def _check_date(field: str, value: date_pb2.Date) -> None:

@@ -177,12 +177,12 @@ def acknowledged(
     dispense: Dispense, *, booked: bool = False, posted: bool = False, now: datetime
 ) -> Dispense:
     """The dispense after home booked it or the payer posted its share; completed after both."""
-    heard = replace(
+    booked, posted = dispense.booked or booked, dispense.posted or posted
+    completes = dispense.state is DispenseState.DISPENSED and booked and posted
+    return replace(
         dispense,
-        booked=dispense.booked or booked,
-        posted=dispense.posted or posted,
+        state=DispenseState.COMPLETED if completes else dispense.state,
+        booked=booked,
+        posted=posted,
         update_time=now,
     )
-    if heard.state is DispenseState.DISPENSED and heard.booked and heard.posted:
-        return replace(heard, state=DispenseState.COMPLETED)
-    return heard

@@ -9,7 +9,7 @@ registrar joins, only the codes that become its own move.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import sha256
 
 TRACE_CODE = re.compile(r"[0-9]{20}")
@@ -17,8 +17,12 @@ TRACE_CODE = re.compile(r"[0-9]{20}")
 spelling: blanks, full-width digits and the like are for the scanner's software to put right."""
 
 
-def registrar_of(code: str, registrars: Iterable[str]) -> str:
-    """The region that keeps the register of a code, out of at least one."""
+@lru_cache(maxsize=4096)
+def registrar_of(code: str, registrars: tuple[str, ...]) -> str:
+    """The region that keeps the register of a code, out of at least one.
+
+    Remembered for the boxes that are being sold: each is asked about at every step of its sale.
+    """
     return max(
         registrars, key=lambda region: (sha256(f"{region}/{code}".encode()).digest(), region)
     )

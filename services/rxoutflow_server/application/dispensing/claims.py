@@ -283,7 +283,8 @@ def _keep_claim(
     number = unverified_number(request.claim, attempt_pb2.Claim)
     require_uncorrected(tx.journal, number, str(caller), request.request_id)
     home = number[:6]
-    attempt = believed(region, granted.attempt, attempt_pb2.Attempt, now, origin=home).content
+    stated = believed(region, granted.attempt, attempt_pb2.Attempt, now, origin=home)
+    attempt = stated.content
     prescription = believed(
         region,
         granted.prescription,
@@ -295,9 +296,9 @@ def _keep_claim(
     require_asked(home, attempt.prescription_number == number)
     require_asked(home, attempt.pharmacy_code == caller.institution_code)
     require_asked(home, prescription.content.prescription_number == number)
-    keep(tx, number, granted.prescription, now)
+    keep(tx, number, granted.prescription, now, prescription)
     claim_sha256 = keep(tx, number, request.claim, now)
-    attempt_sha256 = keep(tx, number, granted.attempt, now)
+    attempt_sha256 = keep(tx, number, granted.attempt, now, stated)
     is_new = tx.dispensing.claim(number, attempt.attempt_id) is None
     tx.dispensing.save_claim(
         ClaimCopy(

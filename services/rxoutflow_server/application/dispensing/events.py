@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements import Verified
 from rxoutflow.statements.payloads import rule_for
 from rxoutflow.v1 import attempt_pb2, prescription_status_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
@@ -15,7 +16,7 @@ from rxoutflow_server.application.clearing.books import book_settlement
 from rxoutflow_server.application.exchange.evidence import keep, step, tell_institution
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import Region, require_own_region
-from rxoutflow_server.application.validation import check_adjudication, mismatch
+from rxoutflow_server.application.validation import mismatch
 from rxoutflow_server.domain.dispense import Dispense, acknowledged, found, let_go
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.ledger import Book
@@ -27,15 +28,18 @@ _ENDED_WITHOUT_HANDOVER = (
 
 
 def note_attempt(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[attempt_pb2.Attempt],
+    now: datetime,
 ) -> None:
     """Keep the home region's word on an attempt: booked, released or expired.
 
     Raises:
-        StatementError: the attempt does not verify.
         Refusal: ATTEMPT_NOT_FOUND if no pharmacy of this region made it.
     """
-    verified = region.verified(event.statement, attempt_pb2.Attempt, now)
     content = verified.content
     require_own_region(caller, verified.signers[-1].region_code)
     number = content.prescription_number
@@ -43,7 +47,7 @@ def note_attempt(
     if claim is None:
         # The answer to the claim was lost and never asked for again: nothing here depends on it.
         return
-    digest = keep(tx, number, event.statement, now)
+    digest = keep(tx, number, event.statement, now, verified)
     tx.dispensing.save_claim(replace(claim, attempt_sha256=digest, update_time=now))
     dispense = _dispense_of(tx, content)
     if content.state == attempt_pb2.Attempt.STATE_DISPENSED and dispense is not None:
@@ -58,26 +62,28 @@ def note_attempt(
 
 
 def note_adjudication(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[attempt_pb2.Adjudication],
+    now: datetime,
 ) -> None:
     """Keep what two people of the home region found about an attempt whose pharmacy is silent.
 
     The dispense ends when home's word on the attempt, which names this finding, is here too.
 
     Raises:
-        StatementError: the adjudication does not verify, or one person signed it twice.
         Refusal: CALLER_REGION_NOT_ALLOWED if another than the home region says it.
     """
-    verified = region.verified(event.statement, attempt_pb2.Adjudication, now)
     content = verified.content
-    check_adjudication(content)
     home = caller.region_code
     require_own_region(caller, verified.signers[0].region_code)
     number = content.prescription_number
     claim = tx.dispensing.claim(number, content.attempt_id)
     if claim is None:
         return  # as with the attempt itself: nothing here depends on it
-    digest = keep(tx, number, event.statement, now)
+    digest = keep(tx, number, event.statement, now, verified)
     flow, action = Flow.INFORMATION, "adjudication known"
     step(tx, number, RegionRole.DISPENSING, flow, action, home, digest, now)
     _tell_adjudicated(tx, claim.pharmacy_code, content, digest, now)
@@ -90,16 +96,20 @@ def note_adjudication(
 
 
 def note_settlement(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[settlement_pb2.Settlement],
+    now: datetime,
 ) -> None:
     """Keep the payer's word on a settlement: posted or voided.
 
     Raises:
-        StatementError: the settlement does not verify.
         Refusal: SETTLEMENT_NOT_FOUND, also if another than the payer says it, or
             SIGNED_CONTENT_MISMATCH if it pays anything else than what was committed.
     """
-    content = region.verified(event.statement, settlement_pb2.Settlement, now).content
+    content = verified.content
     number = content.prescription_number
     dispense = tx.dispensing.dispense(number, content.settlement_id)
     if dispense is None or caller.region_code != dispense.payer_region_code:
@@ -109,7 +119,7 @@ def note_settlement(
     posted = content.state == settlement_pb2.Settlement.STATE_POSTED
     if posted:
         _require_as_committed(tx, dispense, content)
-    digest = keep(tx, number, event.statement, now)
+    digest = keep(tx, number, event.statement, now, verified)
     book_settlement(tx, Book.RECEIVABLE, caller.region_code, content)
     count_settlement(tx, dispense.pharmacy_code, content, digest)
     heard = replace(dispense, settlement_sha256=digest)
@@ -119,22 +129,25 @@ def note_settlement(
 
 
 def warn_claimant(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[prescription_status_pb2.PrescriptionStatus],
+    now: datetime,
 ) -> None:
     """Let the pharmacy that holds a prescription hear that its issuer wants it back.
 
     Raises:
-        StatementError: the status does not verify.
         Refusal: CALLER_REGION_NOT_ALLOWED if another than the home region says it.
     """
-    verified = region.verified(event.statement, prescription_status_pb2.PrescriptionStatus, now)
     content = verified.content
     require_own_region(caller, verified.signers[-1].region_code)
     number, holding = content.prescription_number, content.live_attempt
     claim = tx.dispensing.claim(number, holding.attempt_id)
     if claim is None or claim.pharmacy_code != holding.pharmacy_code:
         return  # nobody here holds it: no region makes up notices for our institutions
-    digest = keep(tx, number, event.statement, now)
+    digest = keep(tx, number, event.statement, now, verified)
     tell_institution(
         tx,
         claim.pharmacy_code,

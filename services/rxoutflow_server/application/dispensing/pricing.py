@@ -9,7 +9,6 @@ from rxoutflow.v1 import prescription_pb2, settlement_pb2
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.messages import catalogued_line
 from rxoutflow_server.application.region import LOCAL_TIME, Region
-from rxoutflow_server.application.validation import check_priced_lines
 from rxoutflow_server.domain.errors import Reason, Refusal
 
 
@@ -25,11 +24,11 @@ def priced(
 ) -> SignedStatement:
     """The lines with category, first self-pay and limits, signed by this platform for the payer.
 
+    The lines are checked before.
+
     Raises:
         Refusal: LINE_UNKNOWN, QUANTITY_EXCEEDED, DRUG_NOT_IN_CATALOGUE or PRICE_ABOVE_CATALOGUE.
     """
-    lines = list(lines)
-    check_priced_lines(lines)
     pricing = settlement_pb2.Pricing(
         prescription_number=prescription.prescription_number,
         settlement_id=settlement_id,

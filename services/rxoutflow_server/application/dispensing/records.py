@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements import Verified
 from rxoutflow.statements.verification import MAX_CLOCK_AHEAD
 from rxoutflow.v1 import dispense_pb2
 from rxoutflow.v1.pharmacy_service_pb2 import (
@@ -111,9 +112,9 @@ def _about_to_sell(
     key = RequestKey(number, str(caller), request.request_id, _RECORD_DISPENSE)
     check_uuid("request_id", request.request_id)
     require_unused(tx.journal, key, request)
-    content, sha256 = _verified(tx, region, caller, request, now)
-    dispense = _committed(tx, content)
-    if dispense.record_sha256 == sha256:
+    verified = _verified(tx, region, caller, request, now)
+    content, dispense = verified.content, _committed(tx, verified.content)
+    if dispense.record_sha256 == verified.sha256:
         return False
     _handed_over(tx, dispense, content, now)
     _require_scanned(region, dispense, content.lines)
@@ -128,8 +129,8 @@ def _verified(
     caller: CallerName,
     request: RecordDispenseRequest,
     now: datetime,
-) -> tuple[dispense_pb2.DispenseRecord, bytes]:
-    """The content of a record of the caller's own, and its digest."""
+) -> Verified[dispense_pb2.DispenseRecord]:
+    """A record of the caller's own."""
     verified = region.verified(request.dispense_record, dispense_pb2.DispenseRecord, now)
     content = verified.content
     check_dispense_record(content)
@@ -137,7 +138,7 @@ def _verified(
         raise invalid("dispense_time", "is in the future: set the clock")
     require_own(caller, content.pharmacy_code)
     require_claim(tx, caller, content.prescription_number, content.attempt_id)
-    return content, verified.sha256
+    return verified
 
 
 def _committed(tx: Transaction, content: dispense_pb2.DispenseRecord) -> Dispense:
@@ -155,18 +156,19 @@ def _record(
     sales: Sequence[SignedStatement],
     now: datetime,
 ) -> RecordDispenseResponse:
-    content, sha256 = _verified(tx, region, caller, request, now)
-    dispense = _committed(tx, content)
-    if dispense.record_sha256 == sha256:
+    verified = _verified(tx, region, caller, request, now)
+    content, dispense = verified.content, _committed(tx, verified.content)
+    if dispense.record_sha256 == verified.sha256:
         return RecordDispenseResponse(progress=progress_message(dispense))
     dispensed = _handed_over(tx, dispense, content, now)
     _require_scanned(region, dispensed, content.lines)
     boxes.sell(tx, region, dispensed, content.lines, sales, now)
-    dispensed = replace(dispensed, record_sha256=sha256)
+    dispensed = replace(dispensed, record_sha256=verified.sha256)
     tx.dispensing.save_dispense(dispensed)
     book_sale(tx, dispensed, content)
-    deliveries.begin(tx, content, sha256)
-    _state_handover(tx, region, dispensed, request, now)
+    deliveries.begin(tx, content, verified.sha256)
+    keep(tx, dispense.prescription_number, request.dispense_record, now, verified)
+    _state_handover(tx, region, dispensed, now)
     return RecordDispenseResponse(progress=progress_message(dispensed))
 
 
@@ -236,11 +238,13 @@ def _state_handover(
     tx: Transaction,
     region: Region,
     dispense: Dispense,
-    request: RecordDispenseRequest,
     now: datetime,
 ) -> None:
-    number, actor = dispense.prescription_number, dispense.pharmacy_code
-    digest = keep(tx, number, request.dispense_record, now)
+    number, actor, digest = (
+        dispense.prescription_number,
+        dispense.pharmacy_code,
+        dispense.record_sha256,
+    )
     step(tx, number, RegionRole.DISPENSING, Flow.GOODS, "handed over", actor, digest, now)
     tell_region(tx, region, number[:6], number, digest, now)
     if dispense.insured:

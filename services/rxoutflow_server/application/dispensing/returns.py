@@ -11,6 +11,7 @@ from __future__ import annotations
 from datetime import date, datetime
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements import Verified
 from rxoutflow.statements.payloads import rule_for
 from rxoutflow.statements.verification import MAX_CLOCK_AHEAD
 from rxoutflow.v1 import dispense_pb2, prescription_pb2, prescription_status_pb2, settlement_pb2
@@ -94,41 +95,48 @@ def take_back(
 
 
 def note_status(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[prescription_status_pb2.PrescriptionStatus],
+    now: datetime,
 ) -> None:
     """Hear where a prescription stands: the answer to a return, or that its issuer wants it back.
 
     Raises:
-        StatementError: the status does not verify.
         Refusal: CALLER_REGION_NOT_ALLOWED if another than the home region says it.
     """
-    verified = region.verified(event.statement, prescription_status_pb2.PrescriptionStatus, now)
     content, number = verified.content, verified.content.prescription_number
     if not content.cause_sha256:
-        warn_claimant(tx, region, caller, event, now)
+        warn_claimant(tx, region, caller, event, verified, now)
         return
     home = caller.region_code
     require_own_region(caller, verified.signers[-1].region_code)
     returned = _by_statement(tx, number, content.cause_sha256)
     if returned is None:
         return  # nothing of ours: no region makes up returns here
-    digest = keep(tx, number, event.statement, now)
+    digest = keep(tx, number, event.statement, now, verified)
     tx.dispensing.save_return(returned.booked_by_home(now))
     step(tx, number, RegionRole.DISPENSING, Flow.GOODS, "return known", home, digest, now)
 
 
 def note_reversal(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[settlement_pb2.Reversal],
+    now: datetime,
 ) -> None:
     """Keep and book the payer's word on what it gave back for a return of ours.
 
     Raises:
-        StatementError: the reversal does not verify.
         Refusal: SETTLEMENT_NOT_FOUND, also if another than the payer says it,
             SIGNED_CONTENT_MISMATCH if it is not for that return, or gives back more than was paid,
             or EARLIER_FACT_MISSING while the posting is not known here.
     """
-    content = region.verified(event.statement, settlement_pb2.Reversal, now).content
+    content = verified.content
     number, payer = content.prescription_number, caller.region_code
     dispense = tx.dispensing.dispense(number, content.settlement_id)
     returned = tx.dispensing.goods_return(number, content.reversal_id)
@@ -140,7 +148,7 @@ def note_reversal(
     if returned.amounts is None:
         _require_reversal_of(tx, dispense, returned, content, back)
     book_reversal(tx, Book.RECEIVABLE, payer, content)
-    digest = keep(tx, number, event.statement, now)
+    digest = keep(tx, number, event.statement, now, verified)
     count_reversal(tx, dispense.pharmacy_code, content, digest)
     heard = returned.reversed_by_payer(back, now)
     tx.dispensing.save_return(heard)

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TypeAlias, TypeVar
 
 from rxoutflow.identity import CallerName
-from rxoutflow.statements import StatementError
+from rxoutflow.statements import StatementError, Verified
 from rxoutflow.v1 import attempt_pb2, prescription_pb2, settlement_pb2
 from rxoutflow.v1.home_service_pb2 import CommitAttemptRequest
 from rxoutflow.v1.payer_service_pb2 import HoldBenefitRequest, QuoteBenefitRequest
@@ -40,6 +40,7 @@ from rxoutflow_server.application.ports import ClaimCopy, Flow, RegionRole, Tran
 from rxoutflow_server.application.region import Region
 from rxoutflow_server.application.validation import (
     check_priced_lines,
+    check_quoted_lines,
     check_required,
     check_uuid,
     invalid,
@@ -92,6 +93,7 @@ def _quote_request(
     ).content
     if prescription.prescription_number != request.prescription_number:
         raise invalid("prescription_number", "is not that of the pickup code or attempt")
+    check_quoted_lines(request.lines)
     pricing = priced(
         region,
         prescription,
@@ -152,7 +154,10 @@ async def drive(exchange: Exchange, dispense: Dispense) -> None:
 async def _drive(
     exchange: Exchange, step: _Step, answer: Callable[[Transaction, Dispense], R]
 ) -> R:
-    """Take the steps that are left; ``answer`` is called in the transaction of the last one."""
+    """Take the steps that are left; ``answer`` is called in the transaction of the last one.
+
+    It is given the dispense as it stands in that transaction.
+    """
     region, store, (dispense, request) = exchange.region, exchange.store, step
     try:
         if isinstance(request, HoldBenefitRequest):
@@ -171,7 +176,7 @@ async def _drive(
         if _is_decision(refusal, dispense):
             await store.transact(lambda tx: _refused(tx, region, dispense))
         raise
-    return await store.transact(lambda tx: answer(tx, dispense))
+    return await store.transact(lambda tx: answer(tx, _current(tx, dispense)))
 
 
 def _next(tx: Transaction, dispense: Dispense) -> _Step:
@@ -254,7 +259,7 @@ def _intend(
         attempt_id=content.attempt_id,
         now=now,
     )
-    dispense = _new_dispense(tx, region, request, content, prescription, pricing, now)
+    dispense = _new_dispense(tx, request, verified, prescription, pricing, now)
     tx.dispensing.add_dispense(dispense)
     actor, digest = caller.institution_code, dispense.commitment_sha256
     _step(tx, dispense, Flow.INFORMATION, "commit requested", actor, digest, now)
@@ -314,14 +319,13 @@ def _was_refused(dispense: Dispense) -> Refusal:
 
 def _new_dispense(
     tx: Transaction,
-    region: Region,
     request: CommitClaimRequest,
-    content: attempt_pb2.Commitment,
+    verified: Verified[attempt_pb2.Commitment],
     prescription: prescription_pb2.Prescription,
     pricing: SignedStatement,
     now: datetime,
 ) -> Dispense:
-    number = content.prescription_number
+    content, number = verified.content, verified.content.prescription_number
     insured = content.mode == _INSURANCE
     return Dispense(
         prescription_number=number,
@@ -338,7 +342,7 @@ def _new_dispense(
         create_time=now,
         update_time=now,
         request_id=request.request_id,
-        commitment_sha256=keep(tx, number, request.commitment, now),
+        commitment_sha256=keep(tx, number, request.commitment, now, verified),
         pricing_sha256=keep(tx, number, pricing, now),
     )
 
@@ -367,7 +371,7 @@ def _keep_hold(
     now, payer = region.now(), dispense.payer_region_code
     verified = believed(region, settlement, settlement_pb2.Settlement, now, origin=payer)
     require_asked(payer, verified.content.settlement_id == dispense.settlement_id)
-    digest = keep(tx, dispense.prescription_number, settlement, now)
+    digest = keep(tx, dispense.prescription_number, settlement, now, verified)
     current = _current(tx, dispense)
     if current.state is not DispenseState.COMMITTING:
         return current
@@ -393,13 +397,14 @@ def _keep_commit(
     tx: Transaction, region: Region, dispense: Dispense, attempt: SignedStatement
 ) -> Dispense:
     now, home = region.now(), dispense.prescription_number[:6]
-    content = believed(region, attempt, attempt_pb2.Attempt, now, origin=home).content
+    verified = believed(region, attempt, attempt_pb2.Attempt, now, origin=home)
+    content = verified.content
     require_asked(home, content.attempt_id == dispense.attempt_id)
     require_asked(home, content.prescription_number == dispense.prescription_number)
     current = _current(tx, dispense)
     if current.state is not DispenseState.HELD:
         return current
-    digest = keep(tx, dispense.prescription_number, attempt, now)
+    digest = keep(tx, dispense.prescription_number, attempt, now, verified)
     renew_claim(tx, dispense, digest, now)
     committed = advanced(current, DispenseState.COMMITTED, now=now)
     tx.dispensing.save_dispense(committed)
@@ -440,15 +445,22 @@ def _commit_answer(
     key = _key(caller, request, number)
     try:
         _require_uncorrected(tx, caller, request, number)
-        _require_permitted(_current(tx, dispense))
-        require_unused(tx.journal, key, request)
+        _require_permitted(dispense)
+        return once(
+            tx.journal, key, request, CommitClaimResponse, now, lambda: _committed(tx, dispense)
+        )
     except Refusal as refusal:
         return refusal
+
+
+def _committed(tx: Transaction, dispense: Dispense) -> CommitClaimResponse:
+    """The newest words of home and payer on a dispense."""
+    number = dispense.prescription_number
     claim = _claim_of(tx, dispense)
     response = CommitClaimResponse(attempt=tx.journal.statement(number, claim.attempt_sha256))
     if dispense.settlement_sha256:
         response.settlement.CopyFrom(tx.journal.statement(number, dispense.settlement_sha256))
-    return once(tx.journal, key, request, CommitClaimResponse, now, lambda: response)
+    return response
 
 
 def _require_uncorrected(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from google.protobuf.message import Message
 
-from rxoutflow.statements import statement_sha256
+from rxoutflow.statements import Verified, statement_sha256
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.ports import (
     Flow,
@@ -19,9 +20,18 @@ from rxoutflow_server.application.ports import (
 from rxoutflow_server.application.region import Region
 
 
-def keep(tx: Transaction, number: str, statement: SignedStatement, now: datetime) -> bytes:
-    """Keep a statement and return its digest. What a platform keeps is a leaf of its log, once."""
-    digest = statement_sha256(statement)
+def keep(
+    tx: Transaction,
+    number: str,
+    statement: SignedStatement,
+    now: datetime,
+    verified: Verified[Any] | None = None,
+) -> bytes:
+    """Keep a statement and return its digest. What a platform keeps is a leaf of its log, once.
+
+    ``verified`` is what verified of this very statement, and says its digest, where that is known.
+    """
+    digest = statement_sha256(statement) if verified is None else verified.sha256
     tx.keep(number, digest, statement, now)
     return digest
 

@@ -1,19 +1,21 @@
 """Facts that other regions tell us, each taking effect once.
 
-An event is noted as received in the transaction in which it takes effect, so one that arrives
-twice, or again after a crash, changes nothing the second time. An event to the payer role carries
-the number of the insured person; by that, a region with several roles knows which one is meant.
+A fact is checked and verified here; the roles that it concerns are given what verified. An event is
+noted as received in the transaction in which it takes effect, so one that arrives twice, or again
+after a crash, changes nothing the second time. An event to the payer role carries the number of the
+insured person; by that, a region with several roles knows which one is meant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from operator import attrgetter
+from typing import Any
 
 from google.protobuf.message import Message
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements import Verified
 from rxoutflow.statements.payloads import rule_for
 from rxoutflow.v1.attempt_pb2 import Adjudication, Attempt
 from rxoutflow.v1.dispense_pb2 import DispenseRecord, DispenseReturn
@@ -30,14 +32,17 @@ from rxoutflow_server.application.payer import reversals
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.application.region import Region, routed
 from rxoutflow_server.application.validation import (
-    check_amounts,
+    check_adjudication,
+    check_dispense_record,
+    check_dispense_return,
+    check_payment,
     check_required,
     check_uuid,
     invalid,
 )
 from rxoutflow_server.domain.errors import Reason, Refusal
 
-Handler = Callable[[Transaction, Region, CallerName, PeerEvent, datetime], None]
+Handler = Callable[[Transaction, Region, CallerName, PeerEvent, Verified[Any], datetime], None]
 
 _TO_PAYER: dict[str, Handler] = {
     rule_for(PrescriptionStatus).payload_type: payer.index_prescription,
@@ -46,16 +51,20 @@ _TO_PAYER: dict[str, Handler] = {
     rule_for(Adjudication).payload_type: payer.note_adjudication,
     rule_for(DispenseReturn).payload_type: reversals.reverse_settlement,
 }
-_KINDS: dict[str, type[Message]] = {
-    rule_for(kind).payload_type: kind
-    for kind in (
-        PrescriptionStatus,
-        Attempt,
-        DispenseRecord,
-        Adjudication,
-        DispenseReturn,
+_FACTS: dict[str, tuple[type[Message], Callable[[Any], None]]] = {
+    rule_for(kind).payload_type: (kind, check)
+    for kind, check in (
+        (PrescriptionStatus, check_required),
+        (Attempt, check_required),
+        (DispenseRecord, check_dispense_record),
+        (Adjudication, check_adjudication),
+        (DispenseReturn, check_dispense_return),
+        (Settlement, check_payment),
+        (Reversal, check_payment),
     )
 }
+"""What events may tell, and what each must hold by itself."""
+
 _TO_OTHERS: dict[str, Handler] = {
     rule_for(PrescriptionStatus).payload_type: dispensing_returns.note_status,
     rule_for(Attempt).payload_type: dispensing.note_attempt,
@@ -63,14 +72,9 @@ _TO_OTHERS: dict[str, Handler] = {
     rule_for(Adjudication).payload_type: dispensing.note_adjudication,
     rule_for(DispenseReturn).payload_type: home_returns.book_return,
 }
-_FROM_PAYER: dict[str, tuple[type[Settlement | Reversal], Handler, Handler]] = {
-    rule_for(Settlement).payload_type: (
-        Settlement,
-        home.note_settlement,
-        dispensing.note_settlement,
-    ),
+_FROM_PAYER: dict[str, tuple[Handler, Handler]] = {
+    rule_for(Settlement).payload_type: (home.note_settlement, dispensing.note_settlement),
     rule_for(Reversal).payload_type: (
-        Reversal,
         home_returns.note_reversal,
         dispensing_returns.note_reversal,
     ),
@@ -94,12 +98,14 @@ def take_effect(tx: Transaction, region: Region, caller: CallerName, event: Peer
     )
     if not first:
         return
+    kind, _ = _FACTS[event.statement.payload_type]
+    verified = region.verified(event.statement, kind, now)
     for handle in handlers:
-        handle(tx, region, caller, event, now)
+        handle(tx, region, caller, event, verified, now)
 
 
 def _handlers(region: Region, event: PeerEvent) -> list[Handler]:
-    """Who acts on an event. What it says is only looked at here; every handler verifies it."""
+    """Who acts on an event. What it says is only looked at here; it is verified before they do."""
     payload_type = event.statement.payload_type
     if payload_type in _FROM_PAYER:
         return _money_handlers(region, event)
@@ -110,7 +116,7 @@ def _handlers(region: Region, event: PeerEvent) -> list[Handler]:
             "no region acts on events of this type",
             expected=", ".join(sorted(handlers)),
         )
-    _check_content(event, unverified(event.statement, _KINDS[payload_type]))
+    _check_content(event, _unverified_content(event))
     handler = handlers[payload_type]
     if event.trace_code_sales and handler is not payer.post_settlement:
         raise invalid("trace_code_sales", "only go with a dispense record to the payer")
@@ -119,10 +125,9 @@ def _handlers(region: Region, event: PeerEvent) -> list[Handler]:
 
 def _money_handlers(region: Region, event: PeerEvent) -> list[Handler]:
     """A payment concerns the home region and the dispensing region, which may be one."""
-    kind, at_home, where_dispensed = _FROM_PAYER[event.statement.payload_type]
-    stated = unverified(event.statement, kind)
+    at_home, where_dispensed = _FROM_PAYER[event.statement.payload_type]
+    stated = _unverified_content(event)
     _check_content(event, stated)
-    check_amounts("amounts", stated.amounts)
     handlers: list[Handler] = []
     if routed(event.prescription_number).region_code == region.code:
         handlers.append(at_home)
@@ -133,10 +138,16 @@ def _money_handlers(region: Region, event: PeerEvent) -> list[Handler]:
     return handlers
 
 
-def _check_content(event: PeerEvent, content: Message) -> None:
+def _unverified_content(event: PeerEvent) -> Any:  # noqa: ANN401 - of the type of the payload
+    kind, _ = _FACTS[event.statement.payload_type]
+    return unverified(event.statement, kind)
+
+
+def _check_content(event: PeerEvent, content: Any) -> None:  # noqa: ANN401 - of the type of the payload
     """An event is filed under the prescription that its statement is about, and no other."""
-    check_required(content)
-    if attrgetter("prescription_number")(content) != event.prescription_number:
+    _, check = _FACTS[event.statement.payload_type]
+    check(content)
+    if content.prescription_number != event.prescription_number:
         raise Refusal(
             Reason.SIGNED_CONTENT_MISMATCH,
             "prescription_number: the statement is about another prescription",

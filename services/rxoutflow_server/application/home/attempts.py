@@ -36,11 +36,7 @@ from rxoutflow_server.application.exchange.idempotency import (
 )
 from rxoutflow_server.application.home import facts
 from rxoutflow_server.application.home.collecting import check_collector, collected
-from rxoutflow_server.application.messages import (
-    attempt_message,
-    line_quantities,
-    priced_quantities,
-)
+from rxoutflow_server.application.messages import line_quantities, priced_quantities
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.application.region import Region, require_in_scope, require_own_region
 from rxoutflow_server.application.validation import check_priced_lines, check_required
@@ -117,16 +113,13 @@ def _grant_claim(
     require_in_scope(
         pharmacy, prescription_pb2.Prescription.FromString(sheet.payload).outflow_basis
     )
-    keep(tx, prescription.number, request.claim, now)
+    keep(tx, prescription.number, request.claim, now, verified)
     terms = ClaimTerms(
         content.pharmacy_code, caller.region_code, line_quantities(content.lines), verified.sha256
     )
     change = _claimed(region, prescription, terms, now)
-    if change.prescription is not prescription:
-        facts.save(tx, region, change, now)
-    return GrantClaimResponse(
-        attempt=signed_attempt(region, change.attempt, prescription, now), prescription=sheet
-    )
+    attempt = facts.save_attempt(tx, region, prescription, change, now)
+    return GrantClaimResponse(attempt=attempt, prescription=sheet)
 
 
 def _claimed(
@@ -203,12 +196,10 @@ def _commit_attempt(
         now=now,
     )
     if insured:
-        _require_hold(region, prescription, content, request, now)
-        keep(tx, prescription.number, request.settlement, now)
-    keep(tx, prescription.number, request.commitment, now)
-    if change.prescription is not prescription:
-        facts.save(tx, region, change, now)
-    return CommitAttemptResponse(attempt=signed_attempt(region, change.attempt, prescription, now))
+        hold = _require_hold(region, prescription, content, request, now)
+        keep(tx, prescription.number, request.settlement, now, hold)
+    keep(tx, prescription.number, request.commitment, now, verified)
+    return CommitAttemptResponse(attempt=facts.save_attempt(tx, region, prescription, change, now))
 
 
 def release_attempt(
@@ -246,10 +237,8 @@ def _release_attempt(
     prescription, attempt = _forwarded_attempt(tx, caller, content)
     reference = _reference(content, verified.sha256)
     change = transitions.release(prescription, attempt, reference, now=now)
-    keep(tx, prescription.number, request.release, now)
-    if change.prescription is not prescription:
-        facts.save(tx, region, change, now)
-    return ReleaseAttemptResponse(attempt=signed_attempt(region, change.attempt, prescription, now))
+    keep(tx, prescription.number, request.release, now, verified)
+    return ReleaseAttemptResponse(attempt=facts.save_attempt(tx, region, prescription, change, now))
 
 
 def get_attempt(
@@ -260,13 +249,13 @@ def get_attempt(
     Raises:
         Refusal: ATTEMPT_NOT_FOUND.
     """
-    prescription = tx.home.prescription(request.prescription_number)
-    attempt = tx.home.attempt(request.prescription_number, request.attempt_id)
-    if prescription is None or attempt is None:
-        raise transitions.unknown_attempt()
+    number = request.prescription_number
+    prescription, attempt = facts.require_attempt(tx, number, request.attempt_id)
     if caller.region_code not in (attempt.dispensing_region_code, prescription.payer_region_code):
         raise transitions.unknown_attempt()
-    return GetAttemptResponse(attempt=signed_attempt(region, attempt, prescription, region.now()))
+    return GetAttemptResponse(
+        attempt=facts.signed_attempt(region, attempt, prescription, region.now())
+    )
 
 
 def expire_leases(tx: Transaction, region: Region, limit: int) -> int:
@@ -331,10 +320,8 @@ def _forwarded_attempt(
     content: attempt_pb2.Commitment | attempt_pb2.ClaimRelease,
 ) -> tuple[Prescription, Attempt]:
     """An attempt in the region of the platform that forwards for its claimant."""
-    prescription = tx.home.prescription(content.prescription_number)
-    attempt = tx.home.attempt(content.prescription_number, content.attempt_id)
-    if prescription is None or attempt is None:
-        raise transitions.unknown_attempt()
+    number = content.prescription_number
+    prescription, attempt = facts.require_attempt(tx, number, content.attempt_id)
     if caller.region_code != attempt.dispensing_region_code:
         raise transitions.unknown_attempt()
     return prescription, attempt
@@ -352,9 +339,10 @@ def _require_hold(
     content: attempt_pb2.Commitment,
     request: CommitAttemptRequest,
     now: datetime,
-) -> None:
+) -> Verified[settlement_pb2.Settlement]:
     """The payer has set exactly the accepted money aside for this commitment."""
-    settlement = region.verified(request.settlement, settlement_pb2.Settlement, now).content
+    hold = region.verified(request.settlement, settlement_pb2.Settlement, now)
+    settlement = hold.content
     check_required(settlement)
     fitting = (
         settlement.settlement_id == content.settlement_id
@@ -372,11 +360,4 @@ def _require_hold(
             "settlement: the payer's hold is not for this commitment and attempt",
             field="settlement",
         )
-
-
-def signed_attempt(
-    region: Region, attempt: Attempt, prescription: Prescription, now: datetime
-) -> SignedStatement:
-    """An attempt as it stands, signed by this platform."""
-    message = attempt_message(attempt, prescription.payer_region_code)
-    return region.seal(message, now=now)
+    return hold

@@ -27,7 +27,6 @@ from rxoutflow_server.application.home.attempts import (
     COMMIT_ATTEMPT,
     GRANT_CLAIM,
     corrected_as,
-    signed_attempt,
 )
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import Region, require_own_region, routed
@@ -88,7 +87,7 @@ def _correct_attempt(
     keep(tx, prescription.number, request.correction, now)
     outcome, corrected = _undone(tx, region, prescription, attempt, verified.sha256, now)
     return CorrectAttemptResponse(
-        outcome=outcome, attempt=signed_attempt(region, corrected, prescription, now)
+        outcome=outcome, attempt=facts.signed_attempt(region, corrected, prescription, now)
     )
 
 

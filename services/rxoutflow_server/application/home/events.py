@@ -5,17 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements import Verified
 from rxoutflow.statements.payloads import rule_for
 from rxoutflow.v1 import attempt_pb2, dispense_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
-from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.agreements import count_settlement
 from rxoutflow_server.application.exchange.evidence import keep, step, tell_institution
 from rxoutflow_server.application.home import facts
 from rxoutflow_server.application.messages import committed_lines, instant
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import Region, require_own_region
-from rxoutflow_server.application.validation import check_dispense_record
 from rxoutflow_server.domain import prescription as transitions
 from rxoutflow_server.domain.attempt import Attempt, AttemptState, LineQuantity
 from rxoutflow_server.domain.errors import Reason, Refusal
@@ -23,23 +22,23 @@ from rxoutflow_server.domain.prescription import AttemptReference
 
 
 def book_dispense(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[dispense_pb2.DispenseRecord],
+    now: datetime,
 ) -> None:
     """Book a handover in the ledger. Telling it again changes nothing.
 
     Raises:
-        StatementError: the record does not verify.
         Refusal: see ``domain.prescription.dispense``; ATTEMPT_NOT_FOUND if it is another's,
             DISPENSE_MISMATCH if it names another settlement.
     """
-    verified = region.verified(event.statement, dispense_pb2.DispenseRecord, now)
     content = verified.content
-    check_dispense_record(content)
     require_own_region(caller, verified.signers[-1].region_code)
-    prescription = tx.home.prescription(content.prescription_number)
-    attempt = tx.home.attempt(content.prescription_number, content.attempt_id)
-    if prescription is None or attempt is None:
-        raise transitions.unknown_attempt()
+    number = content.prescription_number
+    prescription, attempt = facts.require_attempt(tx, number, content.attempt_id)
     reference = AttemptReference(
         content.attempt_id, content.fence, content.pharmacy_code, verified.sha256
     )
@@ -54,7 +53,7 @@ def book_dispense(
         )
     if _was_found(tx, attempt):
         transitions.require_as_found(attempt, reference, handed_over)
-        _keep_late_record(tx, attempt, event.statement, now)
+        _keep_late_record(tx, attempt, event, verified, now)
         return
     change = transitions.dispense(
         prescription,
@@ -64,7 +63,7 @@ def book_dispense(
         now=now,
         handover_time=instant(content.dispense_time),
     )
-    keep(tx, prescription.number, event.statement, now)
+    keep(tx, prescription.number, event.statement, now, verified)
     if change.prescription is not prescription:
         facts.save(tx, region, change, now)
 
@@ -78,28 +77,36 @@ def _was_found(tx: Transaction, attempt: Attempt) -> bool:
 
 
 def _keep_late_record(
-    tx: Transaction, attempt: Attempt, record: SignedStatement, now: datetime
+    tx: Transaction,
+    attempt: Attempt,
+    event: PeerEvent,
+    verified: Verified[dispense_pb2.DispenseRecord],
+    now: datetime,
 ) -> None:
     number, pharmacy = attempt.prescription_number, attempt.pharmacy_code
-    digest = keep(tx, number, record, now)
+    digest = keep(tx, number, event.statement, now, verified)
     step(tx, number, RegionRole.HOME, Flow.GOODS, "record known", pharmacy, digest, now)
 
 
 def note_settlement(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[settlement_pb2.Settlement],
+    now: datetime,
 ) -> None:
     """Keep the payer's word on a settlement, and let the hospital hear of a payment.
 
     Raises:
-        StatementError: the settlement does not verify.
         Refusal: PRESCRIPTION_NOT_FOUND, also if another than the payer says it.
     """
-    content = region.verified(event.statement, settlement_pb2.Settlement, now).content
+    content = verified.content
     prescription = facts.require_prescription(tx, content.prescription_number)
     if caller.region_code != prescription.payer_region_code:
         raise facts.not_found()
     number = prescription.number
-    digest = keep(tx, number, event.statement, now)
+    digest = keep(tx, number, event.statement, now, verified)
     if content.state != settlement_pb2.Settlement.STATE_POSTED:
         return
     count_settlement(tx, prescription.issuer_code, content, digest)

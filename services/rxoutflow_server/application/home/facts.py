@@ -18,7 +18,7 @@ from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import Region
 from rxoutflow_server.domain.attempt import Attempt, AttemptState
 from rxoutflow_server.domain.errors import Reason, Refusal
-from rxoutflow_server.domain.prescription import Change, Prescription, Validity
+from rxoutflow_server.domain.prescription import Change, Prescription, Validity, unknown_attempt
 
 _ACTIONS = {
     AttemptState.RESERVED: ("claimed", Flow.INFORMATION),
@@ -52,6 +52,24 @@ def require_prescription(tx: Transaction, number: str) -> Prescription:
     return prescription
 
 
+def require_attempt(tx: Transaction, number: str, attempt_id: str) -> tuple[Prescription, Attempt]:
+    """An attempt on a prescription of this region, and that prescription.
+
+    Raises:
+        Refusal: ATTEMPT_NOT_FOUND.
+    """
+    prescription = tx.home.prescription(number)
+    if prescription is None:
+        raise unknown_attempt()
+    live = prescription.live_attempt
+    if live is not None and live.attempt_id == attempt_id:
+        return prescription, live
+    attempt = tx.home.attempt(number, attempt_id)
+    if attempt is None:
+        raise unknown_attempt()
+    return prescription, attempt
+
+
 def not_found() -> Refusal:
     """What strangers hear, whether the prescription exists or not."""
     return Refusal(
@@ -66,16 +84,47 @@ def signed_status(region: Region, prescription: Prescription, now: datetime) -> 
 
 def save(
     tx: Transaction, region: Region, change: Change, now: datetime, *, adjudicated: bool = False
-) -> None:
-    """Store a transition; state every attempt that changed and tell whom it concerns."""
+) -> list[SignedStatement]:
+    """Store a transition; state every attempt that changed and tell whom it concerns.
+
+    The statements are given back, in the order of the attempts.
+    """
     tx.home.save(change)
     notices = _ADJUDICATED if adjudicated else _NOTICES
-    for attempt in change.attempts:
+    stated_attempts = [
         _state_attempt(tx, region, change.prescription, attempt, notices[attempt.state], now)
+        for attempt in change.attempts
+    ]
     if any(not attempt.state.is_live for attempt in change.attempts):
         status = index(tx, region, change.prescription, now)
         if change.mark_took_effect:
             _state_mark_in_effect(tx, region, change.prescription, status, now)
+    return stated_attempts
+
+
+def save_attempt(
+    tx: Transaction,
+    region: Region,
+    prescription: Prescription,
+    change: Change,
+    now: datetime,
+    *,
+    adjudicated: bool = False,
+) -> SignedStatement:
+    """Store what has become of a prescription; the word of this platform on the attempt.
+
+    Where nothing changed, because it is asked for again, the attempt is stated as it stands.
+    """
+    if change.prescription is prescription:
+        return signed_attempt(region, change.attempt, prescription, now)
+    return save(tx, region, change, now, adjudicated=adjudicated)[-1]
+
+
+def signed_attempt(
+    region: Region, attempt: Attempt, prescription: Prescription, now: datetime
+) -> SignedStatement:
+    """An attempt as it stands, signed by this platform."""
+    return region.seal(attempt_message(attempt, prescription.payer_region_code), now=now)
 
 
 def index(
@@ -161,10 +210,10 @@ def _state_attempt(
     attempt: Attempt,
     notice: tuple[str, str],
     now: datetime,
-) -> None:
+) -> SignedStatement:
     number = prescription.number
     message = attempt_message(attempt, prescription.payer_region_code)
-    _, digest = stated(tx, region, number, message, now)
+    statement, digest = stated(tx, region, number, message, now)
     action, flow = _ACTIONS[attempt.state]
     step(tx, number, RegionRole.HOME, flow, action, region.code, digest, now)
     _notify_issuer(tx, region, prescription, attempt, notice, digest, now)
@@ -180,6 +229,7 @@ def _state_attempt(
             now,
             insured_person_id=person,
         )
+    return statement
 
 
 def _notify_issuer(

@@ -116,7 +116,8 @@ def _register(
     prescription = _new_prescription(region, verified, request.pickup_secret, now)
     if not tx.home.add_prescription(prescription):
         return _registered_before(tx, region, prescription, now)
-    status = _state_registration(tx, region, prescription, request, now)
+    keep(tx, prescription.number, request.prescription, now, verified)
+    status = _state_registration(tx, region, prescription, now)
     return RegisterPrescriptionResponse(status=status)
 
 
@@ -422,11 +423,10 @@ def _state_registration(
     tx: Transaction,
     region: Region,
     prescription: Prescription,
-    request: RegisterPrescriptionRequest,
     now: datetime,
 ) -> SignedStatement:
     number, issuer = prescription.number, prescription.issuer_code
-    digest = keep(tx, number, request.prescription, now)
+    digest = prescription.statement_sha256
     step(tx, number, RegionRole.HOME, Flow.INFORMATION, "registered", issuer, digest, now)
     tell_institution(
         tx, issuer, "REGISTERED", number, "", digest, "registered; pharmacies can find it", now

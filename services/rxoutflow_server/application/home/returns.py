@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements import Verified
 from rxoutflow.statements.payloads import rule_for
 from rxoutflow.v1 import dispense_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
@@ -21,29 +22,29 @@ from rxoutflow_server.application.home import facts
 from rxoutflow_server.application.messages import cause_of, returned_lines
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import Region, require_own_region
-from rxoutflow_server.application.validation import check_dispense_return
 from rxoutflow_server.domain.attempt import Attempt
 from rxoutflow_server.domain.prescription import Prescription, take_back, unknown_attempt
 from rxoutflow_server.domain.returns import BookedReturn, quantities, returned_before
 
 
 def book_return(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[dispense_pb2.DispenseReturn],
+    now: datetime,
 ) -> None:
     """Book what came back of a handover. Once, and never before the handover itself.
 
     Raises:
-        StatementError: the return does not verify.
         Refusal: see ``domain.prescription.take_back``; ATTEMPT_NOT_FOUND if it is another's, or
             REQUEST_ID_REUSED if its id belongs to another return.
     """
-    verified = region.verified(event.statement, dispense_pb2.DispenseReturn, now)
     content, number = verified.content, verified.content.prescription_number
-    check_dispense_return(content)
     require_own_region(caller, verified.signers[-1].region_code)
-    prescription = tx.home.prescription(number)
-    attempt = tx.home.attempt(number, content.attempt_id)
-    if prescription is None or attempt is None or not _handed_over_for(attempt, content):
+    prescription, attempt = facts.require_attempt(tx, number, content.attempt_id)
+    if not _handed_over_for(attempt, content):
         raise unknown_attempt()
     known = tx.home.booked_return(number, content.reversal_id)
     if known is not None:
@@ -61,7 +62,7 @@ def book_return(
         now=now,
         wanted_back=_was_wanted_back(tx, number),
     )
-    keep(tx, number, event.statement, now)
+    keep(tx, number, event.statement, now, verified)
     tx.home.save(change)
     tx.home.add_booked_return(
         BookedReturn(
@@ -74,20 +75,24 @@ def book_return(
 
 
 def note_reversal(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[settlement_pb2.Reversal],
+    now: datetime,
 ) -> None:
     """Keep the payer's word on what it gave back, and let the hospital hear of it.
 
     Raises:
-        StatementError: the reversal does not verify.
         Refusal: PRESCRIPTION_NOT_FOUND, also if another than the payer says it.
     """
-    content = region.verified(event.statement, settlement_pb2.Reversal, now).content
+    content = verified.content
     prescription = facts.require_prescription(tx, content.prescription_number)
     if caller.region_code != prescription.payer_region_code:
         raise facts.not_found()
     number, issuer = prescription.number, prescription.issuer_code
-    digest = keep(tx, number, event.statement, now)
+    digest = keep(tx, number, event.statement, now, verified)
     count_reversal(tx, issuer, content, digest)
     payer = caller.region_code
     step(tx, number, RegionRole.HOME, Flow.MONEY, "reversal known", payer, digest, now)

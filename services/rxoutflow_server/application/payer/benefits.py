@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from typing import Any
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements import Verified
 from rxoutflow.statements.verification import MAX_CLOCK_AHEAD
 from rxoutflow.v1 import attempt_pb2, prescription_pb2, settlement_pb2
 from rxoutflow.v1.payer_service_pb2 import (
@@ -61,8 +63,8 @@ def quote_benefit(
         Refusal: PERSON_NOT_INSURED, DIRECT_SETTLEMENT_SUSPENDED or TARIFF_NOT_IN_FORCE.
     """
     now = region.now()
-    prescription = _insured_here(region, request.prescription, now)
-    pricing = _pricing(region, caller, request.pricing, prescription, now)
+    prescription = _insured_here(region, request.prescription, now).content
+    pricing = _pricing(region, caller, request.pricing, prescription, now).content
     reckoning = _reckon(tx, region, prescription, pricing)
     quote = settlement_pb2.Quote(
         prescription_number=prescription.prescription_number,
@@ -88,7 +90,8 @@ def hold_benefit(
             ATTEMPT_ALREADY_COMMITTED if another settlement holds money for the attempt.
     """
     now = region.now()
-    prescription = _insured_here(region, request.prescription, now)
+    sheet = _insured_here(region, request.prescription, now)
+    prescription = sheet.content
     committed = region.verified(request.commitment, attempt_pb2.Commitment, now, decides=False)
     require_own_region(caller, committed.signers[-1].region_code)
     commitment = committed.content
@@ -96,20 +99,22 @@ def hold_benefit(
     existing = tx.payer.settlement(person_id, commitment.settlement_id)
     if existing is not None:
         return HoldBenefitResponse(settlement=_again(region, existing, commitment, now))
-    pricing = _pricing(region, caller, request.pricing, prescription, now)
-    attempt = region.verified(request.attempt, attempt_pb2.Attempt, now).content
+    prices = _pricing(region, caller, request.pricing, prescription, now)
+    claimed = region.verified(request.attempt, attempt_pb2.Attempt, now)
+    pricing, attempt = prices.content, claimed.content
     _require_claimed(tx, caller, prescription, attempt, commitment, pricing)
     _require_commitment_of(attempt, commitment)
     _require_no_other(tx, person_id, attempt.attempt_id)
     reckoning = _reckon(tx, region, prescription, pricing)
     computed = Amounts.of(reckoning.benefit)
     transitions.require_accepted(computed, amounts(commitment.accepted_amounts))
-    pricing_sha256 = _keep_all(tx, prescription.prescription_number, request, now)
-    settlement = _held(caller, attempt, commitment, reckoning, pricing_sha256, now)
+    _keep_all(tx, request, (sheet, claimed, committed, prices), now)
+    settlement = _held(caller, attempt, commitment, reckoning, computed, prices.sha256, now)
     tx.payer.add_settlement(settlement)
     tx.payer.save_person(transitions.consume(reckoning.person, settlement))
     tx.payer.add_account_entries(accounts.held(settlement))
-    statement, _ = state_settlement(tx, region, settlement, "held", now)
+    message = settlement_message(settlement, region.code)
+    statement, _ = state_settlement(tx, region, message, "held", now)
     return HoldBenefitResponse(settlement=statement)
 
 
@@ -135,11 +140,14 @@ def get_settlement(
 
 
 def state_settlement(
-    tx: Transaction, region: Region, settlement: Settlement, action: str, now: datetime
+    tx: Transaction,
+    region: Region,
+    message: settlement_pb2.Settlement,
+    action: str,
+    now: datetime,
 ) -> tuple[SignedStatement, bytes]:
     """Sign a settlement's new state, keep it, and add the step to the flow of money."""
-    number = settlement.prescription_number
-    message = settlement_message(settlement, region.code)
+    number = message.prescription_number
     statement, digest = stated(tx, region, number, message, now)
     step(tx, number, RegionRole.PAYER, Flow.MONEY, action, region.code, digest, now)
     return statement, digest
@@ -147,14 +155,15 @@ def state_settlement(
 
 def _insured_here(
     region: Region, statement: SignedStatement, now: datetime
-) -> prescription_pb2.Prescription:
-    content = region.verified(statement, prescription_pb2.Prescription, now, decides=False).content
-    if content.patient.payer_region_code != region.code:
+) -> Verified[prescription_pb2.Prescription]:
+    verified = region.verified(statement, prescription_pb2.Prescription, now, decides=False)
+    named = verified.content.patient.payer_region_code
+    if named != region.code:
         raise Refusal(
             Reason.PERSON_NOT_INSURED,
-            f"the prescription names {content.patient.payer_region_code} as payer, not this region",
+            f"the prescription names {named} as payer, not this region",
         )
-    return content
+    return verified
 
 
 def _pricing(
@@ -163,7 +172,7 @@ def _pricing(
     statement: SignedStatement,
     prescription: prescription_pb2.Prescription,
     now: datetime,
-) -> settlement_pb2.Pricing:
+) -> Verified[settlement_pb2.Pricing]:
     """The calling region's prices for lines of this prescription."""
     verified = region.verified(statement, settlement_pb2.Pricing, now)
     require_own_region(caller, verified.signers[-1].region_code)
@@ -174,7 +183,7 @@ def _pricing(
     prescribed = {line.line_id: line for line in prescription.lines}
     for line in pricing.lines:
         _require_prescribed(prescribed.get(line.line.line_id), line.line)
-    return pricing
+    return verified
 
 
 def _require_prescribed(
@@ -332,6 +341,7 @@ def _held(
     attempt: attempt_pb2.Attempt,
     commitment: attempt_pb2.Commitment,
     reckoning: _Reckoning,
+    computed: Amounts,
     pricing_sha256: bytes,
     now: datetime,
 ) -> Settlement:
@@ -343,7 +353,7 @@ def _held(
         dispensing_region_code=caller.region_code,
         pharmacy_code=commitment.pharmacy_code,
         state=SettlementState.HELD,
-        amounts=Amounts.of(reckoning.benefit),
+        amounts=computed,
         family_accounts_fen=reckoning.benefit.family_accounts_fen,
         tariff_version=reckoning.tariff_version,
         year=reckoning.person.year,
@@ -361,11 +371,16 @@ def _held(
     )
 
 
-def _keep_all(tx: Transaction, number: str, request: HoldBenefitRequest, now: datetime) -> bytes:
-    """Keep every statement on which the hold rests; the digest of the pricing."""
-    for statement in (request.prescription, request.attempt, request.commitment):
-        keep(tx, number, statement, now)
-    return keep(tx, number, request.pricing, now)
+def _keep_all(
+    tx: Transaction,
+    request: HoldBenefitRequest,
+    papers: tuple[Verified[Any], ...],
+    now: datetime,
+) -> None:
+    """Keep every statement on which the hold rests."""
+    statements = (request.prescription, request.attempt, request.commitment, request.pricing)
+    for statement, paper in zip(statements, papers, strict=True):
+        keep(tx, paper.content.prescription_number, statement, now, paper)
 
 
 def _again(

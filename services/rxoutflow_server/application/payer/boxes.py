@@ -76,15 +76,17 @@ def receipted(
 
 
 def _require_scanned(tx: Transaction, record: DispenseRecord) -> None:
-    number = record.prescription_number
-    sheets = tx.journal.statements_of(number, rule_for(Prescription).payload_type)
-    herbal = any(
-        Prescription.FromString(each.payload).type == Prescription.TYPE_HERBAL for each in sheets
-    )
     for line in record.lines:
-        if not herbal and not line.trace_codes:
+        if not line.trace_codes and not _is_herbal(tx, record.prescription_number):
             raise Refusal(
                 Reason.TRACE_CODE_MISSING,
                 f"line {line.line_id}: no fund pays for boxes that were not scanned",
                 line_id=str(line.line_id),
             )
+
+
+def _is_herbal(tx: Transaction, number: str) -> bool:
+    sheets = tx.journal.statements_of(number, rule_for(Prescription).payload_type)
+    return any(
+        Prescription.FromString(each.payload).type == Prescription.TYPE_HERBAL for each in sheets
+    )

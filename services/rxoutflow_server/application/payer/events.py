@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements import Verified
 from rxoutflow.statements.payloads import rule_for
 from rxoutflow.v1 import attempt_pb2, dispense_pb2, prescription_status_pb2, settlement_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
@@ -16,7 +17,6 @@ from rxoutflow_server.application.payer.benefits import state_settlement
 from rxoutflow_server.application.payer.boxes import receipted, require_registered
 from rxoutflow_server.application.ports import Flow, IndexEntry, RegionRole, Transaction
 from rxoutflow_server.application.region import Region, require_own_region
-from rxoutflow_server.application.validation import check_adjudication, check_dispense_record
 from rxoutflow_server.domain import accounts
 from rxoutflow_server.domain import settlement as transitions
 from rxoutflow_server.domain.errors import Reason, Refusal
@@ -31,22 +31,25 @@ _ENDED = (
 
 
 def post_settlement(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[dispense_pb2.DispenseRecord],
+    now: datetime,
 ) -> None:
     """Keep the signed record of a handover, and pay if the home region has booked it.
 
     Once, however often it is told.
 
     Raises:
-        StatementError: the record does not verify.
+        StatementError: a receipt does not verify.
         Refusal: SETTLEMENT_NOT_FOUND, SETTLEMENT_ENDED, DISPENSE_MISMATCH if something else was
             handed over than was held for, or than home has booked, EARLIER_FACT_MISSING if what
             home has booked is another statement, which is not here yet, or those of
             ``boxes.receipted`` and ``boxes.require_registered``.
     """
-    verified = region.verified(event.statement, dispense_pb2.DispenseRecord, now)
     content = verified.content
-    check_dispense_record(content)
     require_own_region(caller, verified.signers[-1].region_code)
     held = tx.payer.settlement(event.insured_person_id, content.settlement_id)
     if held is None or not _pays(held, content):
@@ -55,24 +58,35 @@ def post_settlement(
     if held.state is not SettlementState.HELD:
         transitions.post(held, cause_sha256=verified.sha256, now=now)  # paid before, or it says why
         if _as_priced(tx, held, content):
-            _keep_shown(tx, event, now)
+            _keep_shown(tx, event, verified, now)
         return
     if not _as_priced(tx, held, content):
         raise _mismatch()
     require_registered(tx, region, content, sales)
     _require_booked(tx, held, verified.sha256)
-    _keep_shown(tx, event, now)
+    _keep_shown(tx, event, verified, now)
     _pay_if_shown(tx, region, replace(held, record_sha256=verified.sha256), now)
 
 
-def _keep_shown(tx: Transaction, event: PeerEvent, now: datetime) -> None:
+def _keep_shown(
+    tx: Transaction,
+    event: PeerEvent,
+    verified: Verified[dispense_pb2.DispenseRecord],
+    now: datetime,
+) -> None:
     """Keep the record of a handover and the receipts of its boxes."""
-    for statement in (event.statement, *event.trace_code_sales):
-        keep(tx, event.prescription_number, statement, now)
+    keep(tx, event.prescription_number, event.statement, now, verified)
+    for sale in event.trace_code_sales:
+        keep(tx, event.prescription_number, sale, now)
 
 
 def note_attempt_end(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[attempt_pb2.Attempt],
+    now: datetime,
 ) -> None:
     """Set free every hold of an attempt that has ended, but the one that its dispense is paid by.
 
@@ -82,11 +96,9 @@ def note_attempt_end(
     on its own prescriptions only, whatever other attempts it names.
 
     Raises:
-        StatementError: the attempt does not verify.
         Refusal: CALLER_REGION_NOT_ALLOWED if another than the home region says it, or
             SIGNED_CONTENT_MISMATCH if the attempt has not ended.
     """
-    verified = region.verified(event.statement, attempt_pb2.Attempt, now)
     content = verified.content
     require_own_region(caller, verified.signers[-1].region_code)
     if content.state not in _ENDED:
@@ -96,7 +108,7 @@ def note_attempt_end(
     person_id = event.insured_person_id
     state = attempt_pb2.Attempt.State.Name(content.state).removeprefix("STATE_").lower()
     tx.payer.note_attempt_end(person_id, content.attempt_id, state)
-    digest = keep(tx, content.prescription_number, event.statement, now)
+    digest = keep(tx, content.prescription_number, event.statement, now, verified)
     for settlement in tx.payer.settlements_of_attempt(person_id, content.attempt_id):
         ours = settlement.prescription_number == content.prescription_number
         if not ours or settlement.state is not SettlementState.HELD:
@@ -109,22 +121,24 @@ def note_attempt_end(
 
 
 def note_adjudication(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[attempt_pb2.Adjudication],
+    now: datetime,
 ) -> None:
     """Keep what two people of the home region found, in place of the record of a silent pharmacy.
 
     It pays nothing by itself: home must have ended the attempt by this very adjudication.
 
     Raises:
-        StatementError: the adjudication does not verify, or one person signed it twice.
         Refusal: CALLER_REGION_NOT_ALLOWED if another than the home region says it.
     """
-    verified = region.verified(event.statement, attempt_pb2.Adjudication, now)
     content = verified.content
-    check_adjudication(content)
     require_own_region(caller, verified.signers[0].region_code)
     person_id, number = event.insured_person_id, content.prescription_number
-    digest = keep(tx, number, event.statement, now)
+    digest = keep(tx, number, event.statement, now, verified)
     for settlement in tx.payer.settlements_of_attempt(person_id, content.attempt_id):
         if settlement.prescription_number != number:
             continue
@@ -136,18 +150,21 @@ def note_adjudication(
 
 
 def index_prescription(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[prescription_status_pb2.PrescriptionStatus],
+    now: datetime,
 ) -> None:
     """Keep the newest reference to a prescription of one of our insured.
 
     Raises:
-        StatementError: the status does not verify.
         Refusal: CALLER_REGION_NOT_ALLOWED if another than the home region says it.
     """
-    verified = region.verified(event.statement, prescription_status_pb2.PrescriptionStatus, now)
     content = verified.content
     require_own_region(caller, verified.signers[-1].region_code)
-    digest = keep(tx, content.prescription_number, event.statement, now)
+    digest = keep(tx, content.prescription_number, event.statement, now, verified)
     tx.payer.index(
         IndexEntry(event.insured_person_id, content.prescription_number, content.version, digest)
     )
@@ -243,6 +260,6 @@ def _settle(
     message = settlement_message(settlement, region.code)
     book_settlement(tx, Book.PAYABLE, settlement.dispensing_region_code, message)
     number = settlement.prescription_number
-    _, digest = state_settlement(tx, region, settlement, action, now)
+    _, digest = state_settlement(tx, region, message, action, now)
     for peer in dict.fromkeys((settlement.dispensing_region_code, number[:6])):
         tell_region(tx, region, peer, number, digest, now)

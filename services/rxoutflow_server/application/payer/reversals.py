@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
+from rxoutflow.statements import Verified
 from rxoutflow.v1 import dispense_pb2
 from rxoutflow.v1.peer_service_pb2 import PeerEvent
 from rxoutflow_server.application.clearing.books import book_reversal, posting_time
@@ -13,7 +14,6 @@ from rxoutflow_server.application.exchange.idempotency import require_same_retur
 from rxoutflow_server.application.messages import returned_lines, reversal_message
 from rxoutflow_server.application.ports import Flow, RegionRole, Transaction
 from rxoutflow_server.application.region import Region, require_own_region
-from rxoutflow_server.application.validation import check_dispense_return
 from rxoutflow_server.domain import accounts
 from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.ledger import Book
@@ -23,19 +23,21 @@ from rxoutflow_server.domain.settlement import Amounts, InsuredPerson, Settlemen
 
 
 def reverse_settlement(
-    tx: Transaction, region: Region, caller: CallerName, event: PeerEvent, now: datetime
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    event: PeerEvent,
+    verified: Verified[dispense_pb2.DispenseReturn],
+    now: datetime,
 ) -> None:
     """Give back what a return undoes. Once, however often it is told, and never before it was paid.
 
     Raises:
-        StatementError: the return does not verify.
         Refusal: SETTLEMENT_NOT_FOUND, EARLIER_FACT_MISSING while the settlement is not paid,
             SETTLEMENT_ENDED if it was voided, LINE_UNKNOWN, RETURN_EXCEEDED, or
             REQUEST_ID_REUSED if its id belongs to another return.
     """
-    verified = region.verified(event.statement, dispense_pb2.DispenseReturn, now)
     content = verified.content
-    check_dispense_return(content)
     _require_party(caller, verified.signers[-1].region_code, content)
     person = tx.payer.person(event.insured_person_id)
     paid = tx.payer.settlement(event.insured_person_id, content.settlement_id)
@@ -45,7 +47,7 @@ def reverse_settlement(
     if before is not None:
         require_same_return(before.cause_sha256, verified.sha256)
         return
-    keep(tx, paid.prescription_number, event.statement, now)
+    keep(tx, paid.prescription_number, event.statement, now, verified)
     _reverse(tx, region, person, paid, content, verified.sha256, now)
 
 
