@@ -171,7 +171,7 @@ class Door:
             except DecodeError:
                 return Answer(status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0]))
         if handler.request_streaming:
-            return await _answered(handler.stream_stream(_sent(request), context), context)
+            return await _answered(handler.stream_stream(_sent(message), context), context)
         if handler.response_streaming:
             return await _streamed(handler.unary_stream(message, context), context)
         try:
@@ -182,7 +182,7 @@ class Door:
         return Answer(response=response)
 
 
-async def _sent(message: bytes) -> AsyncIterator[bytes]:
+async def _sent(message: Any) -> AsyncIterator[Any]:
     """A stream of one request, which the caller closes."""
     yield message
 
