@@ -6,6 +6,7 @@ prescription has been answered once and is stored.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import suppress
@@ -40,7 +41,11 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def job(platform: Platform) -> Job:
     site = Site(platform.prepared, platform.wiring, {}, 0)
     prices = json.loads(platform.layout.prices(platform.institution(PHARMACY)).read_text("utf-8"))
-    return Job(site, HOSPITAL, PHARMACY, read_draft(DRAFT), prices, REGION)
+
+    async def on_a_loop() -> Job:  # its channels, which nobody uses here, want one
+        return Job(site, HOSPITAL, PHARMACY, read_draft(DRAFT), prices, REGION)
+
+    return asyncio.run(on_a_loop())
 
 
 @pytest.fixture
