@@ -121,6 +121,7 @@ class Rounds:
             f"  p99 {found.p99_ms:6.1f} ms  {found.cpu_us:6.0f} µs CPU",
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )
         return answers
 
