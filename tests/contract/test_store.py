@@ -40,7 +40,7 @@ from rxoutflow_server.domain.prescription import (
     LineUse,
     Prescription,
 )
-from rxoutflow_server.domain.settlement import NOTHING, Amounts, SettlementState
+from rxoutflow_server.domain.settlement import NOTHING, Amounts, Settlement, SettlementState
 from rxoutflow_server.storage.memory import MemoryStore
 from support.backends import Backend, OpenStore, SqliteFiles
 from support.records import (
@@ -641,6 +641,35 @@ async def test_commitments_are_listed_from_a_time_on_oldest_first(store: Store) 
     assert await listed(NOW, (later(minutes=-2), ""), 1) == [numbers[2]]
     assert await store.read(lambda tx: tx.home.count_commits_until(later(minutes=-1))) == 3
     assert await store.read(lambda tx: tx.home.count_commits_until(NOW)) == 4
+
+
+async def test_holds_are_listed_from_a_time_on_longest_held_first(store: Store) -> None:
+    holds = [
+        replace(
+            settlement(f"settlement-{index}", f"attempt-{index}"),
+            create_time=later(minutes=-index),
+        )
+        for index in range(5)
+    ]
+    for each in holds:
+        await store.transact(on(lambda tx, one: tx.payer.add_settlement(one), each))
+    posted = replace(holds[4], state=SettlementState.POSTED)
+    await store.transact(lambda tx: tx.payer.save_settlement(posted))
+    end = (holds[3].insured_person_id, holds[3].attempt_id, "dispensed")
+    await store.transact(lambda tx: tx.payer.note_attempt_end(*end))
+
+    async def listed(
+        end: datetime, after: tuple[datetime, str] | None, limit: int
+    ) -> list[Settlement]:
+        return list(await store.read(lambda tx: tx.payer.holds_until(end, after, limit)))
+
+    assert await listed(later(minutes=-3), None, 9) == []
+    assert await listed(later(minutes=-1), None, 9) == [holds[2], holds[1]]
+    assert await listed(NOW, None, 2) == [holds[2], holds[1]]
+    assert await listed(NOW, (later(minutes=-1), "settlement-1"), 9) == [holds[0]]
+    assert await listed(NOW, (later(minutes=-1), ""), 1) == [holds[1]]
+    assert await store.read(lambda tx: tx.payer.count_holds_until(later(minutes=-2))) == 2
+    assert await store.read(lambda tx: tx.payer.count_holds_until(NOW)) == 4
 
 
 async def set_aside(store: Store, *ids: str) -> None:

@@ -212,6 +212,7 @@ class Platform:
         self._repeat("leases", lambda: tasks.end_leases(exchange))
         self._repeat("logs", lambda: tasks.watch_logs(exchange), every=10.0)
         self._repeat("commitments", lambda: tasks.finish_commitments(exchange))
+        self._repeat("holds", lambda: tasks.ask_about_holds(exchange), every=20.0)
 
     def _jittered(self) -> float:
         return self._jitter.uniform(0.5, 1.5)

@@ -486,6 +486,17 @@ class PayerRecords(Protocol):
     def settlements_of_year(self, year: int) -> Sequence[Settlement]:
         """All settlements of a benefit year, by person, in the order in which they began."""
 
+    def holds_until(
+        self, end: datetime, after: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Settlement]:
+        """Holds from before or at a time whose attempts have not ended, longest held first.
+
+        ``after`` is time and settlement id of the last one that is known already.
+        """
+
+    def count_holds_until(self, end: datetime) -> int:
+        """How many holds there are from before or at a time, whatever became of the attempts."""
+
     def add_settlement(self, settlement: Settlement) -> None:
         """Store a new settlement."""
 

@@ -143,6 +143,7 @@ def _tasks_in_turn(
         "logs": (lambda: tasks.watch_logs(exchange), tasks.WATCHING_SECONDS),
         "commitments": (lambda: tasks.finish_commitments(exchange), tasks.TICK_SECONDS),
         "boxes": (lambda: tasks.finish_boxes(exchange), tasks.TICK_SECONDS),
+        "holds": (lambda: tasks.ask_about_holds(exchange), tasks.HOLDS_SECONDS),
         "quotas": (lambda: tasks.look_at_quotas(exchange), tasks.QUOTAS_SECONDS),
     }
     return [

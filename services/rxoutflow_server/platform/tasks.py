@@ -18,6 +18,7 @@ from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.exchange import outbox
 from rxoutflow_server.application.home import attempts
 from rxoutflow_server.application.log import witnessing
+from rxoutflow_server.application.payer import asking
 from rxoutflow_server.application.ports import Store, Transaction
 from rxoutflow_server.domain.dispense import Dispense
 from rxoutflow_server.platform.changes import Changes, wait
@@ -31,6 +32,8 @@ GATHERING_SECONDS = 0.03
 """After a round that a change has caused: what comes meanwhile goes together in the next."""
 WATCHING_SECONDS = 60.0
 """Between two looks at the logs of other regions."""
+HOLDS_SECONDS = 3600.0
+"""Between two rounds of asking about money that has been held for long."""
 QUOTAS_SECONDS = 600.0
 """Between two looks at the quotas of institutions."""
 LEASES_AT_ONCE = 200
@@ -158,20 +161,24 @@ class WorkForPeople:
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._told: dict[str, int] = {"attempts_overdue": 0, "events_set_aside": 0}
+        self._told: dict[str, int] = {}
 
     async def tell(self) -> None:
         """Count, and tell what is other than it was."""
         counted = await self._exchange.store.read(self._count)
         for event, count in counted.items():
-            if count != self._told[event]:
+            if count != self._told.get(event, 0):
                 log.warning(event, count=count)
         self._told = counted
 
     def _count(self, tx: Transaction) -> dict[str, int]:
         region = self._exchange.region
-        overdue = tx.home.count_commits_until(region.now() - region.overdue)
-        return {"attempts_overdue": overdue, "events_set_aside": tx.journal.count_dead_events()}
+        end = region.now() - region.overdue
+        return {
+            "attempts_overdue": tx.home.count_commits_until(end),
+            "holds_overdue": tx.payer.count_holds_until(end),
+            "events_set_aside": tx.journal.count_dead_events(),
+        }
 
 
 async def end_leases(exchange: Exchange) -> None:
@@ -193,6 +200,11 @@ async def finish_commitments(exchange: Exchange) -> None:
 async def finish_boxes(exchange: Exchange) -> None:
     """Have other regions take back boxes that they noted as sold and that were not handed over."""
     await boxes.finish(exchange, BOXES_AT_ONCE)
+
+
+async def ask_about_holds(exchange: Exchange) -> None:
+    """Ask home regions what became of the attempts for which money has been held for long."""
+    await asking.ask_about_holds(exchange)
 
 
 async def look_at_quotas(exchange: Exchange) -> None:

@@ -23,11 +23,12 @@ from rxoutflow_server.domain.errors import Reason, Refusal
 from rxoutflow_server.domain.ledger import Book
 from rxoutflow_server.domain.settlement import Settlement, SettlementState
 
-_ENDED = (
+ENDED = (
     attempt_pb2.Attempt.STATE_DISPENSED,
     attempt_pb2.Attempt.STATE_RELEASED,
     attempt_pb2.Attempt.STATE_EXPIRED,
 )
+"""The states of an attempt in which nothing is held for it any more."""
 
 
 def post_settlement(
@@ -101,7 +102,7 @@ def note_attempt_end(
     """
     content = verified.content
     require_own_region(caller, verified.signers[-1].region_code)
-    if content.state not in _ENDED:
+    if content.state not in ENDED:
         raise Refusal(
             Reason.SIGNED_CONTENT_MISMATCH, "state: the attempt has not ended", field="state"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from rxoutflow_server.application.ports import IndexEntry
 from rxoutflow_server.domain.accounts import AccountEntry, AccountMovement, OpeningBalances
@@ -119,6 +120,26 @@ SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispen
        reversed_pool_fen, reversed_ratio_self_fen, reversed_person_fen, reversed_account_fen,
        reversed_family_fen, reversed_cash_fen
 FROM settlements WHERE year = ? ORDER BY insured_person_id, create_time, settlement_id
+"""
+_SWEEP_HOLDS = """
+SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
+       pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
+       cause_sha256, record_sha256, booked_sha256,
+       total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
+       ratio_self_fen, person_fen, account_fen, family_fen, cash_fen, schemes, pricing_sha256,
+       lines, reversed_total_fen, reversed_own_fen, reversed_excess_fen,
+       reversed_first_self_pay_fen, reversed_inscope_fen, reversed_deductible_fen,
+       reversed_pool_fen, reversed_ratio_self_fen, reversed_person_fen, reversed_account_fen,
+       reversed_family_fen, reversed_cash_fen
+FROM settlements AS held
+WHERE state = 'held' AND create_time <= ? AND (create_time, settlement_id) > (?, ?)
+  AND NOT EXISTS (SELECT 1 FROM attempt_ends AS ended
+                  WHERE ended.insured_person_id = held.insured_person_id
+                    AND ended.attempt_id = held.attempt_id)
+ORDER BY create_time, settlement_id LIMIT ?
+"""
+_SWEEP_COUNT_HOLDS = """
+SELECT COUNT(*) FROM settlements WHERE state = 'held' AND create_time <= ?
 """
 _ADD_SETTLEMENT = """
 INSERT INTO settlements (
@@ -273,6 +294,19 @@ class PayerTables:
         """All settlements of a benefit year, by person, in the order in which they began."""
         rows = self._connection.execute(_SWEEP_SETTLEMENTS_OF_YEAR, (year,)).fetchall()
         return [_settlement(row) for row in rows]
+
+    def holds_until(
+        self, end: datetime, after: tuple[datetime, str] | None, limit: int
+    ) -> Sequence[Settlement]:
+        """Holds from before or at a time whose attempts have not ended, longest held first."""
+        begin, last = (micros(after[0]), after[1]) if after else (-1, "")
+        rows = self._connection.execute(_SWEEP_HOLDS, (micros(end), begin, last, limit)).fetchall()
+        return [_settlement(row) for row in rows]
+
+    def count_holds_until(self, end: datetime) -> int:
+        """How many holds there are from before or at a time, whatever became of the attempts."""
+        ((count,),) = self._connection.execute(_SWEEP_COUNT_HOLDS, (micros(end),)).fetchall()
+        return int(count)
 
     def add_settlement(self, settlement: Settlement) -> None:
         """Store a new settlement."""

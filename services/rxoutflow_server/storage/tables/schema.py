@@ -723,6 +723,12 @@ _TURNS = (
     ) STRICT, WITHOUT ROWID
     """,
 )
+_HOLDS = (
+    """
+    CREATE INDEX settlements_held ON settlements (create_time, settlement_id)
+        WHERE state = 'held'
+    """,
+)
 _EDGE = (
     """
     CREATE TABLE issued_prescriptions (
@@ -790,6 +796,7 @@ MIGRATIONS: dict[Kind, dict[str, tuple[str, ...]]] = {
         "0022_agreements": _AGREEMENTS,
         "0023_benefit_openings": _BENEFIT_OPENINGS,
         "0024_turns": _TURNS,
+        "0026_holds": _HOLDS,
     },
     "edge": {
         "0001_journal": _JOURNAL,
