@@ -38,7 +38,7 @@ from benchmarks.exchange.work import Job
 
 REGION = "350500"
 STORE = f"site/platforms/{REGION}/platform.db"
-SIZES = (10_000, 100_000, 1_000_000)
+SIZES = (10_000, 100_000, 1_000_000, 5_000_000)
 SHARE_OF_FREE = 0.6
 OPERATIONS = {"register": drawing.BLUE, "claim": drawing.ORANGE}
 READY_SECONDS = 60.0

@@ -1,6 +1,7 @@
 """A steady load for a long time: does the platform keep its rate, and does its memory level off?
 
     .venv/bin/python tests/benchmarks/soak.py --minutes 10 --out soak.json --plot soak.png
+    .venv/bin/python tests/benchmarks/soak.py --exchanges 1000000 --out soak.json   # some hours
 
 One region issues, dispenses and pays; the others run because they keep trace codes. Every exchange
 is a registration, a claim, a quote, a commitment and a record of the handover, each signed on the
@@ -17,7 +18,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import count, pairwise
+from math import inf
 from pathlib import Path
 from statistics import linear_regression, mean
 from typing import Any
@@ -59,15 +61,17 @@ class Soak:
         self._begun = 0
         self.samples: list[Sample] = []
 
-    async def run(self, seconds: float, concurrency: int) -> None:
-        """Load the platform for so long."""
+    async def run(self, seconds: float, exchanges: float, concurrency: int) -> None:
+        """Load the platform for so long, or until it has done so many."""
         await self._until_peers_answer()
         begin = time.monotonic()
         self._sample(begin)
         async with asyncio.TaskGroup() as group:
-            for _ in range(concurrency):
-                group.create_task(self._work(begin + seconds))
-            group.create_task(self._watch(begin, begin + seconds))
+            watch = group.create_task(self._watch(begin))
+            async with asyncio.TaskGroup() as work:
+                for _ in range(concurrency):
+                    work.create_task(self._work(begin + seconds, exchanges))
+            watch.cancel()
 
     async def _until_peers_answer(self) -> None:
         """Exchange until all regions that keep trace codes are there."""
@@ -82,8 +86,8 @@ class Soak:
             else:
                 return
 
-    async def _work(self, end: float) -> None:
-        while time.monotonic() < end:
+    async def _work(self, end: float, exchanges: float) -> None:
+        while time.monotonic() < end and self._done < exchanges:
             await self._exchange()
             self._done += 1
 
@@ -91,8 +95,8 @@ class Soak:
         self._begun += 1
         await self._job.exchange(self._job.case(self._begun % self._people))()
 
-    async def _watch(self, begin: float, end: float) -> None:
-        for index in range(1, int((end - begin) / EVERY_SECONDS) + 1):
+    async def _watch(self, begin: float) -> None:
+        for index in count(1):
             await asyncio.sleep(begin + index * EVERY_SECONDS - time.monotonic())
             self._sample(begin)
 
@@ -115,14 +119,25 @@ class Soak:
 
 @click.command()
 @click.option("--minutes", default=10.0, help="How long the load lasts.")
+@click.option("--exchanges", type=int, help="So many instead, however long they take.")
 @click.option("--concurrency", default=32, help="Exchanges on their way at any time.")
 @click.option("--people", default=2000, help="Insured persons who take turns.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON of the samples.")
 @click.option("--plot", type=click.Path(path_type=Path), help="PNG of rate and memory.")
-def main(minutes: float, concurrency: int, people: int, out: Path, plot: Path | None) -> None:
+def main(
+    minutes: float,
+    exchanges: int | None,
+    concurrency: int,
+    people: int,
+    out: Path,
+    plot: Path | None,
+) -> None:
     """Load a platform, tell what became of its rate and memory, and write it down."""
-    with documented(out, minutes=minutes, concurrency=concurrency, people=people) as document:
-        samples = _soak(minutes * 60, concurrency, people)
+    with documented(out, concurrency=concurrency, people=people) as document:
+        if exchanges is None:
+            samples = _soak(minutes * 60, inf, concurrency, people)
+        else:
+            samples = _soak(inf, exchanges, concurrency, people)
         document["samples"] = [asdict(each) for each in samples]
         document["verdict"] = _verdict(samples)
     for line in filter(None, (warning(document), *_told(document["verdict"]))):
@@ -131,7 +146,7 @@ def main(minutes: float, concurrency: int, people: int, out: Path, plot: Path | 
         _draw(document, samples, plot)
 
 
-def _soak(seconds: float, concurrency: int, people: int) -> list[Sample]:
+def _soak(seconds: float, exchanges: float, concurrency: int, people: int) -> list[Sample]:
     with (
         tempfile.TemporaryDirectory(prefix="rxsoak-") as folder,
         running_site(Path(folder) / "site", people, REGION, "") as site,
@@ -140,7 +155,7 @@ def _soak(seconds: float, concurrency: int, people: int) -> list[Sample]:
 
         async def load() -> list[Sample]:
             soak = Soak(site, job_of(site, "one region"), people)
-            await soak.run(seconds, concurrency)
+            await soak.run(seconds, exchanges, concurrency)
             return soak.samples
 
         return runner.run(load())
@@ -152,8 +167,8 @@ def _verdict(samples: Sequence[Sample]) -> dict[str, Any]:
     The first minute begins one sample after the start, when everything is on its way. A run of less
     than two minutes is cut in thirds instead.
     """
-    count = min(int(60 / EVERY_SECONDS), (len(samples) - 1) // 3)
-    first, last = _rate(samples[1 : count + 2]), _rate(samples[-count - 1 :])
+    minute = min(int(60 / EVERY_SECONDS), (len(samples) - 1) // 3)
+    first, last = _rate(samples[1 : minute + 2]), _rate(samples[-minute - 1 :])
     second_half = samples[len(samples) // 2 :]
     return {
         "exchanges": samples[-1].exchanges,
@@ -199,7 +214,7 @@ def _told(verdict: dict[str, Any]) -> list[str]:
 
 def _draw(document: dict[str, Any], samples: Sequence[Sample], target: Path) -> None:
     figure, (rates, memory, log) = drawing.panels(
-        f"{document['concurrency']} exchanges at once for {document['minutes']:g} minutes", 3
+        f"{document['concurrency']} exchanges at once for {samples[-1].seconds / 60:.0f} minutes", 3
     )
     minutes = [each.seconds / 60 for each in samples]
     per_second = [_rate(pair) for pair in pairwise(samples)]
