@@ -28,7 +28,7 @@ from rxoutflow_server.application.region import Region
 from rxoutflow_server.credential_codes import CredentialCodes
 from rxoutflow_server.platform import service, tasks
 from rxoutflow_server.platform.changes import AnnouncingStore, Changes
-from rxoutflow_server.platform.desk import Desk, LocalPeer
+from rxoutflow_server.platform.desk import Desk, LocalPeer, RolesHere
 from rxoutflow_server.platform.peers import RegionalPeers
 from rxoutflow_server.transport import interceptor
 from rxoutflow_server.transport.errors import status_of
@@ -98,7 +98,7 @@ class Platform:
         desk = Desk(region, store)
         itself = LocalPeer(desk, self.home.platform)
         peers = RegionalPeers(self.name, itself, _Channels(world, self))  # type: ignore[arg-type]
-        exchange = Exchange(region, store, peers)
+        exchange = Exchange(region, store, peers, RolesHere(region))
         services = service._services(exchange, desk, changes)  # what production offers, all of it
         self._gate = Gate(Place(self.name), _policies(tuple(each.descriptor for each in services)))
         self._handlers: dict[str, tuple[Any, Handler]] = {

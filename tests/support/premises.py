@@ -40,7 +40,6 @@ from rxoutflow.v1 import (
 from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.statement_pb2 import ProtectedHeader, SignedStatement
 from rxoutflow.v1.trust_pb2 import Institution
-from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.edge.surroundings import Edge
 from rxoutflow_server.application.ports import PeerGateway
 from rxoutflow_server.domain.errors import Reason, Unavailable
@@ -260,11 +259,8 @@ class Premises:
 
     def _open(self) -> None:
         for code, platform in self.world.platforms.items():
-            platform.exchange = Exchange(
-                platform.region,
-                platform.store,
-                _Withholding(platform.exchange.peers, self._kept, self._withheld),
-            )
+            peers = _Withholding(platform.exchange.peers, self._kept, self._withheld)
+            platform.exchange = replace(platform.exchange, peers=peers)
             changes = Changes()
             announcing = replace(platform.exchange, store=AnnouncingStore(platform.store, changes))
             services = platform_services(announcing, platform.desk, changes)

@@ -68,7 +68,7 @@ from rxoutflow_server.domain.tariff import (
     Tariff,
     Tariffs,
 )
-from rxoutflow_server.platform.desk import Desk, LocalPeer
+from rxoutflow_server.platform.desk import Desk, LocalPeer, RolesHere
 from rxoutflow_server.platform.service import pickup_hasher
 from rxoutflow_server.storage.memory import MemoryStore
 from rxoutflow_server.storage.tables.transaction import PlatformTables
@@ -139,7 +139,9 @@ class World:
         }
         world = cls(platforms, clock, random)
         for code, platform in platforms.items():
-            platform.exchange = Exchange(platform.region, platform.store, _Peers(world, code))
+            platform.exchange = Exchange(
+                platform.region, platform.store, _Peers(world, code), RolesHere(platform.region)
+            )
             platform.store.connection.execute("BEGIN")
             PlatformTables(platform.store.connection).payer.add_person(person())
             platform.store.connection.execute("COMMIT")

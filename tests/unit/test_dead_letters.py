@@ -11,7 +11,6 @@ import pytest
 from rxoutflow.v1 import administration_service_pb2 as messages
 from rxoutflow.v1.peer_service_pb2 import DeliverEventsRequest, DeliverEventsResponse
 from rxoutflow_server.application import administration
-from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.exchange import outbox
 from rxoutflow_server.application.exchange.outbox import LONGEST_PAUSE, Pauses
 from rxoutflow_server.application.ports import OutgoingEvent, Transaction
@@ -200,7 +199,7 @@ async def test_a_region_that_does_not_answer_costs_one_call_a_pause(
     home, pauses = world.platforms[HOME], Pauses()
     number, _ = await world.issue(HOME, PAYER)
     await many_events(home, number, 350)
-    exchange = Exchange(home.region, home.store, peer)
+    exchange = replace(home.exchange, peers=peer)
     peer.error = down()
     for calls in range(1, 8):
         for _ in range(5):
@@ -327,7 +326,7 @@ async def test_the_log_says_once_per_change_how_much_waits_for_people(
     monkeypatch.setattr(tasks, "log", Log())
     home = world.platforms[HOME]
     region = replace(home.region, overdue=timedelta(0))
-    work = tasks.WorkForPeople(Exchange(region, home.store, peer))
+    work = tasks.WorkForPeople(replace(home.exchange, region=region, peers=peer))
     await work.tell()
     assert lines == []
     letter = await refused_event(world, peer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,6 @@ import structlog
 
 from rxoutflow.v1.attempt_pb2 import Attempt
 from rxoutflow.v1.home_service_pb2 import GetAttemptRequest, GetAttemptResponse
-from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.domain.errors import Reason
 from rxoutflow_server.domain.settlement import Settlement, SettlementState
 from rxoutflow_server.platform import tasks
@@ -206,7 +206,7 @@ async def test_an_answer_that_is_not_homes_word_on_this_attempt_moves_nothing(
         answer = GetAttemptResponse()
     world.clock.now += OVERDUE
     payer = world.platforms[PAYER]
-    liar = Exchange(payer.region, payer.store, Lying(answer))
+    liar = replace(payer.exchange, peers=Lying(answer))
     with structlog.testing.capture_logs() as logs:
         await tasks.ask_about_holds(liar)
     (line,) = [each for each in logs if each.get("settlement_id") == case.settlement_id]

@@ -2,7 +2,8 @@
 
 One class runs the home, payer and exchange commands for a platform that calls. The gRPC servicers
 put other regions through to it; ``LocalPeer`` puts this region itself through, so that the case in
-which one region plays several roles takes the same path.
+which one region plays several roles takes the same path. ``RolesHere`` takes the same commands as
+parts of a transaction that begins with another one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 import structlog
 
-from rxoutflow.identity import CallerName
+from rxoutflow.identity import CallerKind, CallerName
 from rxoutflow.statements import StatementError
 from rxoutflow.v1.clearing_service_pb2 import (
     ClearingServiceReconcileDayRequest,
@@ -58,6 +59,7 @@ from rxoutflow.v1.peer_service_pb2 import (
 )
 from rxoutflow_server.application import trace_codes
 from rxoutflow_server.application.clearing import reconciling, stating
+from rxoutflow_server.application.dispensing.exchange import RefusedHere
 from rxoutflow_server.application.exchange import inbox
 from rxoutflow_server.application.exchange.outbox import BATCH
 from rxoutflow_server.application.home import attempts, collecting, corrections
@@ -224,6 +226,36 @@ class Desk:
         self, query: Command[Request, Response], caller: CallerName, request: Request
     ) -> Response:
         return await self._store.read(lambda tx: query(tx, self._region, caller, request))
+
+
+class RolesHere:
+    """The port ``OwnRoles``: home and payer of this region, within a transaction."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._itself = CallerName(region.code, CallerKind.PLATFORM, region.code)
+
+    def grant_claim(self, tx: Transaction, request: GrantClaimRequest) -> GrantClaimResponse:
+        """See the port."""
+        return self._part(attempts.grant_claim, tx, request)
+
+    def commit_attempt(
+        self, tx: Transaction, request: CommitAttemptRequest
+    ) -> CommitAttemptResponse:
+        """See the port."""
+        return self._part(attempts.commit_attempt, tx, request)
+
+    def hold_benefit(self, tx: Transaction, request: HoldBenefitRequest) -> HoldBenefitResponse:
+        """See the port."""
+        return self._part(benefits.hold_benefit, tx, request)
+
+    def _part(
+        self, command: Command[Request, Response], tx: Transaction, request: Request
+    ) -> Response:
+        try:
+            return command(tx, self._region, self._itself, request)
+        except (Refusal, StatementError) as error:
+            raise RefusedHere from error
 
 
 class LocalPeer:

@@ -42,7 +42,7 @@ from rxoutflow_server.domain.rule_book import RuleBook
 from rxoutflow_server.domain.settlement import InsuredPerson
 from rxoutflow_server.platform import tasks
 from rxoutflow_server.platform.changes import AnnouncingStore, Changes
-from rxoutflow_server.platform.desk import Desk, LocalPeer
+from rxoutflow_server.platform.desk import Desk, LocalPeer, RolesHere
 from rxoutflow_server.platform.peers import RegionalPeers
 from rxoutflow_server.platform.servicers import (
     AdministrationServicer,
@@ -104,7 +104,7 @@ async def serve_platform(config: PlatformConfig) -> None:
         desk = Desk(region, store)
         itself = CallerName(region.code, CallerKind.PLATFORM, region.code)
         peers = RegionalPeers(region.code, LocalPeer(desk, itself), channels)
-        exchange, pauses = Exchange(region, store, peers), Pauses()
+        exchange, pauses = Exchange(region, store, peers, RolesHere(region)), Pauses()
         server = build_server(
             _services(exchange, desk, changes),
             listen=config.listen,

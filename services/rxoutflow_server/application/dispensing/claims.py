@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 
 from rxoutflow.identity import CallerName
@@ -27,7 +28,12 @@ from rxoutflow.v1.pharmacy_service_pb2 import (
     ReleaseClaimRequest,
     ReleaseClaimResponse,
 )
-from rxoutflow_server.application.dispensing.exchange import Exchange, believed, require_asked
+from rxoutflow_server.application.dispensing.exchange import (
+    Exchange,
+    RefusedHere,
+    believed,
+    require_asked,
+)
 from rxoutflow_server.application.exchange.corrected import require_uncorrected
 from rxoutflow_server.application.exchange.evidence import keep, step
 from rxoutflow_server.application.exchange.idempotency import (
@@ -42,7 +48,7 @@ from rxoutflow_server.application.ports import (
     RegionRole,
     Transaction,
 )
-from rxoutflow_server.application.region import Region, opened
+from rxoutflow_server.application.region import Region, opened, receipted, routed
 from rxoutflow_server.domain.dispense import DispenseState, let_go
 from rxoutflow_server.domain.errors import Reason, Refusal
 
@@ -113,28 +119,25 @@ async def claim(
         Refusal: see PharmacyService.ClaimPrescription.
         Unavailable: the home region cannot be reached; repeat with the same request id.
     """
-    region, now = exchange.region, exchange.region.now()
+    region, store, now = exchange.region, exchange.store, exchange.region.now()
     number = unverified_number(request.claim, attempt_pb2.Claim)
     key = RequestKey(number, str(caller), request.request_id, CLAIM_PRESCRIPTION)
-    is_kept = await exchange.store.read(lambda tx: _is_kept(tx, region, caller, request, key, now))
-    if not is_kept:
-        granted = await exchange.home_of(number).grant_claim(
-            _with_proof(
-                GrantClaimRequest(request_id=request.request_id, claim=request.claim), request
-            )
-        )
-    else:
-        granted = GrantClaimResponse()
-    return await exchange.store.transact(
-        lambda tx: once(
-            tx.journal,
-            key,
-            request,
-            ClaimPrescriptionResponse,
-            now,
-            lambda: _keep_claim(tx, region, caller, request, granted, now),
-        )
+    asked = _with_proof(
+        GrantClaimRequest(request_id=request.request_id, claim=request.claim), request
     )
+
+    def granted_here(tx: Transaction) -> ClaimPrescriptionResponse:
+        is_kept = _is_kept(tx, region, caller, request, key, now)
+        granted = GrantClaimResponse() if is_kept else exchange.own.grant_claim(tx, asked)
+        return _kept(tx, region, caller, request, key, granted, now)
+
+    if routed(number).region_code == region.code:
+        with suppress(RefusedHere):
+            response = await store.transact(granted_here)
+            return await receipted(region, store, response, request.claim)
+    is_kept = await store.read(lambda tx: _is_kept(tx, region, caller, request, key, now))
+    granted = GrantClaimResponse() if is_kept else await exchange.home_of(number).grant_claim(asked)
+    return await store.transact(lambda tx: _kept(tx, region, caller, request, key, granted, now))
 
 
 async def release(
@@ -269,6 +272,26 @@ def _is_kept(
     verified = region.verified(request.claim, attempt_pb2.Claim, now, decides=False)
     require_own(caller, verified.content.pharmacy_code)
     return False
+
+
+def _kept(
+    tx: Transaction,
+    region: Region,
+    caller: CallerName,
+    request: ClaimPrescriptionRequest,
+    key: RequestKey,
+    granted: GrantClaimResponse,
+    now: datetime,
+) -> ClaimPrescriptionResponse:
+    """The answer to a claim, which is kept once."""
+    return once(
+        tx.journal,
+        key,
+        request,
+        ClaimPrescriptionResponse,
+        now,
+        lambda: _keep_claim(tx, region, caller, request, granted, now),
+    )
 
 
 def _keep_claim(

@@ -4,13 +4,55 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from rxoutflow.statements import StatementError, Verified
 from rxoutflow.statements.verification import M
+from rxoutflow.v1.home_service_pb2 import (
+    CommitAttemptRequest,
+    CommitAttemptResponse,
+    GrantClaimRequest,
+    GrantClaimResponse,
+)
+from rxoutflow.v1.payer_service_pb2 import HoldBenefitRequest, HoldBenefitResponse
 from rxoutflow.v1.statement_pb2 import SignedStatement
-from rxoutflow_server.application.ports import PeerGateway, Peers, Store
+from rxoutflow_server.application.ports import PeerGateway, Peers, Store, Transaction
 from rxoutflow_server.application.region import Region, routed
 from rxoutflow_server.domain.errors import Reason, Unavailable
+
+
+class OwnRoles(Protocol):
+    """Home and payer where they are this region itself: what they do is a part of a transaction.
+
+    What is refused has to be undone with all that led to it.
+    """
+
+    def grant_claim(self, tx: Transaction, request: GrantClaimRequest) -> GrantClaimResponse:
+        """See HomeService.GrantClaim; without a receipt.
+
+        Raises:
+            RefusedHere: it was refused, and would be again.
+        """
+
+    def commit_attempt(
+        self, tx: Transaction, request: CommitAttemptRequest
+    ) -> CommitAttemptResponse:
+        """See HomeService.CommitAttempt.
+
+        Raises:
+            RefusedHere: likewise.
+        """
+
+    def hold_benefit(self, tx: Transaction, request: HoldBenefitRequest) -> HoldBenefitResponse:
+        """See PayerService.HoldBenefit.
+
+        Raises:
+            RefusedHere: likewise.
+        """
+
+
+class RefusedHere(Exception):
+    """An own role refused a part of a transaction. Asked alone, it says why, and that is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +62,7 @@ class Exchange:
     region: Region
     store: Store
     peers: Peers
+    own: OwnRoles
 
     def home_of(self, prescription_number: str) -> PeerGateway:
         """The home region of a prescription, by the first six digits of its number.

@@ -2,16 +2,17 @@
 
 ``_drive`` brings a dispense from any stored step to its decision. The call of the pharmacy and the
 recovery after a crash both use it, and every request it makes is idempotent at its receiver: by
-settlement at the payer, by request at home. A transaction stores one answer and loads the next
-request, so that a commitment costs no more of them than it has steps.
+settlement at the payer, by request at home. A transaction stores one answer, takes all steps for
+which this region is payer or home itself, and loads the next request. So a commitment costs one
+transaction, and one more for each other region that has to be asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from rxoutflow.identity import CallerName
 from rxoutflow.statements import StatementError, Verified
@@ -30,14 +31,20 @@ from rxoutflow_server.application.dispensing.claims import (
     require_claim,
     require_own,
 )
-from rxoutflow_server.application.dispensing.exchange import Exchange, believed, require_asked
+from rxoutflow_server.application.dispensing.exchange import (
+    Exchange,
+    OwnRoles,
+    RefusedHere,
+    believed,
+    require_asked,
+)
 from rxoutflow_server.application.dispensing.pricing import priced
 from rxoutflow_server.application.exchange.corrected import require_uncorrected
 from rxoutflow_server.application.exchange.evidence import keep, step
 from rxoutflow_server.application.exchange.idempotency import RequestKey, once, require_unused
 from rxoutflow_server.application.messages import committed_lines
 from rxoutflow_server.application.ports import ClaimCopy, Flow, RegionRole, Transaction
-from rxoutflow_server.application.region import Region
+from rxoutflow_server.application.region import Region, routed
 from rxoutflow_server.application.validation import (
     check_priced_lines,
     check_quoted_lines,
@@ -49,7 +56,9 @@ from rxoutflow_server.domain.dispense import Dispense, DispenseState, advanced
 from rxoutflow_server.domain.errors import InvariantBroken, Reason, Refusal
 
 R = TypeVar("R")
-_Step: TypeAlias = tuple[Dispense, HoldBenefitRequest | CommitAttemptRequest | None]
+_Request: TypeAlias = HoldBenefitRequest | CommitAttemptRequest
+_Open: TypeAlias = tuple[Dispense, _Request]
+_Change: TypeAlias = Callable[[Transaction], Dispense]
 
 _INSURANCE = settlement_pb2.SETTLEMENT_MODE_INSURANCE
 
@@ -57,6 +66,13 @@ COMMIT_CLAIM = "/rxoutflow.v1.PharmacyService/CommitClaim"
 
 _UNDECIDED = (DispenseState.COMMITTING, DispenseState.HELD)
 _PERMITTED = (DispenseState.COMMITTED, DispenseState.DISPENSED, DispenseState.COMPLETED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided(Generic[R]):
+    """Nobody has to be asked any more."""
+
+    answer: R
 
 
 async def quote(
@@ -118,9 +134,10 @@ async def commit(
         Unavailable: home or payer cannot be reached; repeat with the same request id.
     """
     region = exchange.region
-    step = await exchange.store.transact(lambda tx: _next(tx, _intend(tx, region, caller, request)))
     answer = await _drive(
-        exchange, step, lambda tx, dispense: _commit_answer(tx, region, caller, request, dispense)
+        exchange,
+        lambda tx: _intend(tx, region, caller, request),
+        lambda tx, dispense: _commit_answer(tx, region, caller, request, dispense),
     )
     if isinstance(answer, Refusal):
         raise answer
@@ -147,47 +164,73 @@ async def drive(exchange: Exchange, dispense: Dispense) -> None:
         StatementError: likewise, where this region is home or payer itself.
         Unavailable: home or payer cannot be reached; the dispense stays where it is.
     """
-    step = await exchange.store.read(lambda tx: _next(tx, dispense))
-    await _drive(exchange, step, lambda _tx, _dispense: None)
+    await _drive(exchange, lambda tx: _current(tx, dispense), lambda _tx, _dispense: None)
 
 
 async def _drive(
-    exchange: Exchange, step: _Step, answer: Callable[[Transaction, Dispense], R]
+    exchange: Exchange, change: _Change, answer: Callable[[Transaction, Dispense], R]
 ) -> R:
-    """Take the steps that are left; ``answer`` is called in the transaction of the last one.
+    """Store a change and take the steps that follow from it, until the dispense is decided.
 
-    It is given the dispense as it stands in that transaction.
+    ``answer`` is called in the transaction of the last step, with the dispense as it stands there.
     """
-    region, store, (dispense, request) = exchange.region, exchange.store, step
+    while True:
+        step = await _stored(exchange, change, answer)
+        if isinstance(step, _Decided):
+            return step.answer
+        change = await _asked(exchange, *step)
+
+
+async def _stored(
+    exchange: Exchange, change: _Change, answer: Callable[[Transaction, Dispense], R]
+) -> _Open | _Decided[R]:
+    """Store a change with all own steps behind it; without them if one of them is refused."""
+
+    def carry_out(tx: Transaction, own: OwnRoles | None) -> _Open | _Decided[R]:
+        dispense, request = _onwards(tx, exchange.region, own, change(tx))
+        return _Decided(answer(tx, dispense)) if request is None else (dispense, request)
+
+    try:
+        return await exchange.store.transact(lambda tx: carry_out(tx, exchange.own))
+    except RefusedHere:
+        return await exchange.store.transact(lambda tx: carry_out(tx, None))
+
+
+def _onwards(
+    tx: Transaction, region: Region, own: OwnRoles | None, dispense: Dispense
+) -> tuple[Dispense, _Request | None]:
+    """Take the steps of the own roles that come next, and what to ask then; nothing if decided."""
+    home = routed(dispense.prescription_number).region_code
+    while dispense.state in _UNDECIDED:
+        if dispense.state is DispenseState.COMMITTING:
+            request = _hold_request(tx, dispense)
+            if own is None or dispense.payer_region_code != region.code:
+                return dispense, request
+            held = own.hold_benefit(tx, request)
+            dispense = _keep_hold(tx, region, dispense, held.settlement)
+        else:
+            asked = _commit_request(tx, dispense)
+            if own is None or home != region.code:
+                return dispense, asked
+            committed = own.commit_attempt(tx, asked)
+            dispense = _keep_commit(tx, region, dispense, committed.attempt)
+    return dispense, None
+
+
+async def _asked(exchange: Exchange, dispense: Dispense, request: _Request) -> _Change:
+    """Ask payer or home; the change that stores the answer."""
+    region = exchange.region
     try:
         if isinstance(request, HoldBenefitRequest):
             held = await exchange.peers.region(dispense.payer_region_code).hold_benefit(request)
-            before = dispense
-            dispense, request = await store.transact(
-                lambda tx: _next(tx, _keep_hold(tx, region, before, held.settlement))
-            )
-        if isinstance(request, CommitAttemptRequest):
-            home = exchange.home_of(dispense.prescription_number)
-            committed = await home.commit_attempt(request)
-            return await store.transact(
-                lambda tx: answer(tx, _keep_commit(tx, region, dispense, committed.attempt))
-            )
+            return lambda tx: _keep_hold(tx, region, dispense, held.settlement)
+        home = exchange.home_of(dispense.prescription_number)
+        committed = await home.commit_attempt(request)
+        return lambda tx: _keep_commit(tx, region, dispense, committed.attempt)
     except (Refusal, StatementError) as refusal:
         if _is_decision(refusal, dispense):
-            await store.transact(lambda tx: _refused(tx, region, dispense))
+            await exchange.store.transact(lambda tx: _refused(tx, region, dispense))
         raise
-    return await store.transact(lambda tx: answer(tx, _current(tx, dispense)))
-
-
-def _next(tx: Transaction, dispense: Dispense) -> _Step:
-    """A dispense with what is to be asked for it next; nothing if it is decided."""
-    match dispense.state:
-        case DispenseState.COMMITTING:
-            return dispense, _hold_request(tx, dispense)
-        case DispenseState.HELD:
-            return dispense, _commit_request(tx, dispense)
-        case _:
-            return dispense, None
 
 
 def _is_decision(refusal: Refusal | StatementError, dispense: Dispense) -> bool:
