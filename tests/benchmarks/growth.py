@@ -22,7 +22,6 @@ from statistics import median
 from typing import Any
 
 import click
-import grpc
 import uvloop
 from rich.console import Console
 from rich.table import Table
@@ -32,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.exchange import drawing
 from benchmarks.exchange.filling import Filler
 from benchmarks.exchange.load import Measured, measure
-from benchmarks.exchange.setting import documented, job_of, warning
+from benchmarks.exchange.setting import documented, job_of, warm_up, warning
 from benchmarks.exchange.site import Site, running_site
 from benchmarks.exchange.work import Job
 
@@ -41,7 +40,6 @@ STORE = f"site/platforms/{REGION}/platform.db"
 SIZES = (10_000, 100_000, 1_000_000, 5_000_000)
 SHARE_OF_FREE = 0.6
 OPERATIONS = {"register": drawing.BLUE, "claim": drawing.ORANGE}
-READY_SECONDS = 60.0
 SETTLE_SECONDS = 3.0
 """What a platform may still do for the templates after their exchange."""
 
@@ -148,9 +146,7 @@ class Growth:
 
     async def _round(self, site: Site, job: Job, calls: int) -> tuple[Measured, Measured]:
         pids = [site.pids[f"platform-{REGION}"]]
-        # Numbers are drawn at random within a millisecond, so two may be the same now and then.
-        made = (job.case(index) for index in range(calls))
-        cases = list({case.number: case for case in made}.values())
+        cases = [job.case(index) for index in range(calls)]
         registers = [job.register(case) for case in cases]
         registered, _ = await measure("register", registers, self._concurrency, pids)
         claims = [job.claim(case) for case in cases]
@@ -169,20 +165,11 @@ class Growth:
 
 async def _make_templates(site: Site) -> tuple[str, str]:
     job = job_of(site, "one region")
-    registered = job.case(0)
+    registered = job.case(1)
     await job.register(registered)()
-    deadline = time.monotonic() + READY_SECONDS
-    while True:
-        dispensed = job.case(1)
-        try:
-            await job.exchange(dispensed)()
-        except grpc.aio.AioRpcError as error:
-            if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.5)
-        else:
-            await asyncio.sleep(SETTLE_SECONDS)
-            return registered.number, dispensed.number
+    dispensed = await warm_up(job, exchanges=1)
+    await asyncio.sleep(SETTLE_SECONDS)
+    return registered.number, dispensed.number
 
 
 def _show(found: list[Found]) -> None:

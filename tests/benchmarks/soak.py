@@ -25,19 +25,17 @@ from statistics import linear_regression, mean
 from typing import Any
 
 import click
-import grpc
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.exchange import drawing
-from benchmarks.exchange.setting import documented, job_of, warning
+from benchmarks.exchange.setting import documented, job_of, warm_up, warning
 from benchmarks.exchange.site import Site, running_site
 from benchmarks.exchange.work import Job
 
 REGION = "350500"
 EVERY_SECONDS = 5.0
-READY_SECONDS = 60.0
 MIB = 1024 * 1024
 
 
@@ -63,7 +61,7 @@ class Soak:
 
     async def run(self, seconds: float, exchanges: float, concurrency: int) -> None:
         """Load the platform for so long, or until it has done so many."""
-        await self._until_peers_answer()
+        await warm_up(self._job, exchanges=1)
         begin = time.monotonic()
         self._sample(begin)
         async with asyncio.TaskGroup() as group:
@@ -73,27 +71,11 @@ class Soak:
                     work.create_task(self._work(begin + seconds, exchanges))
             watch.cancel()
 
-    async def _until_peers_answer(self) -> None:
-        """Exchange until all regions that keep trace codes are there."""
-        deadline = time.monotonic() + READY_SECONDS
-        while True:
-            try:
-                await self._exchange()
-            except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.5)
-            else:
-                return
-
     async def _work(self, end: float, exchanges: float) -> None:
         while time.monotonic() < end and self._done < exchanges:
-            await self._exchange()
+            self._begun += 1
+            await self._job.exchange(self._job.case(self._begun % self._people))()
             self._done += 1
-
-    async def _exchange(self) -> None:
-        self._begun += 1
-        await self._job.exchange(self._job.case(self._begun % self._people))()
 
     async def _watch(self, begin: float) -> None:
         for index in count(1):
@@ -119,7 +101,9 @@ class Soak:
 
 @click.command()
 @click.option("--minutes", default=10.0, help="How long the load lasts.")
-@click.option("--exchanges", type=int, help="So many instead, however long they take.")
+@click.option(
+    "--exchanges", type=click.IntRange(1000), help="So many instead, however long they take."
+)
 @click.option("--concurrency", default=32, help="Exchanges on their way at any time.")
 @click.option("--people", default=2000, help="Insured persons who take turns.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON of the samples.")

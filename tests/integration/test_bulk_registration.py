@@ -6,28 +6,28 @@ prescription has been answered once and is stored.
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
+from random import SystemRandom
 
 import grpc
 import pytest
 
-from benchmarks.exchange.site import Site
-from benchmarks.exchange.work import Job, read_draft
 from rxoutflow.client import DirectHospitalClient, Patience, Registered
 from rxoutflow.errors import SignatureRefused
 from rxoutflow.profile import Endpoint, load_profile
 from rxoutflow.v1 import hospital_service_pb2 as messages
 from rxoutflow.v1 import hospital_service_pb2_grpc as stubs
 from rxoutflow_server.sandbox.wiring import platform_service
-from support.lone_platform import DRAFT, HOSPITAL, PHARMACY, REGION, Platform, lone_platform, proper
+from support.lone_platform import HOSPITAL, REGION, Platform, lone_platform, proper
+from support.paperwork import Paperwork
 
 Request = messages.RegisterPrescriptionRequest
 MANY = 300
-PATIENT = Patience(attempts=100, first_pause=0.05, longest_pause=0.3)
+PATIENT = "LONE0000001"
+PATIENCE = Patience(attempts=100, first_pause=0.05, longest_pause=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +38,15 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 @pytest.fixture(scope="module")
-def job(platform: Platform) -> Job:
-    site = Site(platform.prepared, platform.wiring, {}, 0)
-    prices = json.loads(platform.layout.prices(platform.institution(PHARMACY)).read_text("utf-8"))
-
-    async def on_a_loop() -> Job:  # its channels, which nobody uses here, want one
-        return Job(site, HOSPITAL, PHARMACY, read_draft(DRAFT), prices, REGION)
-
-    return asyncio.run(on_a_loop())
+def papers(platform: Platform) -> Paperwork:
+    return platform.paperwork(SystemRandom(), count().__next__)
 
 
 @pytest.fixture
-def requests(job: Job) -> list[Request]:
+def requests(papers: Paperwork) -> list[Request]:
     """Signed, sealed, never sent."""
-    return [job.case().registration for _ in range(MANY)]
+    content = [papers.prescription(PATIENT, REGION) for _ in range(MANY)]
+    return [papers.registration(each) for each in content]
 
 
 @pytest.fixture
@@ -62,7 +57,7 @@ def hospital(platform: Platform) -> Iterator[DirectHospitalClient]:
         load_profile(platform.layout.profile(institution)),
         endpoint=Endpoint(target, region.host_name),
     )
-    with DirectHospitalClient(profile, patience=PATIENT) as client:
+    with DirectHospitalClient(profile, patience=PATIENCE) as client:
         yield client
 
 

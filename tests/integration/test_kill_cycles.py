@@ -34,7 +34,7 @@ from support.lone_platform import (
     with_largest_file,
 )
 from support.places import memory
-from support.postgres import PostgresMissing, Server
+from support.postgres import Server
 
 CYCLES = int(os.environ.get("RXOUTFLOW_CYCLES", "62"))
 SEED = int(os.environ.get("RXOUTFLOW_SEED", "20261122"))
@@ -60,10 +60,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def database() -> Iterator[Server]:
-    try:
-        started = Server.start(memory())
-    except PostgresMissing as missing:
-        pytest.skip(str(missing))
+    started = Server.start(memory())
     yield started
     started.stop()
 

@@ -1,4 +1,4 @@
-"""Registrations over a stream as hospitals and attackers meet it: a real server over mutual TLS.
+"""Registrations in bulk as hospitals and attackers meet them: a real server over mutual TLS.
 
 The servicer is the platform's own, before a store that does what a test says; so a test decides
 when something is decided. Whole platforms are in ``test_bulk_registration``.
@@ -23,6 +23,8 @@ import pytest
 import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from rxoutflow.client.failures import from_rpc_error
+from rxoutflow.errors import Overloaded
 from rxoutflow.v1 import hospital_service_pb2 as messages
 from rxoutflow.v1 import hospital_service_pb2_grpc as stubs
 from rxoutflow_server import telemetry
@@ -43,6 +45,11 @@ Stream = grpc.aio.StreamStreamCall
 
 async def _agree(_number: int) -> None:
     """What the store says unless told otherwise."""
+
+
+async def _revoke_the_second(number: int) -> None:
+    if number == 2:
+        raise Refusal(Reason.PRESCRIPTION_REVOKED, "taken back")
 
 
 @dataclass
@@ -184,11 +191,7 @@ async def test_an_answer_comes_while_the_stream_is_open(site: Site) -> None:
 
 
 async def test_what_is_refused_is_refused_alone(site: Site, store: Store) -> None:
-    async def decide(number: int) -> None:
-        if number == 2:
-            raise Refusal(Reason.PRESCRIPTION_REVOKED, "taken back")
-
-    store.decide = decide
+    store.decide = _revoke_the_second
     async with site.serving() as server, site.connection(server) as channel:
         stream = open_stream(channel)
         await send(stream, 1, 2, 3)
@@ -230,11 +233,7 @@ async def test_a_registration_that_takes_too_long_is_indefinite_and_the_stream_g
 async def test_every_registration_leaves_a_line_and_so_does_the_stream(
     site: Site, store: Store, logged: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    async def decide(number: int) -> None:
-        if number == 2:
-            raise Refusal(Reason.PRESCRIPTION_REVOKED, "taken back")
-
-    store.decide = decide
+    store.decide = _revoke_the_second
     async with site.serving() as server, site.connection(server) as channel:
         stream = open_stream(channel)
         await send(stream, 1, 2)
@@ -289,6 +288,45 @@ async def test_who_sends_faster_than_its_rate_is_slowed_down_and_never_refused(
             if number == 100:
                 await register(channel)  # the stream leaves something to calls
         assert asyncio.get_running_loop().time() - begun > (150 - 50) / 500
+
+
+async def in_a_batch(channel: grpc.aio.Channel, number: int) -> list[str]:
+    """What becomes of so many registrations in one call."""
+    requests = [registration(each).registration for each in range(number)]
+    batch = messages.BatchRegisterPrescriptionsRequest(requests=requests)
+    answer = await stubs.HospitalServiceStub(channel).BatchRegisterPrescriptions(batch)
+    return [str(result.WhichOneof("result")) for result in answer.results]
+
+
+async def test_a_batch_counts_as_many_calls_as_it_holds_and_the_next_is_told_when(
+    site: Site, store: Store
+) -> None:
+    limits = CallLimits(institution_rate=Rate(per_second=0.1, burst=20))
+    async with site.serving(limits=limits) as server, site.connection(server) as channel:
+        for _ in range(2):
+            assert await in_a_batch(channel, 15) == ["response"] * 15
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await in_a_batch(channel, 1)
+    refusal = from_rpc_error(refused.value, "the platform")
+    assert isinstance(refusal, Overloaded)
+    owed, next_one = 10, 1
+    assert refusal.retry_after == pytest.approx((owed + next_one) / 0.1, abs=5)
+    assert store.begun == 30
+
+
+async def test_a_hundred_in_a_batch_are_let_in_where_a_burst_is_smaller(site: Site) -> None:
+    limits = CallLimits(institution_rate=Rate(per_second=1, burst=2))
+    async with site.serving(limits=limits) as server, site.connection(server) as channel:
+        assert await in_a_batch(channel, 100) == ["response"] * 100
+
+
+async def test_a_batch_of_too_many_counts_as_one_call(site: Site) -> None:
+    limits = CallLimits(institution_rate=Rate(per_second=0.1, burst=2))
+    async with site.serving(limits=limits) as server, site.connection(server) as channel:
+        for _ in range(2):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await in_a_batch(channel, 101)
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_one_institution_has_so_many_streams_and_not_more(site: Site) -> None:

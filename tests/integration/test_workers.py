@@ -22,19 +22,18 @@ import grpc
 import pytest
 
 from benchmarks.exchange.load import Call
-from benchmarks.exchange.site import Site
-from benchmarks.exchange.work import Job, read_draft
+from benchmarks.exchange.site import RATE, Site
+from benchmarks.exchange.work import Job
 from rxoutflow.client import DirectHospitalClient, Registered
 from rxoutflow.profile import Endpoint, load_profile
 from rxoutflow_server.sandbox.layout import prepare
 from rxoutflow_server.sandbox.running import server_command
 from rxoutflow_server.sandbox.wiring import Wiring, choose_ports, services
-from support.postgres import PostgresMissing, fresh_schema
+from support.postgres import fresh_schema
 from support.sandbox import eventually
 
 REGION, HOSPITAL = "350500", "quanzhou-hospital"
 SCHEMA = "workers"
-DRAFT = Path(__file__).parents[2] / "clients/prescriptions/one-region.json"
 WORKERS = 2
 AT_ONCE = 8
 
@@ -75,10 +74,7 @@ class Running:
 @contextmanager
 def running(folder: Path) -> Iterator[Running]:
     """A region's platform in two processes."""
-    try:
-        address = fresh_schema(SCHEMA)
-    except PostgresMissing as missing:
-        pytest.skip(str(missing))
+    address = fresh_schema(SCHEMA)
     prepared = prepare(folder, datetime.now(UTC))
     layout, constellation = prepared.layout, prepared.constellation
     all_of_them = services(layout, constellation)
@@ -88,14 +84,12 @@ def running(folder: Path) -> Iterator[Running]:
     text = service.config.read_text("utf-8")
     place = f'postgres = "{address}"\nschema = "{SCHEMA}"'
     text = f"workers = {WORKERS}\n" + text.replace('path = "platform.db"', place)
-    service.config.write_text(text + "\n[limits]\ncalls_per_second = 100000\n", "utf-8")
+    service.config.write_text(text + RATE, "utf-8")
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(server_command(service), stdout=output, stderr=output)
     site = Site(prepared, wiring, {}, 0)
-    _, pharmacy = site.institution("quanzhou-pharmacy")
-    prices = json.loads(layout.prices(pharmacy).read_text("utf-8"))
-    job = Job(site, HOSPITAL, "quanzhou-pharmacy", read_draft(DRAFT), prices, REGION)
+    job = Job(site, HOSPITAL, "quanzhou-pharmacy", REGION)
     started = Running(process, log, job, site)
     try:
         eventually(lambda: started.said("workers_ready"), "the workers are ready")

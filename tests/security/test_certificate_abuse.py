@@ -414,9 +414,10 @@ async def test_a_certificate_that_expires_is_refused_on_its_live_connection(site
         assert await until_refused(channel) == EXPIRED
         assert datetime.now(UTC) >= end - timedelta(seconds=1)
         told = EXPIRED
-        while told == EXPIRED:  # handshakes count whole seconds: it is over with the one of its end
-            async with site.connection(server, short) as another:
-                told = await outcome(another)
+        async with asyncio.timeout(20):
+            while told == EXPIRED:  # handshakes count whole seconds: over with the one of its end
+                async with site.connection(server, short) as another:
+                    told = await outcome(another)
         assert told == HANDSHAKE
 
 

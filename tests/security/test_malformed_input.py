@@ -72,9 +72,9 @@ DIFFERS = "DIFFERS"
 """What stands for the answer that two books are not the same: nothing was accepted."""
 
 _WRONG_CODES = {f"{HOME}.pickup_tries"}
-_SEALED = {"outcomes", "statements"}
+_SEALED = {"certificates", "outcomes", "statements"}
 _LOGGED = {"log_leaves", "log_checkpoints", "log_signers"}
-_INTENDED = {"dispenses", "statements", "steps"} | _LOGGED
+_INTENDED = {"certificates", "dispenses", "statements", "steps"} | _LOGGED
 RESIDUE: dict[str, set[str]] = {
     # Wrong codes are counted, so that nobody can go on guessing.
     "PharmacyService/FindPrescription": _WRONG_CODES,

@@ -9,14 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-import pytest
-
 from rxoutflow_server.application.edge_ports import EdgeStore
 from rxoutflow_server.application.ports import Store
 from rxoutflow_server.storage.memory import MemoryStore
 from rxoutflow_server.storage.postgres import PostgresStore
 from rxoutflow_server.storage.sqlite import SqliteStore
-from support.postgres import PostgresMissing, fresh_schema
+from support.postgres import fresh_schema
 
 
 class OpenStore(Store, Protocol):
@@ -63,10 +61,7 @@ class PostgresSchemas:
     """Two schemas of a PostgreSQL database, made anew for each test."""
 
     def __init__(self, directory: Path) -> None:
-        try:
-            self._address = fresh_schema("platform", "edge")
-        except PostgresMissing as missing:
-            pytest.skip(str(missing))
+        self._address = fresh_schema("platform", "edge")
 
     def platform(self) -> OpenStore:
         return PostgresStore.open(self._address, "platform", schema="platform")

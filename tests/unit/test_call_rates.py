@@ -88,6 +88,36 @@ def test_a_stream_of_whoever_may_hardly_call_still_moves(seconds: Seconds) -> No
     assert streamed(slow, caller("P35020000001")) == 1
 
 
+def test_what_comes_in_one_call_counts_like_calls(rates: CallRates) -> None:
+    platform = caller("350200", CallerKind.PLATFORM)
+    rates.take(platform)
+    rates.charge(platform, 19)
+    assert taken(rates, platform, 100) == 30
+
+
+def test_more_in_one_call_than_a_burst_is_owed_and_paid_before_the_next(
+    rates: CallRates, seconds: Seconds
+) -> None:
+    pharmacy = caller("P35020000001")
+    rates.take(pharmacy)
+    rates.charge(pharmacy, 99)
+    with pytest.raises(Refusal) as refused:
+        rates.take(pharmacy)
+    assert refused.value.detail == {"retry_after_ms": "9800"}
+    seconds.now += 9.8
+    assert taken(rates, pharmacy, 100) == 1
+
+
+def test_a_stream_waits_for_what_its_caller_owes(rates: CallRates, seconds: Seconds) -> None:
+    pharmacy = caller("P35020000001")
+    rates.take(pharmacy)
+    rates.charge(pharmacy, 9)
+    wait = rates.take_streamed(pharmacy)
+    assert wait == pytest.approx(0.82)
+    seconds.now += wait
+    assert streamed(rates, pharmacy) == 1
+
+
 def test_one_institution_does_not_slow_another(rates: CallRates) -> None:
     taken(rates, caller("P35020000001"), 4)
     assert taken(rates, caller("P35020000002"), 3) == 3

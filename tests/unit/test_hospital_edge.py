@@ -163,6 +163,19 @@ async def test_issuing_goes_on_while_the_platform_is_away(site: Site) -> None:
     assert len(site.line.calls) == 1
 
 
+async def test_a_backlog_is_brought_side_by_side(site: Site) -> None:
+    site.line.up = False
+    for _ in range(3):
+        await site.issue(site.request())
+    site.line.up, site.line.hold = True, asyncio.Event()
+    delivering = asyncio.create_task(site.deliver())
+    async with asyncio.timeout(10):
+        while len(site.line.of(RegisterPrescriptionRequest)) < 3:
+            await asyncio.sleep(0)
+    site.line.hold.set()
+    assert await delivering
+
+
 async def test_what_was_queued_survives_a_restart(cast: Cast, tmp_path: Path) -> None:
     line = Line(cast.region.code, up=False)
     platform = FakeHospitalPlatform(cast, line)

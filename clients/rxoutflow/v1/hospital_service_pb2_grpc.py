@@ -122,7 +122,8 @@ class HospitalServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BatchRegisterPrescriptions(self, request, context):
-        """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself.
+        """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself. Each counts
+        as a call at the caller's rate: not this call, but those after it may be OVERLOADED for it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

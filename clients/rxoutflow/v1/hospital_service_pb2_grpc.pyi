@@ -51,7 +51,9 @@ class HospitalServiceStub:
     INSTITUTION_NOT_ACTIVE.
     """
     BatchRegisterPrescriptions: _grpc.UnaryUnaryMultiCallable[_hospital_service_pb2.BatchRegisterPrescriptionsRequest, _hospital_service_pb2.BatchRegisterPrescriptionsResponse]
-    """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself."""
+    """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself. Each counts
+    as a call at the caller's rate: not this call, but those after it may be OVERLOADED for it.
+    """
     StreamRegisterPrescriptions: _grpc.StreamStreamMultiCallable[_hospital_service_pb2.StreamRegisterPrescriptionsRequest, _hospital_service_pb2.StreamRegisterPrescriptionsResponse]
     """Registers as many prescriptions as the caller sends: for a backlog after an outage, or all of a
     hospital's prescriptions over one stream that stays open.
@@ -124,7 +126,9 @@ class HospitalServiceAsyncStub(HospitalServiceStub):
     INSTITUTION_NOT_ACTIVE.
     """
     BatchRegisterPrescriptions: _aio.UnaryUnaryMultiCallable[_hospital_service_pb2.BatchRegisterPrescriptionsRequest, _hospital_service_pb2.BatchRegisterPrescriptionsResponse]  # type: ignore[assignment]
-    """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself."""
+    """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself. Each counts
+    as a call at the caller's rate: not this call, but those after it may be OVERLOADED for it.
+    """
     StreamRegisterPrescriptions: _aio.StreamStreamMultiCallable[_hospital_service_pb2.StreamRegisterPrescriptionsRequest, _hospital_service_pb2.StreamRegisterPrescriptionsResponse]  # type: ignore[assignment]
     """Registers as many prescriptions as the caller sends: for a backlog after an outage, or all of a
     hospital's prescriptions over one stream that stays open.
@@ -212,7 +216,9 @@ class HospitalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _hospital_service_pb2.BatchRegisterPrescriptionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_hospital_service_pb2.BatchRegisterPrescriptionsResponse, _abc.Awaitable[_hospital_service_pb2.BatchRegisterPrescriptionsResponse]]:
-        """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself."""
+        """Registers up to 100 prescriptions in one call. Each succeeds or is refused by itself. Each counts
+        as a call at the caller's rate: not this call, but those after it may be OVERLOADED for it.
+        """
 
     @_abc_1.abstractmethod
     def StreamRegisterPrescriptions(

@@ -61,7 +61,7 @@ from rxoutflow_server.platform import notices
 from rxoutflow_server.platform.changes import Changes
 from rxoutflow_server.platform.desk import Desk
 from rxoutflow_server.transport.errors import status_of
-from rxoutflow_server.transport.interceptor import current_caller, decided
+from rxoutflow_server.transport.interceptor import count_as, current_caller, decided
 from rxoutflow_server.transport.pipelining import in_order
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -111,6 +111,7 @@ class HospitalServicer(hospital_service_pb2_grpc.HospitalServiceServicer):
         """See the contract."""
         if not 1 <= len(request.requests) <= MAX_REGISTRATIONS:
             raise invalid("requests", f"must be 1 to {MAX_REGISTRATIONS}")
+        count_as(len(request.requests))
         results = await asyncio.gather(
             *(self._register_one(_caller(), each) for each in request.requests)
         )

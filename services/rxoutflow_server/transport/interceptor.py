@@ -59,6 +59,7 @@ _CODES: Mapping[int, str] = {code.value[0]: code.name for code in grpc.StatusCod
 _caller: ContextVar[Caller] = ContextVar("caller")
 _method: ContextVar[str] = ContextVar("method")
 _deadline: ContextVar[float] = ContextVar("deadline")
+_rates: ContextVar[CallRates] = ContextVar("rates")
 
 log = structlog.get_logger()
 
@@ -87,6 +88,17 @@ def remaining_seconds(default: float = DEFAULT_SECONDS) -> float:
     """
     deadline = _deadline.get(None)
     return default if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def count_as(calls: int) -> None:
+    """Count the call that is being handled as so many, at its caller's rate, for what it holds.
+
+    It is handled all the same: what its caller calls next is refused, and told when to come back.
+
+    Raises:
+        LookupError: no call is being handled.
+    """
+    _rates.get().charge(_caller.get(), calls - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +239,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._rates.take(caller)
         self._gate.check(call.method, caller)
         _caller.set(caller)
+        _rates.set(self._rates)
         return caller
 
     def _check(self, method: str, connection: AuthContext) -> None:

@@ -2,8 +2,9 @@
 
 A bucket holds a burst; each call takes a token; what is empty refills at the rate. Who calls faster
 is refused before anything is read, and told when to come back; a stream of requests is read more
-slowly instead. Only authenticated institutions have buckets, so their number is bounded by the
-trust lists.
+slowly instead. A call that turns out to hold several takes a token for each, and may owe some:
+so it is never too large for a burst, and its caller's next waits for longer. Only authenticated
+institutions have buckets, so their number is bounded by the trust lists.
 """
 
 from __future__ import annotations
@@ -55,12 +56,13 @@ class CallRates:
         Raises:
             Refusal: OVERLOADED, with ``retry_after_ms``.
         """
-        rate = self._rate(caller)
-        wait = self._take(caller, rate)
+        bucket = self._bucket(caller)
+        wait = bucket.take(self._monotonic())
         if wait > 0:
+            per_second = bucket.rate.per_second
             raise Refusal(
                 Reason.OVERLOADED,
-                f"more than {rate.per_second:g} calls a second: wait, then repeat more slowly",
+                f"more than {per_second:g} calls a second: wait, then repeat more slowly",
                 retry_after_ms=str(round(wait * 1000) or 1),
             )
 
@@ -70,18 +72,20 @@ class CallRates:
         Streams leave a part of the burst to calls, so that a stream at full speed gets none of its
         caller's own calls refused.
         """
-        rate = self._rate(caller)
-        return self._take(caller, rate, leave=(rate.burst - 1) * LEFT_TO_CALLS)
+        bucket = self._bucket(caller)
+        return bucket.take(self._monotonic(), leave=(bucket.rate.burst - 1) * LEFT_TO_CALLS)
 
-    def _rate(self, caller: Caller) -> Rate:
-        return self._platform if caller.kind is CallerKind.PLATFORM else self._institution
+    def charge(self, caller: Caller, calls: int) -> None:
+        """Take tokens for what came in a call besides the one that let it in; they may be owed."""
+        self._bucket(caller).tokens -= calls
 
-    def _take(self, caller: Caller, rate: Rate, leave: float = 0.0) -> float:
-        now = self._monotonic()
+    def _bucket(self, caller: Caller) -> _Bucket:
         bucket = self._buckets.get(caller.institution_code)
         if bucket is None:
-            bucket = self._buckets[caller.institution_code] = _Bucket(rate.burst, now)
-        return bucket.take(rate, now, leave)
+            rate = self._platform if caller.kind is CallerKind.PLATFORM else self._institution
+            bucket = _Bucket(rate, rate.burst, self._monotonic())
+            self._buckets[caller.institution_code] = bucket
+        return bucket
 
 
 _ROUNDING = 1e-6
@@ -90,14 +94,15 @@ _ROUNDING = 1e-6
 
 @dataclass(slots=True)
 class _Bucket:
+    rate: Rate
     tokens: float
     filled_at: float
 
-    def take(self, rate: Rate, now: float, leave: float) -> float:
+    def take(self, now: float, leave: float = 0.0) -> float:
         """Take a token beyond those to leave and return 0, or return the seconds until there is."""
-        refilled = self.tokens + (now - self.filled_at) * rate.per_second
-        self.tokens, self.filled_at = min(refilled, rate.burst), now
+        refilled = self.tokens + (now - self.filled_at) * self.rate.per_second
+        self.tokens, self.filled_at = min(refilled, self.rate.burst), now
         if self.tokens < leave + 1 - _ROUNDING:
-            return (leave + 1 - self.tokens) / rate.per_second
+            return (leave + 1 - self.tokens) / self.rate.per_second
         self.tokens -= 1
         return 0.0

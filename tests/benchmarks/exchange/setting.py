@@ -8,6 +8,7 @@ import os
 import platform
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,11 +19,13 @@ from typing import Any
 import grpc
 
 from benchmarks.exchange.site import Site
-from benchmarks.exchange.work import Job, read_draft
+from benchmarks.exchange.work import Case, Job
 
 ROOT = Path(__file__).resolve().parents[3]
-DRAFT = ROOT / "clients/prescriptions/one-region.json"
 ECHO_BYTES = 1500
+READY_SECONDS = 60.0
+"""How long platforms that were started may take to find each other."""
+
 CONSTELLATIONS = {
     "one region": ("quanzhou-hospital", "quanzhou-pharmacy", "350500"),
     "three regions": ("xiamen-hospital", "quanzhou-pharmacy", "320600"),
@@ -39,30 +42,28 @@ QUIET_LOAD = 0.5
 def job_of(site: Site, constellation: str) -> Job:
     """The calls of a constellation."""
     hospital, pharmacy, payer = CONSTELLATIONS[constellation]
-    _, institution = site.institution(pharmacy)
-    prices = json.loads(site.layout.prices(institution).read_text("utf-8"))
-    return Job(site, hospital, pharmacy, read_draft(DRAFT), prices, payer)
+    return Job(site, hospital, pharmacy, payer)
 
 
-async def warm_up(job: Job, exchanges: int = 20) -> None:
-    """Whole exchanges one after the other, until the platforms have found each other.
+async def warm_up(job: Job, exchanges: int = 20) -> Case:
+    """Whole exchanges one after the other, once the platforms have found each other; the last.
 
     Raises:
-        RuntimeError: they do not.
+        grpc.aio.AioRpcError: they do not find each other; see their logs.
     """
-    done = 0
-    for index in range(200):
+    end = time.monotonic() + READY_SECONDS
+    done = list[Case]()
+    while len(done) < exchanges:
+        case = job.case(len(done))
         try:
-            await job.exchange(job.case(index))()
+            await job.exchange(case)()
         except grpc.aio.AioRpcError as error:  # a peer that started later is dialled again soon
-            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() > end:
                 raise
             await asyncio.sleep(0.1)
         else:
-            done += 1
-        if done == exchanges:
-            return
-    raise RuntimeError("the platforms do not reach each other; see their logs")
+            done.append(case)
+    return done[-1]
 
 
 def echo_region(constellation: str) -> str:

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import grpc
 
-from rxoutflow.statements.signers import FileSigner
-from rxoutflow_server.devpki import KeyPair
 from rxoutflow_server.sandbox.constellation import (
     CONSTELLATION_FILE,
     DATA,
@@ -69,10 +67,6 @@ class Site:
             for each in region.institutions
             if each.actor == actor
         )
-
-    def signer(self, pair: KeyPair) -> FileSigner:
-        """What signs with a key of the site."""
-        return FileSigner.load(pair.certificate, pair.key)
 
     def channels(self, actor: str) -> list[grpc.aio.Channel]:
         """Connections of an institution to the platform of its region."""

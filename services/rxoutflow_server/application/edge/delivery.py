@@ -1,13 +1,16 @@
 """Bringing to the platform what waits for it, until it is there.
 
 The loop sleeps while nothing waits; it is woken when something does. What the platform does not
-decide is tried again with growing pauses. One item that cannot be decided holds up no other.
+decide is tried again with growing pauses. One item that cannot be decided holds up no other, and
+some are on their way at a time, so that a backlog does not wait for the line once for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
+from typing import TypeVar
 
 import structlog
 
@@ -18,8 +21,13 @@ from rxoutflow_server.application.edge.surroundings import Edge, Pause
 from rxoutflow_server.domain.errors import Refusal, Unavailable
 
 BATCH = 100
+AT_ONCE = 8
+"""Items on their way to the platform: few, because after its outage all its institutions come."""
+
 FIRST_PAUSE = timedelta(milliseconds=200)
 LONGEST_PAUSE = timedelta(seconds=10)
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -52,23 +60,36 @@ async def prescriptions(edge: Edge, platform: HospitalPlatform) -> bool:
     queued = await edge.store.read(lambda tx: tx.edge.queued(BATCH))
     if queued and not await platform.reachable():
         return False
-    done = [await _brought(edge, platform, each.prescription_number) for each in queued]
-    return all(done) and len(queued) < BATCH
+    numbers = (each.prescription_number for each in queued)
+    done = await _each(numbers, lambda number: _brought(edge, platform, number))
+    return done and len(queued) < BATCH
 
 
 async def records(edge: Edge, platform: PharmacyPlatform) -> bool:
     """Try every dispense record and every return on its way once; whether none is left.
 
-    Records go first: a return follows the record of its handover.
+    Records go first: a return follows the record of its handover. Returns go one after the other:
+    how much one may take back depends on those before it.
     """
     undelivered = await edge.store.read(lambda tx: tx.edge.undelivered(BATCH))
     returned = await edge.store.read(lambda tx: tx.edge.undelivered_returns(BATCH))
     if (undelivered or returned) and not await platform.reachable():
         return False
-    done = [await attempted(handovers.offer(edge, platform, each)) for each in undelivered]
+    done = await _each(undelivered, lambda each: attempted(handovers.offer(edge, platform, each)))
     returned = await edge.store.read(lambda tx: tx.edge.undelivered_returns(BATCH))
-    done += [await attempted(goods_returns.offer(edge, platform, each)) for each in returned]
-    return all(done) and len(undelivered) < BATCH and len(returned) < BATCH
+    given_back = [await attempted(goods_returns.offer(edge, platform, each)) for each in returned]
+    return done and all(given_back) and len(undelivered) < BATCH and len(returned) < BATCH
+
+
+async def _each(items: Iterable[T], deliver: Callable[[T], Awaitable[bool]]) -> bool:
+    """Deliver items side by side; whether all are done."""
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def delivered(item: T) -> bool:
+        async with free:
+            return await deliver(item)
+
+    return all(await asyncio.gather(*map(delivered, items)))
 
 
 async def _brought(edge: Edge, platform: HospitalPlatform, number: str) -> bool:
