@@ -19,13 +19,22 @@ from google.protobuf.message import DecodeError, Message
 
 from rxoutflow.v1 import attempt_pb2, settlement_pb2
 from rxoutflow.v1.prescription_pb2 import Prescription as PrescriptionSheet
+from rxoutflow_server.application.recompute.books import replay_books
 from rxoutflow_server.application.recompute.evidence import Evidence, NotReplayable
 from rxoutflow_server.application.recompute.home import replay_prescription
+from rxoutflow_server.application.recompute.index import Heard
 from rxoutflow_server.application.recompute.payer import Formula, Person, replay_person
 from rxoutflow_server.storage.maintenance import Records
 from rxoutflow_server.storage.scratch import Scratch
 from rxoutflow_server.storage.tables.connection import Value
-from rxoutflow_server.storage.tables.recorded import Cells, Key, StoredOutcomeRow, Table, pages
+from rxoutflow_server.storage.tables.recorded import (
+    Cells,
+    HospitalNumber,
+    Key,
+    StoredOutcomeRow,
+    Table,
+    pages,
+)
 
 PAGE = 200
 """So many prescriptions or persons are read on one snapshot."""
@@ -91,6 +100,12 @@ class Recomputation:
         self._scratch = Scratch()
         self._paid: dict[str, list[str]] = {}
         """The prescriptions that were paid for here, by insured person."""
+        self._insured: dict[str, list[str]] = {}
+        """Those of which the payer role hears, by insured person."""
+        self._unsaid: dict[str, set[str]] = {}
+        """Those of which it hears, but not whose they are: by number, the attempts that ended."""
+        self._indexed: set[str] = set()
+        """Of these, the ones that are certainly in the index."""
         self.report = Report()
 
     def run(self) -> Report:
@@ -100,9 +115,14 @@ class Recomputation:
                 for number in numbers:
                     self._prescription(number)
                 self._progress(len(numbers))
+            for _ in self._pages(lambda: iter([[]])):
+                self._hospital_numbers()
             for persons in self._pages(self._persons):
                 for person_id in persons:
                     self._person(person_id)
+            for number in sorted(self._indexed):
+                problem = "is missing, and no statement here says whose prescription it is"
+                self._tell(f"prescription {number}", "prescription_index", "", problem)
         return self.report
 
     def _pages(self, listing: Callable[[], Iterator[list[str]]]) -> Iterator[list[str]]:
@@ -124,10 +144,11 @@ class Recomputation:
     def _persons(self) -> Iterator[list[str]]:
         for person_id in [each for each in self._paid if not self._is_known(each)]:
             self._tell(_person_name(person_id), "insured_persons", "", "the person is not there")
-        page = list(self._records.tables.payer.persons("", PAGE))
+        page = self._records.recorded.persons("", PAGE)
         while page:
             yield page
-            page = list(self._records.tables.payer.persons(page[-1], PAGE))
+            page = self._records.recorded.persons(page[-1], PAGE)
+        yield sorted(self._insured)  # of whom nothing is noted, and should be
 
     def _is_known(self, person_id: str) -> bool:
         return self._records.tables.payer.person(person_id) is not None
@@ -139,8 +160,10 @@ class Recomputation:
         except NotReplayable as error:
             self._tell(f"prescription {number}", "statements", "", str(error))
             return
-        self._note_paid(number, evidence)
+        paid = self._note_paid(number, evidence)
+        self._note_insured(number, evidence)
         self._outcomes(number, evidence)
+        self._books(number, evidence, paid=paid)
         if not number.startswith(self._formula.region_code):
             return
         self.report.prescriptions += 1
@@ -152,14 +175,87 @@ class Recomputation:
 
         self._compare(f"prescription {number}", [(self._scratch.home, [number])], replay)
 
-    def _note_paid(self, number: str, evidence: Evidence) -> None:
+    def _note_paid(self, number: str, evidence: Evidence) -> bool:
         code = self._formula.region_code
         settled = evidence.of_kind(settlement_pb2.Settlement)
-        if any(each.payer_region_code == code for each in settled):
+        paid = any(each.payer_region_code == code for each in settled)
+        if paid:
             for sheet in evidence.of_kind(PrescriptionSheet)[:1]:
                 self._paid.setdefault(sheet.patient.insured_person_id, []).append(number)
+        return paid
+
+    def _note_insured(self, number: str, evidence: Evidence) -> None:
+        heard = self._heard(number, evidence)
+        if not heard.is_indexed and not heard.ended:
+            return
+        if heard.person_id:
+            self._insured.setdefault(heard.person_id, []).append(number)
+            return
+        self._unsaid[number] = heard.ended
+        if heard.is_indexed:
+            self._indexed.add(number)
+
+    def _heard(self, number: str, evidence: Evidence) -> Heard:
+        code = self._formula.region_code
+        return Heard(code, number, evidence, self._records.recorded.told(number, code))
+
+    def _books(self, number: str, evidence: Evidence, *, paid: bool) -> None:
+        """Sales, receivables and counts; and nothing payable where nothing was to be paid."""
+        name = f"prescription {number}"
+        if self._records.recorded.lacks_steps(number):
+            self._tell(name, "steps", "", "a step is not kept any more; restore a backup")
+            return
+        steps = self._records.tables.journal.steps(number)
+        tables = self._scratch.sales if paid else (*self._scratch.books, *self._scratch.sales)
+
+        def replay() -> None:
+            code = self._formula.region_code
+            replay_books(self._scratch.tables, code, number, evidence, steps)
+
+        self._compare(name, [(tables, [number])], replay)
+
+    def _hospital_numbers(self) -> None:
+        """Hospitals' own numbers, as the prescriptions have them."""
+        table, found = self._scratch.hospital_numbers, list[_Difference]()
+        too_many, missing = self._records.recorded.hospital_numbers()
+        for own in map(_cells, too_many):
+            found.append(_Difference(table, table.key_of(own), own, None))
+        for own in map(_cells, missing):
+            found.append(_Difference(table, table.key_of(own), None, own))
+        for each in found:
+            row = each.stored or each.expected or {}
+            number = str(row["prescription_number"])
+            self.report.findings.append(_finding(f"prescription {number}", each))
+        if self._mending:
+            self._mend(found)
 
     def _person(self, person_id: str) -> None:
+        self._index(person_id)
+        if person_id in self._paid or self._is_known(person_id):
+            self._accounts(person_id)
+
+    def _index(self, person_id: str) -> None:
+        """The index of a person's prescriptions, and the attempts on them that ended."""
+        payer, recorded = self._records.tables.payer, self._records.recorded
+        stored = {each.prescription_number: each for each in payer.indexed(person_id)}
+        ended = set(recorded.ended_attempts(person_id))
+        unsaid = [number for number, ends in self._unsaid.items() if ends & ended]
+        numbers = {*stored, *self._insured.pop(person_id, []), *unsaid}
+        kept = {number: recorded.evidence([number]) for number in sorted(numbers)}
+        if any(not each.is_intact for evidence in kept.values() for each in evidence.kept):
+            return  # that was told, and nothing is written from it
+        heard = [self._heard(number, evidence) for number, evidence in kept.items()]
+        own = [each for each in heard if each.person_id in ("", person_id)]
+        self._indexed -= numbers
+
+        def replay() -> None:
+            for each in own:
+                entry = stored.get(each.number)
+                each.replay(self._scratch.tables, person_id, entry, ended)
+
+        self._compare(_person_name(person_id), [(self._scratch.noted, [person_id])], replay)
+
+    def _accounts(self, person_id: str) -> None:
         self.report.persons += 1
         payer, name = self._records.tables.payer, _person_name(person_id)
         stored, opening = payer.person(person_id), payer.opening(person_id)
@@ -169,14 +265,15 @@ class Recomputation:
             return
         settlements, entries = payer.settlements_of(person_id), payer.account_entries(person_id)
         person = Person(stored, opening, benefit, settlements, entries)
-        numbers = self._paid.get(person_id, [])
+        listed = {each.prescription_number for each in settlements}
+        numbers = sorted({*self._paid.get(person_id, []), *listed})  # also what came since
         evidence = self._records.recorded.evidence(numbers)
 
         def replay() -> None:
+            evidence.require_intact()
             replay_person(self._scratch.tables, person, evidence, self._formula)
 
-        listed = {each.prescription_number for each in settlements}
-        parts = [(self._scratch.payer, [person_id]), (self._scratch.books, [*{*numbers, *listed}])]
+        parts = [(self._scratch.payer, [person_id]), (self._scratch.books, numbers)]
         self._compare(name, parts, replay)
 
     def _compare(self, name: str, parts: list[_Part], replay: Callable[[], None]) -> None:
@@ -235,6 +332,14 @@ class Recomputation:
         self.report.findings.append(Finding(subject, table, row, problem, derived=False))
 
 
+def _cells(row: HospitalNumber) -> Cells:
+    return {
+        "issuer_code": row.issuer_code,
+        "hospital_prescription_number": row.hospital_prescription_number,
+        "prescription_number": row.prescription_number,
+    }
+
+
 def _person_name(person_id: str) -> str:
     return f"person {sha256(person_id.encode()).hexdigest()[:12]}"
 
@@ -285,9 +390,11 @@ def _problem_of(outcome: StoredOutcomeRow, stated: set[bytes]) -> str:
     """What is wrong with the stored answer to a request; nothing if it is whole."""
     if not outcome.method:  # the mark of a call that was corrected
         return ""
+    if outcome.response is None:
+        return "a certificate in the stored answer is not kept any more, or was changed"
     try:
         kind: Any = symbol_database.Default().GetSymbol(outcome.response_type)
-        response = kind.FromString(bytes(outcome.response))
+        response = kind.FromString(outcome.response)
     except (KeyError, DecodeError):
         return f"the stored answer is no {outcome.response_type}"
     if not outcome.method.startswith(_ATTEMPTS_OF) or not response.HasField("attempt"):

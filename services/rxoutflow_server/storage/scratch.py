@@ -22,7 +22,8 @@ _PAYER = (
     "reversals",
     "account_entries",
 )
-_BESIDE = ("hospital_numbers", "account_openings", "benefit_openings")
+_NOTED = ("prescription_index", "attempt_ends")
+_BESIDE = ("account_openings", "benefit_openings", "statements")
 """Written with the others, and not compared: they are evidence themselves, or found otherwise."""
 
 
@@ -37,7 +38,13 @@ class Scratch:
         self.recorded = RecordedTables(connection)
         self.home = tuple(self._table(name, "prescription_number") for name in _HOME)
         self.payer = tuple(self._table(name, "insured_person_id") for name in _PAYER)
+        self.noted = tuple(self._table(name, "insured_person_id") for name in _NOTED)
         self.books = (self._table("ledger_entries", "prescription_number", "book = 'payable'"),)
+        self.sales = (
+            self._table("ledger_entries", "prescription_number", "book <> 'payable'"),
+            self._table("agreement_uses", "prescription_number"),
+        )
+        self.hospital_numbers = self._table("hospital_numbers", "prescription_number")
 
     def __enter__(self) -> Scratch:
         return self
@@ -50,10 +57,16 @@ class Scratch:
     ) -> None:
         self._store.connection.close()
 
+    @property
+    def compared(self) -> tuple[Table, ...]:
+        """Every table whose rows follow from the evidence, or a part of one."""
+        of_each = (*self.home, *self.payer, *self.noted, *self.books, *self.sales)
+        return (*of_each, self.hospital_numbers)
+
     def clear(self) -> None:
         """Forget what was computed."""
         beside = [self._table(name, "") for name in _BESIDE]
-        for table in (*self.home, *self.payer, *self.books, *beside):
+        for table in (*self.compared, *beside):
             self.recorded.forget(table)
 
     def _table(self, name: str, shard: str, only: str = "") -> Table:

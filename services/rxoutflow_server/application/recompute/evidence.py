@@ -52,7 +52,7 @@ class Evidence:
         """
         for each in self.kept:
             if not each.is_intact:
-                raise NotReplayable(f"statement {each.sha256.hex()[:16]} was changed")
+                raise NotReplayable(f"statement {each.sha256.hex()[:16]} is not what it was")
 
     def of_kind(self, kind: type[M]) -> list[M]:
         """The contents of all statements of a kind."""

@@ -15,8 +15,11 @@ from google.protobuf.message import DecodeError
 from rxoutflow.statements import statement_sha256
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.recompute.evidence import Evidence, Kept
+from rxoutflow_server.application.recompute.index import Told
 from rxoutflow_server.application.recompute.payer import BenefitOpening
 from rxoutflow_server.domain.benefit import Enrolment
+from rxoutflow_server.domain.errors import InvariantBroken
+from rxoutflow_server.storage.tables.certificates import CertificateTables
 from rxoutflow_server.storage.tables.connection import Connection, Row, Value
 from rxoutflow_server.storage.tables.values import instant
 
@@ -34,7 +37,53 @@ WHERE kept.prescription_number = ?
 _SWEEP_NUMBERS = """
 SELECT prescription_number FROM statements WHERE prescription_number > ?
 UNION SELECT prescription_number FROM prescriptions WHERE prescription_number > ?
+UNION SELECT prescription_number FROM ledger_entries WHERE prescription_number > ?
+UNION SELECT prescription_number FROM agreement_uses WHERE prescription_number > ?
 ORDER BY prescription_number LIMIT ?
+"""
+_SWEEP_PERSONS = """
+SELECT insured_person_id FROM insured_persons WHERE insured_person_id > ?
+UNION SELECT insured_person_id FROM prescription_index WHERE insured_person_id > ?
+UNION SELECT insured_person_id FROM attempt_ends WHERE insured_person_id > ?
+ORDER BY insured_person_id LIMIT ?
+"""
+_ENDS = "SELECT attempt_id FROM attempt_ends WHERE insured_person_id = ?"
+# What took effect is in the inbox, also if the region has not yet acknowledged it to itself.
+_WAITING = """
+SELECT statement_sha256 FROM outbox AS sent
+WHERE prescription_number = ? AND peer_region_code = ? AND insured_person_id <> ''
+  AND NOT EXISTS (SELECT 1 FROM inbox AS received
+    WHERE received.prescription_number = sent.prescription_number
+      AND received.origin = sent.peer_region_code AND received.event_id = sent.event_id)
+"""
+_GIVEN_UP = """
+SELECT statement_sha256 FROM steps
+WHERE prescription_number = ? AND substr(action, 1, 15) = 'event given up:'
+"""
+_LAST_STEP = """
+SELECT COUNT(*), COALESCE(MAX(sequence), 0) FROM steps WHERE prescription_number = ?
+"""
+# Both follow from the prescriptions, which are computed by themselves.
+_SWEEP_NUMBERS_TOO_MANY = """
+SELECT own.issuer_code, own.hospital_prescription_number, own.prescription_number
+FROM hospital_numbers AS own
+LEFT JOIN prescriptions AS registered
+    ON registered.prescription_number = own.prescription_number
+    AND registered.issuer_code = own.issuer_code
+    AND registered.hospital_prescription_number = own.hospital_prescription_number
+WHERE registered.prescription_number IS NULL
+ORDER BY own.issuer_code, own.hospital_prescription_number
+"""
+_SWEEP_NUMBERS_MISSING = """
+SELECT registered.issuer_code, registered.hospital_prescription_number,
+       registered.prescription_number
+FROM prescriptions AS registered
+LEFT JOIN hospital_numbers AS own
+    ON own.prescription_number = registered.prescription_number
+    AND own.issuer_code = registered.issuer_code
+    AND own.hospital_prescription_number = registered.hospital_prescription_number
+WHERE own.prescription_number IS NULL
+ORDER BY registered.prescription_number
 """
 _BENEFIT_OPENING = """
 SELECT scheme_code, year, used_deductible_fen, used_cap_fen, since
@@ -67,6 +116,15 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class HospitalNumber:
+    """A row of ``hospital_numbers``."""
+
+    issuer_code: str
+    hospital_prescription_number: str
+    prescription_number: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoredOutcomeRow:
     """An outcome as it is stored."""
 
@@ -74,24 +132,59 @@ class StoredOutcomeRow:
     request_id: str
     method: str
     response_type: str
-    response: bytes
+    response: bytes | None
+    """Nothing, if a certificate in it is not kept any more or was changed."""
 
 
 class RecordedTables:
-    """Evidence and rows on one connection."""
+    """Evidence and rows on one connection, with the certificates that its journal knows."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(
+        self, connection: Connection, certificates: CertificateTables | None = None
+    ) -> None:
         self._connection = connection
+        self._certificates = certificates or CertificateTables(connection)
 
     def numbers(self, after: str, limit: int) -> list[str]:
-        """Numbers of prescriptions of which anything is kept, in order."""
-        rows = self._connection.execute(_SWEEP_NUMBERS, (after, after, limit)).fetchall()
+        """Numbers of prescriptions of which anything is kept or booked, in order."""
+        after_each = (after, after, after, after)
+        rows = self._connection.execute(_SWEEP_NUMBERS, (*after_each, limit)).fetchall()
         return [number for (number,) in rows]
+
+    def persons(self, after: str, limit: int) -> list[str]:
+        """Persons of whom the payer has noted anything, in order."""
+        rows = self._connection.execute(_SWEEP_PERSONS, (after, after, after, limit)).fetchall()
+        return [person_id for (person_id,) in rows]
+
+    def ended_attempts(self, insured_person_id: str) -> list[str]:
+        """The attempts of which the payer has noted that they ended."""
+        rows = self._connection.execute(_ENDS, (insured_person_id,)).fetchall()
+        return [attempt_id for (attempt_id,) in rows]
+
+    def told(self, number: str, region_code: str) -> Told:
+        """What the region has told its own payer role, as far as it did not arrive."""
+        waiting = self._connection.execute(_WAITING, (number, region_code)).fetchall()
+        given_up = self._connection.execute(_GIVEN_UP, (number,)).fetchall()
+        return Told(
+            frozenset(bytes(sha256) for (sha256,) in waiting),
+            frozenset(bytes(sha256) for (sha256,) in given_up),
+        )
+
+    def lacks_steps(self, number: str) -> bool:
+        """Whether a step in the life of a prescription is not there any more."""
+        ((count, last),) = self._connection.execute(_LAST_STEP, (number,)).fetchall()
+        return bool(count != last)
+
+    def hospital_numbers(self) -> tuple[list[HospitalNumber], list[HospitalNumber]]:
+        """Hospitals' own numbers that belong to no prescription; and those that are missing."""
+        too_many = self._connection.execute(_SWEEP_NUMBERS_TOO_MANY, ()).fetchall()
+        missing = self._connection.execute(_SWEEP_NUMBERS_MISSING, ()).fetchall()
+        return [HospitalNumber(*row) for row in too_many], [HospitalNumber(*row) for row in missing]
 
     def evidence(self, numbers: Sequence[str]) -> Evidence:
         """Everything that is kept about prescriptions, in the order of the log."""
         kept = [
-            _kept(row)
+            self._kept(row)
             for number in numbers
             for row in self._connection.execute(_EVIDENCE, (number,)).fetchall()
         ]
@@ -109,7 +202,7 @@ class RecordedTables:
     def outcomes(self, number: str) -> list[StoredOutcomeRow]:
         """The outcomes of all requests about a prescription."""
         rows = self._connection.execute(_OUTCOMES, (number,)).fetchall()
-        return [StoredOutcomeRow(*row) for row in rows]
+        return [self._outcome(row) for row in rows]
 
     def rows(self, table: Table, shard: str) -> dict[Key, Cells]:
         """The rows of one object."""
@@ -141,6 +234,28 @@ class RecordedTables:
         """Take all rows away. For a table of one's own."""
         self._connection.execute(f"DELETE FROM {table.name}")  # noqa: S608 - names of the schema
 
+    def _kept(self, row: Row) -> Kept:
+        number, sha256, payload_type, kept, keep_time, leaf_index, position = row
+        if leaf_index is not None:
+            place = (_PLACED, leaf_index, 0)
+        elif position is not None:
+            place = (_WAITS, keep_time, position)
+        else:
+            place = (_NOWHERE, keep_time, 0)
+        payload, intact = _payload(self._whole(kept), bytes(sha256))
+        return Kept(place, number, bytes(sha256), payload_type, payload, instant(keep_time), intact)
+
+    def _outcome(self, row: Row) -> StoredOutcomeRow:
+        caller, request_id, method, response_type, kept = row
+        return StoredOutcomeRow(caller, request_id, method, response_type, self._whole(kept))
+
+    def _whole(self, kept: bytes) -> bytes | None:
+        """The bytes as they were, if they can still be put together."""
+        try:
+            return self._certificates.put_back(kept)
+        except InvariantBroken:
+            return None
+
 
 def pages(tables: RecordedTables, size: int) -> Iterator[list[str]]:
     """All numbers, a page at a time."""
@@ -154,20 +269,10 @@ def _where(table: Table) -> str:
     return " AND ".join(f"{column} = ?" for column in table.key)
 
 
-def _kept(row: Row) -> Kept:
-    number, sha256, payload_type, statement, keep_time, leaf_index, position = row
-    if leaf_index is not None:
-        place = (_PLACED, leaf_index, 0)
-    elif position is not None:
-        place = (_WAITS, keep_time, position)
-    else:
-        place = (_NOWHERE, keep_time, 0)
-    payload, intact = _payload(statement, bytes(sha256))
-    return Kept(place, number, bytes(sha256), payload_type, payload, instant(keep_time), intact)
-
-
-def _payload(statement: bytes, sha256: bytes) -> tuple[bytes, bool]:
+def _payload(statement: bytes | None, sha256: bytes) -> tuple[bytes, bool]:
     """What a statement says, and whether it is what its digest says."""
+    if statement is None:
+        return b"", False
     try:
         message = SignedStatement.FromString(statement)
     except DecodeError:
