@@ -62,6 +62,7 @@ ALTER TABLE scheme_accumulators ADD FOREIGN KEY (insured_person_id) REFERENCES i
 ALTER TABLE booked_returns ADD FOREIGN KEY (prescription_number) REFERENCES prescriptions;
 
 -- What there is one of stays where it is:
+-- certificates: a row for each signer; a process asks for it once, and adds it once
 -- clearings: a few rows a month; which one was accepted is unique for a peer and a period
 -- log_checkpoints: there is one log, and its heads are in order
 -- log_leaves: there is one log: a leaf's number is its key

@@ -13,9 +13,9 @@ from rxoutflow.statements import statement_sha256
 from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.domain.errors import Reason, Refusal
-from rxoutflow_server.storage.known import KnownStatements
+from rxoutflow_server.storage.known import Key, Remembered
 from rxoutflow_server.storage.postgres import PostgresStore
-from support.postgres import PostgresMissing, fresh_schema
+from support.postgres import fresh_schema
 from support.records import NOW, NUMBER, statement
 
 Platform: TypeAlias = PostgresStore[Transaction]
@@ -26,10 +26,7 @@ SHA256 = statement_sha256(KEPT)
 
 @pytest.fixture
 def address() -> str:
-    try:
-        return fresh_schema(SCHEMA)
-    except PostgresMissing as missing:
-        pytest.skip(str(missing))
+    return fresh_schema(SCHEMA)
 
 
 @pytest.fixture
@@ -71,6 +68,18 @@ async def test_a_statement_that_was_committed_is_known_without_asking_again(
     assert await store.transact(_find) == KEPT
 
 
+async def test_a_statement_that_is_known_is_not_sent_again(store: Platform, address: str) -> None:
+    await store.transact(_keep)
+    with psycopg.connect(address, autocommit=True) as other:  # as above
+        other.execute(SQL("TRUNCATE {}").format(Identifier(SCHEMA, "statements")))
+
+    await store.transact(_keep)
+
+    with psycopg.connect(address) as other:
+        rows = other.execute(SQL("SELECT 1 FROM {}").format(Identifier(SCHEMA, "statements")))
+        assert rows.fetchall() == []
+
+
 async def test_another_process_finds_what_was_committed(store: Platform, address: str) -> None:
     async with PostgresStore.open(address, "platform", schema=SCHEMA) as other:
         assert await other.read(_find) is None
@@ -97,7 +106,7 @@ async def test_the_bytes_that_were_kept_first_are_those_that_stay(
 
 
 def test_no_more_is_remembered_than_there_is_room_for_and_the_oldest_goes_first() -> None:
-    known = KnownStatements(most=2)
+    known = Remembered[Key](most=2)
 
     known.add({(NUMBER, bytes([each])): b"content" for each in range(3)})
 

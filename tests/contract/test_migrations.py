@@ -22,7 +22,7 @@ from rxoutflow_server.storage.postgres.schema import migrate as migrate_schema
 from rxoutflow_server.storage.sqlite.schema import migrate as migrate_file
 from rxoutflow_server.storage.tables.connection import Connection
 from rxoutflow_server.storage.tables.schema import MIGRATIONS, Kind
-from support.postgres import PostgresMissing, fresh_schema
+from support.postgres import fresh_schema
 
 Rows: TypeAlias = dict[str, dict[str, Any]]
 """One row of each table, by column."""
@@ -143,10 +143,7 @@ def files(tmp_path: Path) -> Iterator[tuple[Engine, Engine]]:
 
 @pytest.fixture
 def databases() -> Iterator[tuple[Engine, Engine]]:
-    try:
-        address = fresh_schema("old", "new")
-    except PostgresMissing as missing:
-        pytest.skip(str(missing))
+    address = fresh_schema("old", "new")
     with closing(connect(address, "old")) as old, closing(connect(address, "new")) as new:
         yield Database(old, "old"), Database(new, "new")
 

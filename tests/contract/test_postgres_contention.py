@@ -24,7 +24,8 @@ import pytest
 from rxoutflow.statements import statement_sha256
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.storage.postgres import Options, PostgresStore
-from support.postgres import PostgresMissing, fresh_schema
+from support.batches import PATIENCE, in_one_batch
+from support.postgres import fresh_schema
 from support.records import NOW, NUMBER, PERSON, event, notice, person, prescription, statement
 
 Platform: TypeAlias = PostgresStore[Transaction]
@@ -36,15 +37,11 @@ COMMANDS = 600
 AT_ONCE = 48
 LONG = 2.0
 """Seconds of a command at most, on a machine that does other work: two deadlocks are longer."""
-PATIENCE = 20
 
 
 @pytest.fixture
 def address() -> str:
-    try:
-        return fresh_schema(SCHEMA)
-    except PostgresMissing as missing:
-        pytest.skip(str(missing))
+    return fresh_schema(SCHEMA)
 
 
 @asynccontextmanager
@@ -157,16 +154,18 @@ async def test_two_batches_in_opposite_order_both_take_effect_without_a_deadlock
             meeting.wait(PATIENCE)
             meeting.abort()
 
+    async def batch(store: Platform, mine: str, others: str) -> list[object]:
+        commands = partial(hold, mine), partial(_spend, others)
+        return await in_one_batch(store, lambda: [store.transact(each) for each in commands])
+
     async with stores(address, workers=1) as both:
-        await asyncio.gather(
-            _in_one_batch(both[0], partial(hold, first), partial(_spend, second)),
-            _in_one_batch(both[1], partial(hold, second), partial(_spend, first)),
-        )
+        done = await asyncio.gather(batch(both[0], first, second), batch(both[1], second, first))
         left = [
             await both[0].read(lambda tx, each=each: tx.payer.person(each))  # type: ignore[misc] # as above
             for each in (first, second)
         ]
 
+    assert list(done) == [[None, None], [None, None]]
     assert deadlocks(address) == before
     assert [each and person().own_account_fen - each.own_account_fen for each in left] == [2, 2]
 
@@ -203,19 +202,3 @@ def _blocks_read(address: str) -> int:
         ).fetchone()
     assert row is not None
     return int(row[0])
-
-
-async def _in_one_batch(store: Platform, *commands: Callable[[Transaction], None]) -> None:
-    """Have commands wait together while the one worker is held up."""
-    held, go_on = threading.Event(), threading.Event()
-
-    def hold_up(_tx: Transaction) -> None:
-        held.set()
-        assert go_on.wait(PATIENCE)
-
-    before = asyncio.ensure_future(store.transact(hold_up))
-    assert await asyncio.to_thread(held.wait, PATIENCE)
-    waiting = [asyncio.ensure_future(store.transact(each)) for each in commands]
-    await asyncio.sleep(0)  # now they are in the queue
-    go_on.set()
-    await asyncio.gather(before, *waiting)

@@ -37,7 +37,7 @@ from rxoutflow_server.storage.postgres import store as implementation
 from rxoutflow_server.storage.postgres.schema import in_postgres
 from rxoutflow_server.storage.tables.schema import MIGRATIONS
 from support.invariants import check_home
-from support.postgres import PostgresMissing, Server, fresh_schema
+from support.postgres import Server, fresh_schema
 from support.records import (
     LEASE,
     NOW,
@@ -63,10 +63,7 @@ PATIENCE = 20  # seconds until a hand-over between threads that does not come is
 
 @pytest.fixture
 def address() -> str:
-    try:
-        return fresh_schema(SCHEMA)
-    except PostgresMissing as missing:
-        pytest.skip(str(missing))
+    return fresh_schema(SCHEMA)
 
 
 @pytest.fixture
@@ -454,10 +451,7 @@ async def test_a_commit_that_no_replica_confirmed_is_unknown_until_one_does(
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    try:
-        started = Server.start()
-    except PostgresMissing as missing:
-        pytest.skip(str(missing))
+    started = Server.start()
     yield started
     started.stop()
 

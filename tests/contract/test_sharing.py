@@ -21,7 +21,7 @@ from rxoutflow_server.domain.errors import Reason, Unavailable
 from rxoutflow_server.platform.tasks import TURN, Turns
 from rxoutflow_server.storage.postgres import Options, PostgresStore
 from support.backends import OpenStore
-from support.postgres import PostgresMissing, fresh_schema
+from support.postgres import fresh_schema
 from support.records import NOW, NUMBER, digest, event, statement
 
 SCHEMA = "sharing"
@@ -31,10 +31,7 @@ PRESCRIPTIONS, EVENTS_EACH = 30, 4
 
 @pytest.fixture(params=[False, True], ids=["one", "distributed"])
 async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Sequence[OpenStore]]:
-    try:
-        address = fresh_schema(SCHEMA)
-    except PostgresMissing as missing:
-        pytest.skip(str(missing))
+    address = fresh_schema(SCHEMA)
     options = Options(workers=2, distributed=request.param)
     async with AsyncExitStack() as stack:
         yield [

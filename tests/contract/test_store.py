@@ -43,6 +43,7 @@ from rxoutflow_server.domain.prescription import (
 from rxoutflow_server.domain.settlement import NOTHING, Amounts, Settlement, SettlementState
 from rxoutflow_server.storage.memory import MemoryStore
 from support.backends import Backend, OpenStore, SqliteFiles
+from support.batches import PATIENCE, in_one_batch
 from support.records import (
     ATTEMPT,
     HOSPITAL,
@@ -83,8 +84,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 X = TypeVar("X")
 X_co = TypeVar("X_co", covariant=True)
-
-PATIENCE = 20  # seconds until a hand-over between threads that does not come is a failure
 
 
 def defaulted(sample: DataclassInstance) -> set[str]:
@@ -1313,26 +1312,14 @@ async def test_who_is_above_a_quota_is_noted_once_for_each_change(store: Store) 
 # --- transactions ---------------------------------------------------------------------------------
 
 
-async def in_one_batch(store: Store, begin: Callable[[], list[Awaitable[Any]]]) -> list[Any]:
-    """Start commands while another one holds the store, so that they wait together.
+async def together(store: Store, begin: Callable[[], list[Awaitable[Any]]]) -> list[Any]:
+    """What becomes of commands that wait together.
 
     Nothing can hold a store in memory: there they wait for their turns on the event loop.
     """
     if isinstance(store, MemoryStore):
         return await asyncio.gather(*begin(), return_exceptions=True)
-    running, go = threading.Event(), threading.Event()
-
-    def hold(tx: Transaction) -> bool:
-        running.set()
-        return go.wait(PATIENCE)
-
-    holding = asyncio.ensure_future(store.transact(hold))
-    assert await asyncio.to_thread(running.wait, PATIENCE)
-    waiting = [asyncio.ensure_future(each) for each in begin()]
-    await asyncio.sleep(0)
-    go.set()
-    assert await holding
-    return await asyncio.gather(*waiting, return_exceptions=True)
+    return await in_one_batch(store, begin)
 
 
 async def test_a_failing_command_is_undone_and_leaves_its_neighbours_alone(store: Store) -> None:
@@ -1345,7 +1332,7 @@ async def test_a_failing_command_is_undone_and_leaves_its_neighbours_alone(store
         tx.payer.save_person(person())
 
     before, after = prescription("350200-1"), prescription("350200-2")
-    results = await in_one_batch(
+    results = await together(
         store,
         lambda: [
             store.transact(lambda tx: tx.home.add_prescription(before)),

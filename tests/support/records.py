@@ -57,6 +57,11 @@ def digest(*of: object) -> bytes:
     return sha256(repr(of).encode()).digest()
 
 
+def certificate(*of: object, size: int = 500) -> bytes:
+    """What a store takes for a certificate: a DER sequence of this size."""
+    return (b"\x30\x82" + (size - 4).to_bytes(2, "big") + digest(*of) * size)[:size]
+
+
 def later(**amount: float) -> datetime:
     """A time after ``NOW``."""
     return NOW + timedelta(**amount)

@@ -474,8 +474,13 @@ STATEMENT = r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b"
 SHARD_KEYS = (
     "prescription_number", "insured_person_id", "institution_code", "region_code", "code", "stream",
 )  # fmt: skip
-OF_THE_REGION = {"log._ADD_SIGNER", "log._ADD_CHECKPOINT"}
-"""Once for a commit, not for a command: there is one log for the region."""
+OF_THE_REGION = {
+    "certificates._CERTIFICATE",
+    "certificates.KEEP_CERTIFICATE",
+    "log._ADD_CHECKPOINT",
+    "log._ADD_SIGNER",
+}
+"""Once for a commit, not for a command: there is one log for the region. Or once for a signer."""
 
 
 def statements() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from rxoutflow_server.cli_store import store_group
 from rxoutflow_server.storage.platform_stores import Database
 from rxoutflow_server.storage.postgres import PostgresStore
 from rxoutflow_server.storage.sqlite import SqliteStore
-from support.postgres import PostgresMissing, fresh_schema
+from support.postgres import fresh_schema
 from support.world import PERSON, World
 
 REGION = "350200"
@@ -240,6 +241,11 @@ BEYOND_REPAIR = {
     "a statement that is none any more": "UPDATE statements SET statement = x'ffff'",
     "an answer edited": "UPDATE outcomes SET response = x'ff'",
     "a leaf of the log deleted": "DELETE FROM log_leaves WHERE leaf_index = 3",
+    "a certificate deleted": "DELETE FROM certificates WHERE sha256 = "
+    "(SELECT MAX(sha256) FROM certificates)",
+    "a certificate edited": "UPDATE certificates SET certificate ="
+    " CAST(substr(certificate, 1, 100) || x'ff' || substr(certificate, 102) AS BLOB)"
+    " WHERE sha256 = (SELECT MIN(sha256) FROM certificates)",
 }
 
 
@@ -250,6 +256,30 @@ def test_lost_evidence_is_named_and_nothing_is_made_up_for_it(office: Office, ho
     assert office.store("verify").exit_code == 1
     assert office.store("rebuild").exit_code != 0
     assert office.rows() == before
+
+
+@pytest.mark.parametrize(
+    ("sql", "problem"),
+    [
+        ("DELETE FROM certificates", "is not kept any more"),
+        ("UPDATE certificates SET certificate = x'00'", "was changed"),
+    ],
+)
+def test_evidence_without_its_certificates_is_named_with_what_is_wrong(
+    office: Office, sql: str, problem: str
+) -> None:
+    office.spoil(sql)
+    found = office.store("verify")
+    told = rf"the statement of \d+ cannot be read: certificate \w+ {problem}"
+    assert re.search(told, found.output)
+    assert PERSON not in found.output
+
+
+def test_an_answer_without_its_certificate_is_named(office: Office) -> None:
+    office.spoil("UPDATE outcomes SET response = CAST(x'0000000001' || zeroblob(32) AS BLOB)")
+    found = office.store("verify")
+    assert found.exit_code == 1
+    assert "a certificate in the stored answer is not kept any more" in found.output
 
 
 async def test_nothing_is_rebuilt_or_moved_while_the_service_runs(office: Office) -> None:
@@ -324,10 +354,7 @@ def test_what_cannot_be_backed_up_is_said_with_what_to_do(
 
 @pytest.fixture
 def address() -> str:
-    try:
-        return fresh_schema(SCHEMA)
-    except PostgresMissing as missing:
-        pytest.skip(str(missing))
+    return fresh_schema(SCHEMA)
 
 
 async def test_a_region_moves_to_postgresql_and_goes_on_there(office: Office, address: str) -> None:

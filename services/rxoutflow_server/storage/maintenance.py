@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rxoutflow_server.storage.errors import StoreError
+from rxoutflow_server.storage.known import Known, reading_journal
 from rxoutflow_server.storage.platform_stores import Database, StorePlace, driver_needed
 from rxoutflow_server.storage.sqlite.connection import FileLock, open_reader, open_writer
 from rxoutflow_server.storage.sqlite.failures import not_a_store
@@ -35,7 +36,12 @@ class Records:
     @classmethod
     def on(cls, connection: Connection) -> Records:
         """The tables of a connection."""
-        return cls(connection, PlatformTables(connection), RecordedTables(connection))
+        journal = reading_journal(connection, Known())
+        return cls(
+            connection,
+            PlatformTables(connection, journal=journal),
+            RecordedTables(connection, journal.certificates),
+        )
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

@@ -94,6 +94,9 @@ def _leaf(tx: Transaction, leaf: LogLeaf, growth: Growth) -> Iterator[str]:
     except DecodeError:
         yield f"leaf {leaf.index}: what is kept as a statement of {number} is none any more"
         return
+    except InvariantBroken as error:
+        yield f"leaf {leaf.index}: the statement of {number} cannot be read: {error}"
+        return
     if statement is None:
         yield f"leaf {leaf.index}: statement {sha256.hex()} of {number} is not kept any more"
     elif statement_sha256(statement) != sha256 or statement.payload_type != leaf.payload_type:

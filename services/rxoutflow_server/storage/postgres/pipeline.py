@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg import errors, pq
 
-from rxoutflow_server.storage.known import KnownStatements, StatementsHere
+from rxoutflow_server.storage.known import Known, KnownHere
 from rxoutflow_server.storage.postgres.appends import (
     KEEP_WITH_LEAF,
     Append,
@@ -32,6 +32,7 @@ from rxoutflow_server.storage.postgres.appends import (
     append_of,
     tables_of,
 )
+from rxoutflow_server.storage.tables.certificates import KEEP_CERTIFICATE
 from rxoutflow_server.storage.tables.connection import (
     Cursor,
     LateCursor,
@@ -111,12 +112,11 @@ class Answer(LateCursor):
 class Pipeline:
     """The port ``Connection`` of the tables, on a connection of psycopg that nobody else uses."""
 
-    def __init__(
-        self, connection: psycopg.Connection, writer: BatchWriter, known: KnownStatements
-    ) -> None:
+    def __init__(self, connection: psycopg.Connection, writer: BatchWriter, known: Known) -> None:
         """Put a connection that is idle into pipeline mode, for good."""
         self.gathered = Gathered(writer)
-        self.statements = StatementsHere(known)
+        self.known = KnownHere(known)
+        self._certificates: dict[bytes, bytes] = {}
         self._kept: list[Answer] = []
         self._libpq = connection.pgconn
         self._libpq.enter_pipeline_mode()
@@ -155,8 +155,20 @@ class Pipeline:
         self.changes += 1
         self.gathered.add(append, row)
 
+    def gather_certificate(self, sha256: bytes, certificate: bytes) -> None:
+        """Have a certificate kept at the end; nobody here has to ask for it before."""
+        self.changes += 1
+        self._certificates[sha256] = certificate
+
     def send_gathered(self) -> None:
-        """Send the rows that wait, if any do."""
+        """Send what waits, if anything does, at the end of a transaction.
+
+        Certificates go in one order, and first: of two transactions that keep the same one, the
+        second waits for the end of the first, which then must not wait for the second.
+        """
+        for row in sorted(self._certificates.items()):
+            self.send(KEEP_CERTIFICATE, row)
+        self._certificates = {}
         if self.gathered:
             self.gathered.send(self.send)
 
@@ -172,9 +184,9 @@ class Pipeline:
         if self._broken is not None:
             raise not_the_one(self._broken)
 
-    def share_statements(self) -> None:
-        """Have other transactions know the statements of this one, which is over and not undone."""
-        self.statements.share(
+    def share_known(self) -> None:
+        """Have other transactions know what this one does, which is over and not undone."""
+        self.known.share(
             [(number, sha256) for kept in self._kept for number, sha256 in kept.fetchall()]
         )
 
@@ -182,8 +194,8 @@ class Pipeline:
         """Begin a transaction, of which nothing is expected yet."""
         self.waits_for_rows = True
         self.gathered.forget()
-        self.statements.begin()
-        self._kept = []
+        self.known.begin()
+        self._certificates, self._kept = {}, []
         self.expects, self._broken = 0, None
         self.send(sql)
 

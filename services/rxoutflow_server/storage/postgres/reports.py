@@ -14,13 +14,13 @@ import psycopg
 
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.storage.errors import StoreError
-from rxoutflow_server.storage.known import KnownStatements
+from rxoutflow_server.storage.known import Known
 from rxoutflow_server.storage.postgres.appends import Arrays
 from rxoutflow_server.storage.postgres.connection import connect
 from rxoutflow_server.storage.postgres.failures import described
 from rxoutflow_server.storage.postgres.schema import require_present
 from rxoutflow_server.storage.postgres.session import QUERIES, Session
-from rxoutflow_server.storage.tables.transaction import PlatformTables
+from rxoutflow_server.storage.postgres.tables import PostgresTables
 
 T = TypeVar("T")
 
@@ -46,9 +46,7 @@ def reading_platform(address: str, schema: str) -> Iterator[ReportReader]:
     try:
         with closing(connect(address, schema)) as connection:
             require_present(connection, schema, "platform")
-            yield ReportReader(
-                Session(connection, PlatformTables, QUERIES, Arrays(), KnownStatements())
-            )
+            yield ReportReader(Session(connection, PostgresTables, QUERIES, Arrays(), Known()))
     except psycopg.Error as error:
         raise StoreError(
             f"schema {schema} cannot be read: {described(error)};"

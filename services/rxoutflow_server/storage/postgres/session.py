@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import psycopg
 
 from rxoutflow_server.domain.errors import InvariantBroken
-from rxoutflow_server.storage.known import KnownStatements
+from rxoutflow_server.storage.known import Known
 from rxoutflow_server.storage.postgres.appends import BatchWriter
 from rxoutflow_server.storage.postgres.connection import LOCK_TIMEOUT_MS
 from rxoutflow_server.storage.postgres.failures import is_gone, is_undone
@@ -73,7 +73,7 @@ class Session(Generic[X]):
         tables: Callable[[Pipeline], X],
         way: Way,
         writer: BatchWriter,
-        known: KnownStatements,
+        known: Known,
     ) -> None:
         """Take a connection over that is idle; ``known`` is what sessions share."""
         self._connection = connection
@@ -114,7 +114,7 @@ class Session(Generic[X]):
         else:
             self._pipeline.send(self._way.end)
             self._pipeline.let_go()
-        self._pipeline.share_statements()
+        self._pipeline.share_known()
         return result
 
     def hold_nothing_up(self) -> None:

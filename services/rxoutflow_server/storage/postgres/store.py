@@ -19,7 +19,7 @@ import psycopg
 from rxoutflow_server.application.edge_ports import EdgeTransaction
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.storage.errors import StoreError, unavailable
-from rxoutflow_server.storage.known import KnownStatements
+from rxoutflow_server.storage.known import Known
 from rxoutflow_server.storage.postgres.appends import Arrays, Values
 from rxoutflow_server.storage.postgres.connection import connect, plan_by_keys
 from rxoutflow_server.storage.postgres.crew import MAX_BATCH, Crew
@@ -73,7 +73,7 @@ class PostgresStore(Generic[X]):
         before_commit: BeforeCommit[X] | None,
     ) -> None:
         """Start the workers of a schema that was migrated."""
-        known = KnownStatements()
+        known = Known()
 
         def session(lock: str, way: Way) -> Session[X]:
             writer = Values() if options.distributed else Arrays()

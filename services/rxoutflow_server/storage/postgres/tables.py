@@ -12,8 +12,21 @@ from rxoutflow.v1.statement_pb2 import SignedStatement
 from rxoutflow_server.storage.known import RememberingJournal
 from rxoutflow_server.storage.postgres.appends import KEEP_WITH_LEAF
 from rxoutflow_server.storage.postgres.pipeline import Pipeline
+from rxoutflow_server.storage.tables.certificates import CertificateTables
 from rxoutflow_server.storage.tables.transaction import PlatformTables
 from rxoutflow_server.storage.tables.values import micros
+
+
+class GatheredCertificates(CertificateTables):
+    """Certificates, of which those that are new leave together."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline, pipeline.known.certificates)
+        self._pipeline = pipeline
+
+    def add(self, sha256: bytes, certificate: bytes) -> None:
+        """Have a certificate kept before the transaction ends."""
+        self._pipeline.gather_certificate(sha256, certificate)
 
 
 class PostgresTables(PlatformTables):
@@ -21,7 +34,8 @@ class PostgresTables(PlatformTables):
 
     def __init__(self, pipeline: Pipeline, lock: str = "") -> None:
         """``lock`` is appended to the loads that precede a change."""
-        journal = RememberingJournal(pipeline, pipeline.statements, lock)
+        certificates = GatheredCertificates(pipeline)
+        journal = RememberingJournal(pipeline, pipeline.known, lock, certificates)
         super().__init__(pipeline, lock, journal=journal)
         self._pipeline = pipeline
 
@@ -30,7 +44,11 @@ class PostgresTables(PlatformTables):
         if not self._pipeline.gathered.takes(KEEP_WITH_LEAF):
             super().keep(number, sha256, statement, time)
             return
-        kept = statement.SerializeToString()
-        self._pipeline.statements.note_kept((number, sha256), kept)
+        statements = self._pipeline.known.statements
+        if statements.get((number, sha256)) is not None:
+            return
+        whole = statement.SerializeToString()
+        statements.note_kept((number, sha256), whole)
+        kept = self.journal.certificates.take_out(whole)
         row = (number, sha256, statement.payload_type, kept, micros(time))
         self._pipeline.gather(KEEP_WITH_LEAF, row)

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.storage.errors import StoreError
+from rxoutflow_server.storage.known import Known, reading_journal
 from rxoutflow_server.storage.sqlite.connection import open_reader
 from rxoutflow_server.storage.sqlite.schema import require_present
 from rxoutflow_server.storage.tables.transaction import PlatformTables
@@ -26,7 +27,7 @@ class ReportReader:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._tables = PlatformTables(connection)
+        self._tables = PlatformTables(connection, journal=reading_journal(connection, Known()))
 
     async def read(self, query: Callable[[Transaction], T]) -> T:
         """Run a query on a consistent snapshot. Blocks: a report has nothing else to do."""

@@ -19,7 +19,12 @@ from typing import Any, Generic, Literal, Self, TypeVar, overload
 from rxoutflow_server.application.edge_ports import EdgeTransaction
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.storage.errors import StoreError, unavailable
-from rxoutflow_server.storage.known import KnownStatements, RememberingJournal, StatementsHere
+from rxoutflow_server.storage.known import (
+    Known,
+    KnownHere,
+    RememberingJournal,
+    reading_journal,
+)
 from rxoutflow_server.storage.sqlite.connection import FileLock, open_writer
 from rxoutflow_server.storage.sqlite.failures import (
     for_caller,
@@ -72,12 +77,15 @@ class SqliteStore(Generic[X]):
         self._closed = False
         self._waiting_commands = 0
         self._waiting_queries = 0
-        self._readers = Readers(path, tables)
-        statements = StatementsHere(KnownStatements())
+        known = Known()
+        here = KnownHere(known)
+        self._readers = Readers(
+            path, lambda each: tables(each, journal=reading_journal(each, known))
+        )
         self._writer = Writer(
             connection,
-            tables(connection, journal=RememberingJournal(connection, statements)),
-            statements,
+            tables(connection, journal=RememberingJournal(connection, here)),
+            here,
             before_commit=before_commit,
             on_batch=self._answer,
             on_commit=on_commit,

@@ -17,7 +17,7 @@ from threading import Thread
 from typing import Generic, TypeVar
 
 from rxoutflow_server.storage.errors import unavailable
-from rxoutflow_server.storage.known import StatementsHere
+from rxoutflow_server.storage.known import KnownHere
 from rxoutflow_server.storage.sqlite.failures import for_caller, is_trouble
 from rxoutflow_server.storage.waiting import Job, take
 
@@ -40,14 +40,14 @@ class Writer(Generic[X]):
     committed with them, and if it raises, nothing is. ``on_batch`` is called on the event loop of
     the jobs with each batch that was answered, and with the error if it failed. ``on_commit`` is
     called on the writer's thread with the number of commands in each commit; it must be quick.
-    ``statements`` is told when a command begins and when one stands.
+    ``known`` is told when a command begins and when one stands.
     """
 
     def __init__(
         self,
         connection: sqlite3.Connection,
         transaction: X,
-        statements: StatementsHere,
+        known: KnownHere,
         *,
         before_commit: Callable[[X], None],
         on_batch: Callable[[list[Job[X]], BaseException | None], None],
@@ -56,7 +56,7 @@ class Writer(Generic[X]):
         """Start the thread."""
         self._connection = connection
         self._transaction = transaction
-        self._statements = statements
+        self._known = known
         self._before_commit = before_commit
         self._on_batch = on_batch
         self._on_commit = on_commit
@@ -109,7 +109,7 @@ class Writer(Generic[X]):
 
     def _try(self, job: Job[X]) -> None:
         self._connection.execute("SAVEPOINT command")
-        self._statements.begin()
+        self._known.begin()
         try:
             job.result = job.command(self._transaction)
         except Exception as error:
@@ -119,7 +119,7 @@ class Writer(Generic[X]):
             self._connection.execute("ROLLBACK TO command")
         else:
             # Believed before the batch is committed: if that fails, the store stops for good.
-            self._statements.share()
+            self._known.share()
         self._connection.execute("RELEASE command")
 
     def _answer(self, jobs: list[Job[X]]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from rxoutflow_server.storage.tables.descriptions import references, shard_key, tables
 
 OF_THE_REGION = {
+    "certificates": "a row for each signer; a process asks for it once, and adds it once",
     "clearings": "a few rows a month; which one was accepted is unique for a peer and a period",
     "log_checkpoints": "there is one log, and its heads are in order",
     "log_leaves": "there is one log: a leaf's number is its key",

@@ -2,7 +2,8 @@
 
 Statements, steps, outcomes and notices are only ever added. Events wait in the outbox until they
 are acknowledged or set aside, and keep their order within a prescription: none is due before an
-earlier one to the same region is due again, or has left.
+earlier one to the same region is due again, or has left. What is kept of statements and answers is
+without their certificates, which are kept once; nobody else sees that.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rxoutflow_server.application.ports import (
     TraceStep,
 )
 from rxoutflow_server.domain.errors import InvariantBroken
+from rxoutflow_server.storage.tables.certificates import CertificateTables
 from rxoutflow_server.storage.tables.connection import Connection, Row
 from rxoutflow_server.storage.tables.values import instant, micros
 
@@ -185,30 +187,37 @@ ON CONFLICT (prescription_number, origin, event_id) DO NOTHING
 
 
 class JournalTables:
-    """The port ``Journal`` in SQL."""
+    """The port ``Journal`` in SQL. ``certificates`` are those of the connection."""
 
-    def __init__(self, connection: Connection, lock: str = "") -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        lock: str = "",
+        certificates: CertificateTables | None = None,
+    ) -> None:
         self._connection = connection
         self._lock = lock
+        self.certificates = certificates or CertificateTables(connection)
 
     def keep_statement(
         self, number: str, sha256: bytes, statement: SignedStatement, time: datetime
     ) -> bool:
         """Keep a statement byte for byte; false if it was kept before, which changes nothing."""
-        kept = statement.SerializeToString()
-        return self.keep_bytes(number, sha256, statement.payload_type, kept, time)
+        whole = statement.SerializeToString()
+        return self.keep_bytes(number, sha256, statement.payload_type, whole, time)
 
     def keep_bytes(
-        self, number: str, sha256: bytes, payload_type: str, kept: bytes, time: datetime
+        self, number: str, sha256: bytes, payload_type: str, whole: bytes, time: datetime
     ) -> bool:
         """The same, for whoever has its bytes."""
+        kept = self.certificates.take_out(whole)
         row = (number, sha256, payload_type, kept, micros(time))
         return self._connection.execute(_KEEP_STATEMENT, row).rowcount == 1
 
     def statements(self, number: str) -> Sequence[tuple[bytes, SignedStatement]]:
         """Every statement that is kept about a prescription, with its digest."""
         rows = self._connection.execute(_STATEMENTS, (number,)).fetchall()
-        return [(sha256, SignedStatement.FromString(kept)) for sha256, kept in rows]
+        return [(sha256, self._statement(kept)) for sha256, kept in rows]
 
     def statement(self, number: str, sha256: bytes) -> SignedStatement:
         """A statement that was kept.
@@ -223,18 +232,18 @@ class JournalTables:
 
     def find_statement(self, number: str, sha256: bytes) -> SignedStatement | None:
         """A statement, if it was kept."""
-        kept = self.find_bytes(number, sha256)
-        return None if kept is None else SignedStatement.FromString(kept)
+        whole = self.find_bytes(number, sha256)
+        return None if whole is None else SignedStatement.FromString(whole)
 
     def find_bytes(self, number: str, sha256: bytes) -> bytes | None:
         """The bytes of a statement, if it was kept."""
         row = self._connection.execute(_STATEMENT, (number, sha256)).fetchone()
-        return None if row is None else bytes(row[0])
+        return None if row is None else self.certificates.put_back(row[0])
 
     def statements_of(self, number: str, payload_type: str) -> Sequence[SignedStatement]:
         """Statements of a type that were kept for a prescription, in the order of keeping."""
         rows = self._connection.execute(_STATEMENTS_OF, (number, payload_type)).fetchall()
-        return [SignedStatement.FromString(statement) for (statement,) in rows]
+        return [self._statement(kept) for (kept,) in rows]
 
     def statements_kept(
         self, payload_type: str, begin: datetime, end: datetime
@@ -243,12 +252,12 @@ class JournalTables:
         rows = self._connection.execute(
             _SWEEP_STATEMENTS_KEPT, (payload_type, micros(begin), micros(end))
         ).fetchall()
-        return [SignedStatement.FromString(statement) for (statement,) in rows]
+        return [self._statement(kept) for (kept,) in rows]
 
     def outcome(self, number: str, caller: str, request_id: str) -> StoredOutcome | None:
         """The stored outcome of a request."""
         row = self._connection.execute(_OUTCOME, (number, caller, request_id)).fetchone()
-        return None if row is None else _outcome(row)
+        return None if row is None else self._stored(row)
 
     def keep_outcome(
         self, number: str, caller: str, request_id: str, outcome: StoredOutcome
@@ -263,7 +272,7 @@ class JournalTables:
                 outcome.method,
                 outcome.request_sha256,
                 outcome.response_type,
-                outcome.response,
+                self.certificates.take_out(outcome.response),
                 micros(outcome.effect_time),
             ),
         )
@@ -415,6 +424,14 @@ class JournalTables:
         noted = self._connection.execute(_RECEIVE_EVENT, (number, origin, event_id, micros(time)))
         return noted.rowcount == 1
 
+    def _statement(self, kept: bytes) -> SignedStatement:
+        return SignedStatement.FromString(self.certificates.put_back(kept))
+
+    def _stored(self, row: Row) -> StoredOutcome:
+        method, request_sha256, response_type, kept, effect_time = row
+        response = self.certificates.put_back(kept)
+        return StoredOutcome(method, request_sha256, response_type, response, instant(effect_time))
+
 
 def _waited_longest(row: Row) -> tuple[int, str, int]:
     """In the order of creation, and on each prescription in its own order."""
@@ -424,11 +441,6 @@ def _waited_longest(row: Row) -> tuple[int, str, int]:
 
 def _event_key(event: OutgoingEvent) -> tuple[str, str, str]:
     return event.prescription_number, event.peer_region_code, event.event_id
-
-
-def _outcome(row: Row) -> StoredOutcome:
-    method, request_sha256, response_type, response, effect_time = row
-    return StoredOutcome(method, request_sha256, response_type, response, instant(effect_time))
 
 
 def _step(row: Row) -> TraceStep:

@@ -729,6 +729,15 @@ _HOLDS = (
         WHERE state = 'held'
     """,
 )
+# What was kept before stays as it was: whole, with its certificates.
+_CERTIFICATES = (
+    """
+    CREATE TABLE certificates (
+        sha256 BLOB NOT NULL PRIMARY KEY CHECK (length(sha256) = 32),
+        certificate BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+)
 _EDGE = (
     """
     CREATE TABLE issued_prescriptions (
@@ -797,11 +806,13 @@ MIGRATIONS: dict[Kind, dict[str, tuple[str, ...]]] = {
         "0023_benefit_openings": _BENEFIT_OPENINGS,
         "0024_turns": _TURNS,
         "0026_holds": _HOLDS,
+        "0025_certificates": _CERTIFICATES,
     },
     "edge": {
         "0001_journal": _JOURNAL,
         "0002_edge": _EDGE,
         "0003_dead_letters": _DEAD_LETTERS,
         "0004_returns": _EDGE_RETURNS,
+        "0005_certificates": _CERTIFICATES,
     },
 }
