@@ -53,7 +53,7 @@ _WAITING = """
 SELECT statement_sha256 FROM outbox AS sent
 WHERE prescription_number = ? AND peer_region_code = ? AND insured_person_id <> ''
   AND NOT EXISTS (SELECT 1 FROM inbox AS received
-    WHERE received.prescription_number = sent.prescription_number
+    WHERE received.prescription_number = ?
       AND received.origin = sent.peer_region_code AND received.event_id = sent.event_id)
 """
 _GIVEN_UP = """
@@ -71,7 +71,7 @@ LEFT JOIN prescriptions AS registered
     ON registered.prescription_number = own.prescription_number
     AND registered.issuer_code = own.issuer_code
     AND registered.hospital_prescription_number = own.hospital_prescription_number
-WHERE registered.prescription_number IS NULL
+WHERE own.issuer_code > '' AND registered.prescription_number IS NULL
 ORDER BY own.issuer_code, own.hospital_prescription_number
 """
 _SWEEP_NUMBERS_MISSING = """
@@ -82,7 +82,7 @@ LEFT JOIN hospital_numbers AS own
     ON own.prescription_number = registered.prescription_number
     AND own.issuer_code = registered.issuer_code
     AND own.hospital_prescription_number = registered.hospital_prescription_number
-WHERE own.prescription_number IS NULL
+WHERE registered.prescription_number > '' AND own.prescription_number IS NULL
 ORDER BY registered.prescription_number
 """
 _BENEFIT_OPENING = """
@@ -163,7 +163,7 @@ class RecordedTables:
 
     def told(self, number: str, region_code: str) -> Told:
         """What the region has told its own payer role, as far as it did not arrive."""
-        waiting = self._connection.execute(_WAITING, (number, region_code)).fetchall()
+        waiting = self._connection.execute(_WAITING, (number, region_code, number)).fetchall()
         given_up = self._connection.execute(_GIVEN_UP, (number,)).fetchall()
         return Told(
             frozenset(bytes(sha256) for (sha256,) in waiting),
