@@ -202,7 +202,7 @@ def _draw(document: dict[str, Any], target: Path) -> None:
         2,
     )
     sizes = [each["prescriptions"] for each in found]
-    for operation, colour in OPERATIONS.items():
+    for (operation, colour), offset in zip(OPERATIONS.items(), (9, -16), strict=True):
         for axes, key in ((costs, "cpu_us"), (rates, "per_second")):
             values = [each[operation][key] for each in found]
             axes.plot(sizes, values, "o-", color=colour, label=operation)
@@ -210,7 +210,13 @@ def _draw(document: dict[str, Any], target: Path) -> None:
             point = (each["prescriptions"], each[operation]["cpu_us"])
             label = f"{each[operation]['cpu_to_smallest']:.2f}×"
             costs.annotate(
-                label, point, (0, 7), textcoords="offset points", fontsize=8, ha="center"
+                label,
+                point,
+                (0, offset),
+                textcoords="offset points",
+                color=colour,
+                fontsize=8,
+                ha="center",
             )
     drawing.named(costs, "CPU of the platform, µs a call, and its ratio to the smallest store")
     drawing.named(rates, f"calls a second, {document['concurrency']} at once")

@@ -469,3 +469,43 @@ async def test_no_more_of_an_id_comes_back_than_an_id_has(site: Site) -> None:
         await stream.write(request)
         answer: Any = await stream.read()
     assert answer.request_id == "x" * 36
+
+
+async def test_a_defect_in_a_batch_is_told_to_whom_it_met_and_each_leaves_a_line(
+    site: Site, store: Store, logged: Callable[[], list[dict[str, Any]]]
+) -> None:
+    async def decide(number: int) -> None:
+        if number == 1:
+            raise KeyError("张三丰")
+        await _revoke_the_second(number)
+
+    store.decide = decide
+    async with site.serving() as server, site.connection(server) as channel:
+        assert await in_a_batch(channel, 3) == ["error", "error", "response"]
+    lines = logged()
+    assert {line["method"] for line in lines} == {METHOD.replace("Stream", "Batch")}
+    told = {(line.get("request_id"), line["code"], line.get("reason")) for line in lines}
+    assert told == {
+        (request_id(0), "INTERNAL", "INTERNAL"),
+        (request_id(1), "FAILED_PRECONDITION", "PRESCRIPTION_REVOKED"),
+        (request_id(2), "OK", None),
+        (None, "OK", None),
+    }
+    assert "张三丰" not in json.dumps(lines, ensure_ascii=False)
+
+
+async def test_a_registration_in_a_batch_has_the_time_of_the_batch(
+    site: Site, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rxoutflow_server.transport.interceptor.DEFAULT_SECONDS", 0.3)
+
+    async def decide(number: int) -> None:
+        if number == 1:
+            await asyncio.Event().wait()
+
+    store.decide = decide
+    async with site.serving() as server, site.connection(server) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await in_a_batch(channel, 2)
+    assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert store.begun == 2

@@ -10,13 +10,12 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from google.rpc.status_pb2 import Status
 
 from rxoutflow.identity import CallerName
-from rxoutflow.statements import StatementError
 from rxoutflow.v1 import (
     administration_service_pb2,
     administration_service_pb2_grpc,
@@ -56,15 +55,17 @@ from rxoutflow_server.application.log import showing
 from rxoutflow_server.application.ports import Store
 from rxoutflow_server.application.region import Region, receipted
 from rxoutflow_server.application.validation import invalid
-from rxoutflow_server.domain.errors import Refusal, Unavailable
 from rxoutflow_server.platform import notices
 from rxoutflow_server.platform.changes import Changes
 from rxoutflow_server.platform.desk import Desk
-from rxoutflow_server.transport.errors import status_of
 from rxoutflow_server.transport.interceptor import count_as, current_caller, decided
 from rxoutflow_server.transport.pipelining import in_order
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_OfBatch: TypeAlias = hospital_service_pb2.BatchRegisterPrescriptionsResponse.Result
+_OfStream: TypeAlias = hospital_service_pb2.StreamRegisterPrescriptionsResponse
+_Answer = TypeVar("_Answer", _OfBatch, _OfStream)
 
 MAX_REGISTRATIONS = 100
 """In one call."""
@@ -113,7 +114,7 @@ class HospitalServicer(hospital_service_pb2_grpc.HospitalServiceServicer):
             raise invalid("requests", f"must be 1 to {MAX_REGISTRATIONS}")
         count_as(len(request.requests))
         results = await asyncio.gather(
-            *(self._register_one(_caller(), each) for each in request.requests)
+            *(self._told(_OfBatch(), _caller(), each) for each in request.requests)
         )
         return hospital_service_pb2.BatchRegisterPrescriptionsResponse(results=results)
 
@@ -133,27 +134,25 @@ class HospitalServicer(hospital_service_pb2_grpc.HospitalServiceServicer):
         caller: CallerName,
         request: hospital_service_pb2.StreamRegisterPrescriptionsRequest,
     ) -> hospital_service_pb2.StreamRegisterPrescriptionsResponse:
-        request_id = request.registration.request_id[:UUID_LENGTH]
-        answer = hospital_service_pb2.StreamRegisterPrescriptionsResponse(request_id=request_id)
         async with self._streamed:
-            decision = await decided(request_id, self._registered(caller, request.registration))
+            answer = await self._told(_OfStream(), caller, request.registration)
+        answer.request_id = request.registration.request_id[:UUID_LENGTH]
+        return answer
+
+    async def _told(
+        self,
+        answer: _Answer,
+        caller: CallerName,
+        request: hospital_service_pb2.RegisterPrescriptionRequest,
+    ) -> _Answer:
+        """The answer to one of many registrations: its response, or why it was refused."""
+        request_id = request.request_id[:UUID_LENGTH]
+        decision = await decided(request_id, self._registered(caller, request))
         if isinstance(decision, Status):
             answer.error.CopyFrom(decision)
         else:
             answer.response.CopyFrom(decision)
         return answer
-
-    async def _register_one(
-        self, caller: CallerName, request: hospital_service_pb2.RegisterPrescriptionRequest
-    ) -> hospital_service_pb2.BatchRegisterPrescriptionsResponse.Result:
-        result = hospital_service_pb2.BatchRegisterPrescriptionsResponse.Result()
-        try:
-            response = await self._registered(caller, request)
-        except (Refusal, StatementError, Unavailable) as error:
-            result.error.CopyFrom(status_of(error))
-        else:
-            result.response.CopyFrom(response)
-        return result
 
     async def _registered(
         self, caller: CallerName, request: hospital_service_pb2.RegisterPrescriptionRequest

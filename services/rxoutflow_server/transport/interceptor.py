@@ -214,7 +214,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async with _Call(method, context) as call:
             connection = context.auth_context()
             caller = self._admit(call, connection)
-            _method.set(method)
             stream = _LiveRequests(lambda: self._check(method, connection))
             with self._stream_load.slot(caller), self._living(stream):
                 requests = self._requests(stream, caller, read, messages)
@@ -238,6 +237,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         caller = call.caller = self._authenticator.authenticate(connection)
         self._rates.take(caller)
         self._gate.check(call.method, caller)
+        _method.set(call.method)
         _caller.set(caller)
         _rates.set(self._rates)
         return caller
@@ -324,15 +324,19 @@ class _Call:
 
 
 async def decided(request_id: str, response: Awaitable[_Response]) -> _Response | status_pb2.Status:
-    """What a request of a stream comes to: its response, or the status of its refusal.
+    """What one of many requests of a call comes to: its response, or the status of its refusal.
 
-    It has the time of a call, and a line in the log as a call has. Whatever goes wrong with it is
-    told to its caller, and the stream goes on.
+    It has a line in the log as a call has, and the time of its call; that of a call of its own in a
+    stream, which has no end. Whatever goes wrong with it is told to its caller, and the others go
+    on.
     """
     code, reason, started = grpc.StatusCode.OK.name, None, time.perf_counter()
-    _deadline.set(time.monotonic() + DEFAULT_SECONDS)
+    seconds = None
+    if _deadline.get(None) is None:
+        seconds = DEFAULT_SECONDS
+        _deadline.set(time.monotonic() + seconds)
     try:
-        return await _within(DEFAULT_SECONDS, response)
+        return await _within(seconds, response)
     except asyncio.CancelledError:
         code = grpc.StatusCode.CANCELLED.name
         raise
