@@ -44,7 +44,7 @@ sim: $(READY) ## Replay one simulated run (SEED=7), or run many (SEEDS=2000 STAR
 
 BENCH := $(BIN)/python tests/benchmarks
 
-bench: $(READY) ## Measure calls, costs by component, a slow disk, growth and ten minutes; 45 minutes, 40 GiB of disk.
+bench: $(READY) ## Measure calls, costs by component, a slow disk, growth and ten minutes; 40 minutes, 40 GiB of disk.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	@mkdir -p build
 	@$(BENCH)/bench_exchange.py --out build/bench.json
