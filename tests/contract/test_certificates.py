@@ -13,7 +13,6 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from rxoutflow.statements import statement_sha256
@@ -27,7 +26,7 @@ from rxoutflow_server.storage.sqlite.connection import open_reader
 from rxoutflow_server.storage.sqlite.store import SqliteStore
 from rxoutflow_server.storage.tables.certificates import CertificateTables
 from support.backends import Backend
-from support.postgres import fresh_schema
+from support.postgres import deadlocks, fresh_schema
 from support.records import NOW, NUMBER, certificate, digest, outcome, statement
 
 SCHEMA = "certificates"
@@ -199,15 +198,6 @@ async def test_processes_keep_the_same_new_certificates_in_opposite_orders_witho
     for each in kept:
         assert await fresh.read(partial(find, each)) == each
     assert deadlocks(address) == before
-
-
-def deadlocks(address: str) -> int:
-    with psycopg.connect(address) as connection:
-        row = connection.execute(
-            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-        ).fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 def _keep_all(kept: list[SignedStatement], tx: Transaction) -> None:

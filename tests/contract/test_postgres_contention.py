@@ -25,7 +25,7 @@ from rxoutflow.statements import statement_sha256
 from rxoutflow_server.application.ports import Transaction
 from rxoutflow_server.storage.postgres import Options, PostgresStore
 from support.batches import PATIENCE, in_one_batch
-from support.postgres import fresh_schema
+from support.postgres import deadlocks, fresh_schema
 from support.records import NOW, NUMBER, PERSON, event, notice, person, prescription, statement
 
 Platform: TypeAlias = PostgresStore[Transaction]
@@ -78,15 +78,6 @@ def _fill(tx: Transaction) -> None:
         )
     for each in PERSONS:
         tx.payer.add_person(replace(person(), insured_person_id=each))
-
-
-def deadlocks(address: str) -> int:
-    with psycopg.connect(address) as connection:
-        row = connection.execute(
-            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-        ).fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 def _spend(person_id: str, tx: Transaction) -> None:

@@ -47,6 +47,16 @@ async def _agree(_number: int) -> None:
     """What the store says unless told otherwise."""
 
 
+async def _meet_a_defect_in_the_first(number: int) -> None:
+    if number == 1:
+        raise KeyError("张三丰")
+
+
+async def _never_decide_the_first(number: int) -> None:
+    if number == 1:
+        await asyncio.Event().wait()
+
+
 async def _revoke_the_second(number: int) -> None:
     if number == 2:
         raise Refusal(Reason.PRESCRIPTION_REVOKED, "taken back")
@@ -202,11 +212,7 @@ async def test_what_is_refused_is_refused_alone(site: Site, store: Store) -> Non
 async def test_a_defect_is_told_to_whom_it_met_and_the_stream_goes_on(
     site: Site, store: Store, logged: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    async def decide(number: int) -> None:
-        if number == 1:
-            raise KeyError("张三丰")
-
-    store.decide = decide
+    store.decide = _meet_a_defect_in_the_first
     async with site.serving() as server, site.connection(server) as channel:
         stream = open_stream(channel)
         await send(stream, 1, 2)
@@ -219,11 +225,7 @@ async def test_a_registration_that_takes_too_long_is_indefinite_and_the_stream_g
 ) -> None:
     monkeypatch.setattr("rxoutflow_server.transport.interceptor.DEFAULT_SECONDS", 0.05)
 
-    async def decide(number: int) -> None:
-        if number == 1:
-            await asyncio.Event().wait()
-
-    store.decide = decide
+    store.decide = _never_decide_the_first
     async with site.serving() as server, site.connection(server) as channel:
         stream = open_stream(channel)
         await send(stream, 1, 2)
@@ -475,8 +477,7 @@ async def test_a_defect_in_a_batch_is_told_to_whom_it_met_and_each_leaves_a_line
     site: Site, store: Store, logged: Callable[[], list[dict[str, Any]]]
 ) -> None:
     async def decide(number: int) -> None:
-        if number == 1:
-            raise KeyError("张三丰")
+        await _meet_a_defect_in_the_first(number)
         await _revoke_the_second(number)
 
     store.decide = decide
@@ -499,11 +500,7 @@ async def test_a_registration_in_a_batch_has_the_time_of_the_batch(
 ) -> None:
     monkeypatch.setattr("rxoutflow_server.transport.interceptor.DEFAULT_SECONDS", 0.3)
 
-    async def decide(number: int) -> None:
-        if number == 1:
-            await asyncio.Event().wait()
-
-    store.decide = decide
+    store.decide = _never_decide_the_first
     async with site.serving() as server, site.connection(server) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as ended:
             await in_a_batch(channel, 2)

@@ -39,6 +39,16 @@ def postgres_address() -> str:
     return os.environ.get(ADDRESS_VARIABLE) or Server.start(_fast_place()).address
 
 
+def deadlocks(address: str) -> int:
+    """How many a database has met so far."""
+    with psycopg.connect(address) as connection:
+        row = connection.execute(
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 class Server:
     """A server of our own, which ends with this process."""
 

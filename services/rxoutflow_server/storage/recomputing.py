@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, TypeAlias
@@ -29,7 +30,6 @@ from rxoutflow_server.storage.scratch import Scratch
 from rxoutflow_server.storage.tables.connection import Value
 from rxoutflow_server.storage.tables.recorded import (
     Cells,
-    HospitalNumber,
     Key,
     StoredOutcomeRow,
     Table,
@@ -115,7 +115,7 @@ class Recomputation:
                 for number in numbers:
                     self._prescription(number)
                 self._progress(len(numbers))
-            for _ in self._pages(lambda: iter([[]])):
+            with self._reading():
                 self._hospital_numbers()
             for persons in self._pages(self._persons):
                 for person_id in persons:
@@ -129,17 +129,14 @@ class Recomputation:
         """Pages, each on a snapshot of its own; or all in the one transaction that writes."""
         listed = listing()
         while True:
-            if self._mending:
+            with self._reading():
                 page = next(listed, None)
                 if page is None:
                     return
                 yield page
-                continue
-            with self._records.snapshot():
-                page = next(listed, None)
-                if page is None:
-                    return
-                yield page
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._mending else self._records.snapshot()
 
     def _persons(self) -> Iterator[list[str]]:
         for person_id in [each for each in self._paid if not self._is_known(each)]:
@@ -218,9 +215,9 @@ class Recomputation:
         """Hospitals' own numbers, as the prescriptions have them."""
         table, found = self._scratch.hospital_numbers, list[_Difference]()
         too_many, missing = self._records.recorded.hospital_numbers()
-        for own in map(_cells, too_many):
+        for own in too_many:
             found.append(_Difference(table, table.key_of(own), own, None))
-        for own in map(_cells, missing):
+        for own in missing:
             found.append(_Difference(table, table.key_of(own), None, own))
         for each in found:
             row = each.stored or each.expected or {}
@@ -330,14 +327,6 @@ class Recomputation:
 
     def _tell(self, subject: str, table: str, row: str, problem: str) -> None:
         self.report.findings.append(Finding(subject, table, row, problem, derived=False))
-
-
-def _cells(row: HospitalNumber) -> Cells:
-    return {
-        "issuer_code": row.issuer_code,
-        "hospital_prescription_number": row.hospital_prescription_number,
-        "prescription_number": row.prescription_number,
-    }
 
 
 def _person_name(person_id: str) -> str:

@@ -73,87 +73,51 @@ ON CONFLICT (insured_person_id, code_sha256) DO NOTHING
 _CREDENTIAL_USER = """
 SELECT pharmacy_code FROM credential_uses WHERE insured_person_id = ? AND code_sha256 = ?
 """
-_SETTLEMENT = """
-SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
-       pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
-       cause_sha256, record_sha256, booked_sha256,
-       total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
-       ratio_self_fen, person_fen, account_fen, family_fen, cash_fen, schemes, pricing_sha256,
-       lines, reversed_total_fen, reversed_own_fen, reversed_excess_fen,
-       reversed_first_self_pay_fen, reversed_inscope_fen, reversed_deductible_fen,
-       reversed_pool_fen, reversed_ratio_self_fen, reversed_person_fen, reversed_account_fen,
-       reversed_family_fen, reversed_cash_fen
+# In the order in which ``_settlement`` reads and ``_settlement_row`` writes them.
+_SETTLEMENT_COLUMNS = """
+    settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
+    pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
+    cause_sha256, record_sha256, booked_sha256,
+    total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
+    ratio_self_fen, person_fen, account_fen, family_fen, cash_fen, schemes, pricing_sha256,
+    lines, reversed_total_fen, reversed_own_fen, reversed_excess_fen,
+    reversed_first_self_pay_fen, reversed_inscope_fen, reversed_deductible_fen,
+    reversed_pool_fen, reversed_ratio_self_fen, reversed_person_fen, reversed_account_fen,
+    reversed_family_fen, reversed_cash_fen
+"""
+_SETTLEMENT = f"""
+SELECT {_SETTLEMENT_COLUMNS}
 FROM settlements WHERE insured_person_id = ? AND settlement_id = ?
-"""
-_SETTLEMENTS_OF_ATTEMPT = """
-SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
-       pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
-       cause_sha256, record_sha256, booked_sha256,
-       total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
-       ratio_self_fen, person_fen, account_fen, family_fen, cash_fen, schemes, pricing_sha256,
-       lines, reversed_total_fen, reversed_own_fen, reversed_excess_fen,
-       reversed_first_self_pay_fen, reversed_inscope_fen, reversed_deductible_fen,
-       reversed_pool_fen, reversed_ratio_self_fen, reversed_person_fen, reversed_account_fen,
-       reversed_family_fen, reversed_cash_fen
+"""  # noqa: S608 - columns of the table
+_SETTLEMENTS_OF_ATTEMPT = f"""
+SELECT {_SETTLEMENT_COLUMNS}
 FROM settlements WHERE insured_person_id = ? AND attempt_id = ? ORDER BY settlement_id
-"""
-_SETTLEMENTS_OF = """
-SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
-       pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
-       cause_sha256, record_sha256, booked_sha256,
-       total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
-       ratio_self_fen, person_fen, account_fen, family_fen, cash_fen, schemes, pricing_sha256,
-       lines, reversed_total_fen, reversed_own_fen, reversed_excess_fen,
-       reversed_first_self_pay_fen, reversed_inscope_fen, reversed_deductible_fen,
-       reversed_pool_fen, reversed_ratio_self_fen, reversed_person_fen, reversed_account_fen,
-       reversed_family_fen, reversed_cash_fen
+"""  # noqa: S608 - columns of the table
+_SETTLEMENTS_OF = f"""
+SELECT {_SETTLEMENT_COLUMNS}
 FROM settlements WHERE insured_person_id = ? ORDER BY settlement_id
-"""
-_SWEEP_SETTLEMENTS_OF_YEAR = """
-SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
-       pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
-       cause_sha256, record_sha256, booked_sha256,
-       total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
-       ratio_self_fen, person_fen, account_fen, family_fen, cash_fen, schemes, pricing_sha256,
-       lines, reversed_total_fen, reversed_own_fen, reversed_excess_fen,
-       reversed_first_self_pay_fen, reversed_inscope_fen, reversed_deductible_fen,
-       reversed_pool_fen, reversed_ratio_self_fen, reversed_person_fen, reversed_account_fen,
-       reversed_family_fen, reversed_cash_fen
+"""  # noqa: S608 - columns of the table
+_SWEEP_SETTLEMENTS_OF_YEAR = f"""
+SELECT {_SETTLEMENT_COLUMNS}
 FROM settlements WHERE year = ? ORDER BY insured_person_id, create_time, settlement_id
-"""
-_SWEEP_HOLDS = """
-SELECT settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
-       pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
-       cause_sha256, record_sha256, booked_sha256,
-       total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
-       ratio_self_fen, person_fen, account_fen, family_fen, cash_fen, schemes, pricing_sha256,
-       lines, reversed_total_fen, reversed_own_fen, reversed_excess_fen,
-       reversed_first_self_pay_fen, reversed_inscope_fen, reversed_deductible_fen,
-       reversed_pool_fen, reversed_ratio_self_fen, reversed_person_fen, reversed_account_fen,
-       reversed_family_fen, reversed_cash_fen
+"""  # noqa: S608 - columns of the table
+_SWEEP_HOLDS = f"""
+SELECT {_SETTLEMENT_COLUMNS}
 FROM settlements AS held
 WHERE state = 'held' AND create_time <= ? AND (create_time, settlement_id) > (?, ?)
   AND NOT EXISTS (SELECT 1 FROM attempt_ends AS ended
                   WHERE ended.insured_person_id = held.insured_person_id
                     AND ended.attempt_id = held.attempt_id)
 ORDER BY create_time, settlement_id LIMIT ?
-"""
+"""  # noqa: S608 - columns of the table
 _SWEEP_COUNT_HOLDS = """
 SELECT COUNT(*) FROM settlements WHERE state = 'held' AND create_time <= ?
 """
-_ADD_SETTLEMENT = """
-INSERT INTO settlements (
-    settlement_id, attempt_id, prescription_number, insured_person_id, dispensing_region_code,
-    pharmacy_code, state, family_accounts_fen, tariff_version, year, create_time, update_time,
-    cause_sha256, record_sha256, booked_sha256,
-    total_fen, own_fen, excess_fen, first_self_pay_fen, inscope_fen, deductible_fen, pool_fen,
-    ratio_self_fen, person_fen, account_fen, family_fen, cash_fen, schemes, pricing_sha256, lines,
-    reversed_total_fen, reversed_own_fen, reversed_excess_fen, reversed_first_self_pay_fen,
-    reversed_inscope_fen, reversed_deductible_fen, reversed_pool_fen, reversed_ratio_self_fen,
-    reversed_person_fen, reversed_account_fen, reversed_family_fen, reversed_cash_fen)
+_ADD_SETTLEMENT = f"""
+INSERT INTO settlements ({_SETTLEMENT_COLUMNS})
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
         ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
+"""  # noqa: S608 - columns of the table
 _SAVE_SETTLEMENT = """
 UPDATE settlements SET
     state = ?, update_time = ?, cause_sha256 = ?, record_sha256 = ?, booked_sha256 = ?,

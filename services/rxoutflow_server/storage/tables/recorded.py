@@ -116,15 +116,6 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class HospitalNumber:
-    """A row of ``hospital_numbers``."""
-
-    issuer_code: str
-    hospital_prescription_number: str
-    prescription_number: str
-
-
-@dataclass(frozen=True, slots=True)
 class StoredOutcomeRow:
     """An outcome as it is stored."""
 
@@ -175,11 +166,11 @@ class RecordedTables:
         ((count, last),) = self._connection.execute(_LAST_STEP, (number,)).fetchall()
         return bool(count != last)
 
-    def hospital_numbers(self) -> tuple[list[HospitalNumber], list[HospitalNumber]]:
+    def hospital_numbers(self) -> tuple[list[Cells], list[Cells]]:
         """Hospitals' own numbers that belong to no prescription; and those that are missing."""
         too_many = self._connection.execute(_SWEEP_NUMBERS_TOO_MANY, ()).fetchall()
         missing = self._connection.execute(_SWEEP_NUMBERS_MISSING, ()).fetchall()
-        return [HospitalNumber(*row) for row in too_many], [HospitalNumber(*row) for row in missing]
+        return list(map(_own_number, too_many)), list(map(_own_number, missing))
 
     def evidence(self, numbers: Sequence[str]) -> Evidence:
         """Everything that is kept about prescriptions, in the order of the log."""
@@ -263,6 +254,11 @@ def pages(tables: RecordedTables, size: int) -> Iterator[list[str]]:
     while page:
         yield page
         page = tables.numbers(page[-1], size)
+
+
+def _own_number(row: Row) -> Cells:
+    names = ("issuer_code", "hospital_prescription_number", "prescription_number")
+    return dict(zip(names, row, strict=True))
 
 
 def _where(table: Table) -> str:

@@ -723,12 +723,6 @@ _TURNS = (
     ) STRICT, WITHOUT ROWID
     """,
 )
-_HOLDS = (
-    """
-    CREATE INDEX settlements_held ON settlements (create_time, settlement_id)
-        WHERE state = 'held'
-    """,
-)
 # What was kept before stays as it was: whole, with its certificates.
 _CERTIFICATES = (
     """
@@ -736,6 +730,12 @@ _CERTIFICATES = (
         sha256 BLOB NOT NULL PRIMARY KEY CHECK (length(sha256) = 32),
         certificate BLOB NOT NULL
     ) STRICT, WITHOUT ROWID
+    """,
+)
+_HOLDS = (
+    """
+    CREATE INDEX settlements_held ON settlements (create_time, settlement_id)
+        WHERE state = 'held'
     """,
 )
 _EDGE = (
@@ -805,8 +805,8 @@ MIGRATIONS: dict[Kind, dict[str, tuple[str, ...]]] = {
         "0022_agreements": _AGREEMENTS,
         "0023_benefit_openings": _BENEFIT_OPENINGS,
         "0024_turns": _TURNS,
-        "0026_holds": _HOLDS,
         "0025_certificates": _CERTIFICATES,
+        "0026_holds": _HOLDS,
     },
     "edge": {
         "0001_journal": _JOURNAL,
